@@ -1,0 +1,148 @@
+//! From the `'connector'` option to a source or a sink.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use tidemill_core::error::{self, Error, Result};
+use tidemill_core::sink::Sink;
+use tidemill_core::source::Source;
+
+use crate::options::{CONNECTOR, Options};
+use crate::store::Stores;
+use crate::{blackhole, datagen, filesystem, print, socket};
+
+/// What connectors may know of the job that opens a table.
+#[derive(Clone, Debug)]
+pub struct TableContext {
+    /// Name of the job, part of the names of the files that it writes. Two jobs must never share one; a job that goes on
+    /// after a failure keeps its own.
+    pub job: Arc<str>,
+    /// How many subtasks write.
+    pub parallelism: usize,
+    /// Whether rows are added to what is there or replace it.
+    pub disposition: Disposition,
+    /// The zone in which people read `TIMESTAMP_LTZ` (`table.local-time-zone`).
+    pub time_zone: Arc<str>,
+    /// Where URLs lead.
+    pub stores: Stores,
+}
+
+impl TableContext {
+    /// The context of a job with one subtask that adds rows, reads times in UTC and sees the local files.
+    pub fn new(job: impl Into<Arc<str>>) -> Self {
+        Self {
+            job: job.into(),
+            parallelism: 1,
+            disposition: Disposition::Append,
+            time_zone: "UTC".into(),
+            stores: Stores::local(),
+        }
+    }
+}
+
+/// What happens to the rows that are already there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Disposition {
+    /// `INSERT INTO`: they stay.
+    #[default]
+    Append,
+    /// `INSERT OVERWRITE`: they go, in the moment in which the new ones are complete.
+    Replace,
+}
+
+type OpenSource = fn(&mut Options, SchemaRef, &TableContext) -> Result<Arc<dyn Source>>;
+type OpenSink = fn(&mut Options, SchemaRef, &TableContext) -> Result<Arc<dyn Sink>>;
+
+struct Connector {
+    name: &'static str,
+    source: Option<OpenSource>,
+    sink: Option<OpenSink>,
+}
+
+/// Every connector that a table can name.
+const CONNECTORS: [Connector; 5] = [
+    Connector { name: "filesystem", source: Some(filesystem::open_source), sink: Some(filesystem::open_sink) },
+    Connector { name: "datagen", source: Some(datagen::open_source), sink: None },
+    Connector { name: "socket", source: Some(socket::open_source), sink: Some(socket::open_sink) },
+    Connector { name: "print", source: None, sink: Some(print::open_sink) },
+    Connector { name: "blackhole", source: None, sink: Some(blackhole::open_sink) },
+];
+
+/// The names of all connectors, for completion and documentation.
+pub fn connectors() -> impl Iterator<Item = &'static str> {
+    CONNECTORS.iter().map(|connector| connector.name)
+}
+
+/// Opens the source that `options` describe. `schema` holds the physical columns of the table.
+pub fn source(mut options: Options, schema: SchemaRef, context: &TableContext) -> Result<Arc<dyn Source>> {
+    let connector = find(&options)?;
+    let open = connector.source.ok_or_else(|| wrong_end(connector, "read", |other| other.source.is_some()))?;
+    let source = open(&mut options, schema, context)?;
+    options.finish()?;
+    Ok(source)
+}
+
+/// Opens the sink that `options` describe. `schema` holds the physical columns of the table.
+pub fn sink(mut options: Options, schema: SchemaRef, context: &TableContext) -> Result<Arc<dyn Sink>> {
+    let connector = find(&options)?;
+    let open = connector.sink.ok_or_else(|| wrong_end(connector, "written", |other| other.sink.is_some()))?;
+    let sink = open(&mut options, schema, context)?;
+    options.finish()?;
+    Ok(sink)
+}
+
+fn find(options: &Options) -> Result<&'static Connector> {
+    let name = options.connector();
+    if name.is_empty() {
+        let known: Vec<_> = connectors().collect();
+        return Err(Error::request(format!("the table has no option '{CONNECTOR}'"))
+            .with_hint(format!("known connectors: {}", known.join(", "))));
+    }
+    let found = CONNECTORS.iter().find(|connector| connector.name == name);
+    found.ok_or_else(|| error::unknown("connector", name, connectors()))
+}
+
+fn wrong_end(connector: &Connector, verb: &str, can: impl Fn(&Connector) -> bool) -> Error {
+    let able: Vec<_> = CONNECTORS.iter().filter(|other| can(other)).map(|other| other.name).collect();
+    Error::request(format!("connector '{}' cannot be {verb}", connector.name))
+        .with_hint(format!("can be {verb}: {}", able.join(", ")))
+}
+
+/// The error of a sink that has no old rows to replace.
+pub(crate) fn refuse_replace(context: &TableContext, connector: impl fmt::Display) -> Result<()> {
+    match context.disposition {
+        Disposition::Append => Ok(()),
+        Disposition::Replace => Err(Error::request(format!("connector '{connector}' cannot be overwritten"))
+            .with_hint("use INSERT INTO")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+
+    use super::*;
+
+    fn open_source(name: &str) -> String {
+        let schema = Arc::new(Schema::empty());
+        let opened = source(Options::new([("connector", name)]), schema, &TableContext::new("job"));
+        opened.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_slip_is_named() {
+        assert_eq!(open_source("filesytem"), "unknown connector 'filesytem'; did you mean 'filesystem'?");
+    }
+
+    #[test]
+    fn a_sink_cannot_be_read() {
+        assert_eq!(
+            open_source("print"),
+            "connector 'print' cannot be read; can be read: filesystem, datagen, socket"
+        );
+        let schema = Arc::new(Schema::empty());
+        let written = sink(Options::new([("connector", "datagen")]), schema, &TableContext::new("job"));
+        assert!(written.unwrap_err().to_string().starts_with("connector 'datagen' cannot be written"));
+    }
+}

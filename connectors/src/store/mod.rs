@@ -1,0 +1,245 @@
+//! Where bytes live: from a URL or a plain path to an object store, and what its errors mean to us.
+
+mod durable;
+mod list;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use tidemill_core::error::{Error, ErrorKind, Result};
+
+pub(crate) use durable::{publish, sync_file, wait_for, write_durably};
+pub(crate) use list::REPLACE_MARKER;
+pub use list::{FileSelection, list_files};
+
+/// The object stores that URLs can lead to, by scheme.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    entries: Arc<Vec<(String, Arc<dyn ObjectStore>)>>,
+}
+
+impl Stores {
+    /// The files of this machine: `file://` URLs and plain paths.
+    pub fn local() -> Self {
+        Self { entries: Arc::new(Vec::new()) }
+    }
+
+    /// The same stores and one more: URLs that begin with `prefix` (`s3://bucket`) lead to `store`.
+    #[must_use]
+    pub fn with(&self, prefix: impl Into<String>, store: Arc<dyn ObjectStore>) -> Self {
+        let mut entries = self.entries.to_vec();
+        entries.push((prefix.into().trim_end_matches('/').to_owned(), store));
+        Self { entries: Arc::new(entries) }
+    }
+
+    /// The place that `url` names.
+    pub fn resolve(&self, url: &str) -> Result<Location> {
+        let leads = |(prefix, _): &&(String, _)| {
+            url.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if let Some((prefix, store)) = self.entries.iter().find(leads) {
+            let path = Path::parse(url[prefix.len()..].trim_matches('/')).map_err(|error| bad_path(url, error))?;
+            return Ok(Location { store: store.clone(), prefix: prefix.as_str().into(), path, local: false });
+        }
+        match url.split_once("://") {
+            None => Location::local(url),
+            // RFC 8089: an empty host or `localhost`, then an absolute path.
+            Some(("file", rest)) => Location::local(rest.strip_prefix("localhost").unwrap_or(rest)),
+            Some((scheme, _)) => Err(Error::request(format!("no store for '{scheme}://' of '{url}'"))
+                .with_hint("known: file:// and plain paths; register others with Stores::with")),
+        }
+    }
+}
+
+/// An object in a store, or a prefix of objects.
+#[derive(Clone)]
+pub struct Location {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// The path within it.
+    pub path: Path,
+    prefix: Arc<str>,
+    local: bool,
+}
+
+impl Location {
+    /// A path of this machine; a relative one starts at the working directory.
+    pub fn local(path: &str) -> Result<Self> {
+        let absolute = std::path::absolute(path)
+            .map_err(|error| Error::request(format!("path '{path}' is not usable")).with_source(error))?;
+        let path = Path::from_absolute_path(&absolute).map_err(|error| bad_path(path, error))?;
+        Ok(Self { store: Arc::new(LocalFileSystem::new()), path, prefix: "".into(), local: true })
+    }
+
+    /// Another path of the same store.
+    #[must_use]
+    pub fn at(&self, path: Path) -> Self {
+        Self { path, ..self.clone() }
+    }
+
+    /// The object or prefix `name` below this one.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        self.at(self.path.clone().join(name))
+    }
+
+    /// The prefix that this one is in.
+    #[must_use]
+    pub fn parent(&self) -> Self {
+        self.at(self.path.parent().unwrap_or_default())
+    }
+
+    /// The last part of the path.
+    pub fn name(&self) -> &str {
+        self.path.filename().unwrap_or_default()
+    }
+
+    /// Whether this is a file of this machine, where renames are atomic and nothing is durable before it is synced.
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// The path in the file system, if it is one of this machine.
+    pub fn file_path(&self) -> Option<PathBuf> {
+        self.local.then(|| PathBuf::from(self.to_string()))
+    }
+
+    /// Size and age, or `None` if there is no such object.
+    pub async fn head(&self) -> Result<Option<ObjectMeta>> {
+        match self.store.head(&self.path).await {
+            Ok(meta) => Ok(Some(meta)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
+    /// Bytes `range` of the object.
+    pub async fn read(&self, range: std::ops::Range<u64>) -> Result<bytes::Bytes> {
+        self.store.get_range(&self.path, range).await.map_err(|error| self.error(error))
+    }
+
+    /// Removes the object; that it is gone already is no error.
+    pub async fn delete(&self) -> Result<()> {
+        match self.store.delete(&self.path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
+    /// What a store's error means: its kind from the error below it, its message with this place in front.
+    pub fn error(&self, error: object_store::Error) -> Error {
+        store_error(self, error)
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decoded = if self.local { decode_percent(self.path.as_ref()) } else { self.path.to_string() };
+        write!(f, "{}/{decoded}", self.prefix)
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+fn bad_path(path: &str, error: object_store::path::Error) -> Error {
+    Error::request(format!("path '{path}' is not usable")).with_source(error)
+}
+
+/// Object paths keep the characters that are special in them percent-encoded; file names do not.
+fn decode_percent(path: &str) -> String {
+    let bytes = path.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%').then(|| path.get(at + 1..at + 3)).flatten();
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            None => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+pub(crate) fn store_error(place: impl fmt::Display, error: object_store::Error) -> Error {
+    use object_store::Error as E;
+    let message = match &error {
+        E::NotFound { .. } => return Error::unavailable(format!("{place} does not exist")).with_source(error),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => format!("{place}: permission denied"),
+        E::AlreadyExists { .. } => format!("{place} exists already"),
+        other => format!("{place}: {}", innermost(other)),
+    };
+    Error::new(kind_of(&error), message).with_source(error)
+}
+
+/// The kind of the I/O error at the bottom of `error`, or `Unavailable`.
+fn kind_of(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io_error_kind(io);
+        }
+        current = error.source();
+    }
+    ErrorKind::Unavailable
+}
+
+fn io_error_kind(error: &std::io::Error) -> ErrorKind {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Exhausted,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// The message at the bottom says what happened; those above it say where, which we know better.
+fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_paths_and_file_urls_meet() {
+        let stores = Stores::local();
+        let plain = stores.resolve("/data/flights #1.csv").unwrap();
+        let url = stores.resolve("file:///data/flights #1.csv").unwrap();
+        assert_eq!(plain.path, url.path);
+        assert_eq!(plain.to_string(), "/data/flights #1.csv");
+        assert!(stores.resolve("s3://bucket/key").unwrap_err().to_string().contains("s3://"));
+    }
+
+    #[test]
+    fn a_registered_prefix_leads_to_its_store() {
+        let stores = Stores::local().with("s3://lake", Arc::new(object_store::memory::InMemory::new()));
+        let place = stores.resolve("s3://lake/a/b.csv").unwrap();
+        assert_eq!((place.path.as_ref(), place.to_string().as_str()), ("a/b.csv", "s3://lake/a/b.csv"));
+        assert!(stores.resolve("s3://lakeside/a").is_err());
+    }
+
+    #[test]
+    fn a_full_disk_is_exhausted() {
+        let source = Box::new(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        let error = store_error("/out/part", object_store::Error::Generic { store: "local", source });
+        assert_eq!(error.kind(), ErrorKind::Exhausted);
+        assert!(error.to_string().starts_with("/out/part: "));
+    }
+}

@@ -1,0 +1,273 @@
+//! Every setting there is: name, older names, type, default, meaning. The options page is made from this table.
+
+use crate::error::{Error, Result};
+use crate::settings::values::{Gate, RuntimeMode, ShuffleMode, one_of, parse_bytes, parse_duration};
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name, Flink's where a counterpart exists.
+    pub name: &'static str,
+    /// Older names, accepted with a warning.
+    pub aliases: &'static [&'static str],
+    /// What values it takes.
+    pub value: Value,
+    /// Its default; empty when it depends on the machine or is unset.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+/// What values a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Any text.
+    Text,
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number, at least this.
+    Number {
+        /// The least.
+        min: u64,
+        /// The greatest.
+        max: u64,
+    },
+    /// A duration such as `100 ms`.
+    Duration,
+    /// A size such as `64 mb`.
+    Bytes,
+    /// A decimal fraction from 0 to 1.
+    Fraction,
+    /// A [`Gate`].
+    Gate,
+    /// A [`RuntimeMode`].
+    RuntimeMode,
+    /// A [`ShuffleMode`].
+    ShuffleMode,
+    /// A time zone name.
+    TimeZone,
+    /// One of these words, in any case.
+    OneOf(&'static [&'static str]),
+}
+
+impl Value {
+    /// Whether `text` is such a value; the error says what would be.
+    pub fn check(self, text: &str) -> Result<()> {
+        let text = text.trim();
+        match self {
+            Self::Text => Ok(()),
+            Self::Boolean => Self::OneOf(&["true", "false"]).check(text),
+            Self::Number { min, max } => match text.parse::<u64>() {
+                Ok(number) if (min..=max).contains(&number) => Ok(()),
+                _ => Err(Error::request(format!("'{text}' is not a whole number"))
+                    .with_hint(format!("from {min} to {max}"))),
+            },
+            Self::Duration => parse_duration(text).map(drop),
+            Self::Bytes => parse_bytes(text).map(drop),
+            Self::Fraction => match text.parse::<f64>() {
+                Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(()),
+                _ => Err(Error::request(format!("'{text}' is not a fraction")).with_hint("from 0 to 1")),
+            },
+            Self::Gate => text.parse::<Gate>().map(drop),
+            Self::RuntimeMode => text.parse::<RuntimeMode>().map(drop),
+            Self::ShuffleMode => text.parse::<ShuffleMode>().map(drop),
+            Self::TimeZone => crate::time::Calendar::parse(text).map(drop),
+            Self::OneOf(words) => match words.iter().any(|word| word.eq_ignore_ascii_case(text)) {
+                true => Ok(()),
+                false => Err(one_of(text, words)),
+            },
+        }
+    }
+}
+
+const COUNT: Value = Value::Number { min: 1, max: 1 << 20 };
+
+const fn key(name: &'static str, value: Value, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, aliases: &[], value, default, meaning }
+}
+
+const fn renamed(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    value: Value,
+    default: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { name, aliases, value, default, meaning }
+}
+
+/// Every setting.
+pub const KEYS: &[Key] = &[
+    key(
+        "execution.runtime-mode",
+        Value::RuntimeMode,
+        "automatic",
+        "which plan a query runs as: batch when every source is bounded, or always one of the two",
+    ),
+    renamed(
+        "execution.buffer-timeout",
+        &["execution.buffer-timeout.interval"],
+        Value::Gate,
+        "100 ms",
+        "when a buffer leaves its producer: a duration, 'full' or 'infinite' (a blocking exchange)",
+    ),
+    key("execution.buffer-timeout.enabled", Value::Boolean, "true", "'false' is the buffer timeout 'full'"),
+    key(
+        "execution.batch-shuffle-mode",
+        Value::ShuffleMode,
+        "automatic",
+        "how exchanges of batch plans behave that have no timeout of their own",
+    ),
+    key(
+        "execution.batch-rows",
+        Value::Number { min: 1, max: 1 << 20 },
+        "8192",
+        "the most rows that a source or an exchange puts into one batch",
+    ),
+    key("parallelism.default", COUNT, "1", "subtasks of operators that say nothing else; all cores in local mode"),
+    key("taskmanager.numberOfTaskSlots", COUNT, "", "slots of a worker; all cores in local mode"),
+    key(
+        "pipeline.max-parallelism",
+        Value::Number { min: 1, max: 32768 },
+        "128",
+        "how many key groups state is cut into: the highest parallelism a job can ever have",
+    ),
+    key("pipeline.name", Value::Text, "", "name of the job"),
+    key("pipeline.operator-chaining.enabled", Value::Boolean, "true", "whether neighbours may share a task"),
+    key("table.local-time-zone", Value::TimeZone, "UTC", "zone in which TIMESTAMP_LTZ is shown and its windows align"),
+    key("table.dml-sync", Value::Boolean, "", "whether INSERT waits for its job to end"),
+    key("table.exec.state.ttl", Value::Duration, "", "how long state of a key is kept after its last use"),
+    key(
+        "sql-client.execution.result-mode",
+        Value::OneOf(&["table", "changelog", "tableau"]),
+        "table",
+        "whether results show as the folded table or as every change",
+    ),
+    renamed("io.tmp.dirs", &["taskmanager.tmp.dirs"], Value::Text, "", "directories for spill files"),
+    renamed(
+        "rest.address",
+        &["jobmanager.web.address"],
+        Value::Text,
+        "localhost",
+        "host of the REST endpoint, as clients dial it",
+    ),
+    renamed("rest.port", &["jobmanager.web.port"], Value::Number { min: 0, max: 65535 }, "8081", "port of REST"),
+    key("rest.bind-address", Value::Text, "127.0.0.1", "address that the REST endpoint listens on"),
+    key("heartbeat.interval", Value::Duration, "10 s", "how often workers report"),
+    key("heartbeat.timeout", Value::Duration, "50 s", "after which silence a worker is taken for dead"),
+    renamed(
+        "taskmanager.memory.process.size",
+        &["taskmanager.heap.size", "taskmanager.heap.mb"],
+        Value::Bytes,
+        "",
+        "budget for all of a worker; 70 % of the smaller of RAM and cgroup limit when unset",
+    ),
+    renamed(
+        "taskmanager.memory.managed.size",
+        &["taskmanager.memory.size"],
+        Value::Bytes,
+        "",
+        "the part of the budget that operators and state may reserve",
+    ),
+    renamed(
+        "taskmanager.memory.network.min",
+        &["taskmanager.network.memory.min"],
+        Value::Bytes,
+        "64 mb",
+        "the least that buffers between tasks may occupy",
+    ),
+    renamed(
+        "taskmanager.memory.network.max",
+        &["taskmanager.network.memory.max"],
+        Value::Bytes,
+        "1 gb",
+        "the most that buffers between tasks may occupy",
+    ),
+    renamed(
+        "taskmanager.memory.network.fraction",
+        &["taskmanager.network.memory.fraction"],
+        Value::Fraction,
+        "0.1",
+        "share of the budget for buffers between tasks",
+    ),
+    key("taskmanager.memory.segment-size", Value::Bytes, "256 kb", "size at which a buffer between tasks is full"),
+    key("task.cancellation.timeout", Value::Duration, "180 s", "how long a task may ignore its cancellation"),
+    key("execution.checkpointing.interval", Value::Duration, "", "time between checkpoints; none when unset"),
+    key(
+        "execution.checkpointing.mode",
+        Value::OneOf(&["EXACTLY_ONCE", "AT_LEAST_ONCE"]),
+        "EXACTLY_ONCE",
+        "whether barriers align",
+    ),
+    key("execution.checkpointing.timeout", Value::Duration, "10 min", "after which a checkpoint is given up"),
+    key("execution.checkpointing.min-pause", Value::Duration, "0 ms", "least time between two checkpoints"),
+    key("execution.checkpointing.max-concurrent-checkpoints", COUNT, "1", "checkpoints under way at once"),
+    key(
+        "execution.checkpointing.tolerable-failed-checkpoints",
+        Value::Number { min: 0, max: 1 << 20 },
+        "0",
+        "failed checkpoints in a row before the job fails",
+    ),
+    key(
+        "execution.checkpointing.externalized-checkpoint-retention",
+        Value::OneOf(&["RETAIN_ON_CANCELLATION", "DELETE_ON_CANCELLATION", "NO_EXTERNALIZED_CHECKPOINTS"]),
+        "NO_EXTERNALIZED_CHECKPOINTS",
+        "whether checkpoints outlive a cancelled job",
+    ),
+    renamed(
+        "execution.checkpointing.num-retained",
+        &["state.checkpoints.num-retained"],
+        COUNT,
+        "1",
+        "completed checkpoints that are kept",
+    ),
+    key("execution.checkpointing.incremental", Value::Boolean, "true", "whether a checkpoint stores only what changed"),
+    renamed(
+        "execution.checkpointing.dir",
+        &["state.checkpoints.dir", "state.backend.fs.checkpointdir"],
+        Value::Text,
+        "",
+        "URL under which checkpoints are stored",
+    ),
+    renamed(
+        "execution.checkpointing.savepoint-dir",
+        &["state.savepoints.dir"],
+        Value::Text,
+        "",
+        "URL under which savepoints are stored",
+    ),
+    key("execution.checkpointing.unaligned.enabled", Value::Boolean, "false", "whether barriers overtake rows"),
+    key(
+        "execution.checkpointing.aligned-checkpoint-timeout",
+        Value::Duration,
+        "0 ms",
+        "after which waiting an aligned checkpoint turns unaligned",
+    ),
+    renamed(
+        "state.backend.type",
+        &["state.backend"],
+        Value::OneOf(&["memory", "hashmap", "jobmanager", "filesystem", "rocksdb"]),
+        "memory",
+        "where keyed state lives",
+    ),
+    key(
+        "restart-strategy.type",
+        Value::OneOf(&["none", "fixed-delay", "failure-rate", "exponential-delay"]),
+        "none",
+        "what happens after a failure; exponential-delay with checkpointing",
+    ),
+    key("execution.state-recovery.path", Value::Text, "", "savepoint or checkpoint to begin from"),
+    key(
+        "execution.state-recovery.ignore-unclaimed-state",
+        Value::Boolean,
+        "false",
+        "whether state that no operator claims is dropped",
+    ),
+    key(
+        "execution.state-recovery.claim-mode",
+        Value::OneOf(&["CLAIM", "NO_CLAIM"]),
+        "NO_CLAIM",
+        "whether the engine owns the savepoint that it began from",
+    ),
+    renamed("high-availability.type", &["high-availability"], Value::Text, "none", "how a leader is found"),
+];

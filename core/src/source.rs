@@ -1,0 +1,281 @@
+//! Where rows come from: an enumerator that finds splits and deals them out late, and readers that read them.
+//!
+//! ```text
+//! enumerator (one a job)  --split-->  reader (one a subtask, on the I/O runtime)  --batch, position-->  source task
+//! ```
+//!
+//! Dealing out one split at a time, when a reader asks, heals skew by itself: who is slow asks less often.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::event::CheckpointId;
+use crate::metrics::Metrics;
+use crate::watermark::Watermark;
+
+/// Whether an input ends. A property of the source, not of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundedness {
+    /// The input ends.
+    Bounded,
+    /// The input never ends.
+    Unbounded,
+}
+
+/// A part of a source that one reader reads in order: a file, a partition, a range of numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Stable name, unique within the source: path, topic and partition.
+    pub id: Arc<str>,
+    /// Where to begin, in the source's own encoding; empty for the beginning. What a checkpoint stores.
+    pub position: Vec<u8>,
+}
+
+impl Split {
+    /// A split to be read from its beginning.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self { id: id.into(), position: Vec::new() }
+    }
+}
+
+/// A source of rows.
+///
+/// Laws: `schema` is that of every batch. Splits together hold every row exactly once. Reading a split again from a position
+/// that a reader reported gives exactly the rows behind it (a source that cannot do so says so in its documentation and is at
+/// most once).
+pub trait Source: Send + Sync + Debug {
+    /// Columns of every batch.
+    fn schema(&self) -> SchemaRef;
+
+    /// Whether the input ends.
+    fn boundedness(&self) -> Boundedness;
+
+    /// The most subtasks that can read at once, if there is a limit (a socket: 1).
+    fn parallelism_max(&self) -> Option<usize> {
+        None
+    }
+
+    /// Finds the splits. Runs once a job, on the I/O runtime.
+    fn enumerator(&self, context: &SourceContext) -> Result<Box<dyn SplitEnumerator>>;
+
+    /// Reads splits. One a subtask, on the I/O runtime.
+    fn reader(&self, context: &SourceContext) -> Result<Box<dyn SourceReader>>;
+
+    /// What is read, for plans: `filesystem(flights.csv)`.
+    fn describe(&self) -> String;
+}
+
+/// What enumerators and readers may know of the world.
+#[derive(Clone, Debug)]
+pub struct SourceContext {
+    /// Which subtask reads, from 0.
+    pub subtask: usize,
+    /// How many read.
+    pub parallelism: usize,
+    /// The most rows to put into one batch (`execution.batch-rows`).
+    pub batch_rows: usize,
+    /// Columns that the plan reads, in the order wanted; `None` for all. A source that cannot skip columns reads and drops.
+    pub projection: Option<Arc<[usize]>>,
+    /// Processing time.
+    pub clock: Arc<dyn Clock>,
+    /// Counters of this subtask.
+    pub metrics: Metrics,
+}
+
+/// What the enumerator answers to a reader that asks for work.
+#[derive(Debug)]
+pub enum SplitAssignment {
+    /// Read this.
+    Split(Split),
+    /// Nothing now; ask again after this time.
+    Later(Duration),
+    /// Nothing ever again.
+    Finished,
+}
+
+/// Finds splits and hands them out.
+#[async_trait]
+pub trait SplitEnumerator: Send {
+    /// The next split for `subtask`.
+    async fn next_split(&mut self, subtask: usize) -> Result<SplitAssignment>;
+
+    /// Takes back a split whose reader failed.
+    fn add_back(&mut self, split: Split);
+
+    /// What a checkpoint has to remember beside the splits that readers hold: those not yet handed out, what was discovered.
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<u8>>;
+
+    /// Goes on from a snapshot.
+    fn restore(&mut self, state: &[u8]) -> Result<()>;
+}
+
+/// What a reader delivers.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// Rows of one split, and the position behind them.
+    Batch {
+        /// The split.
+        split: Arc<str>,
+        /// Its next rows.
+        records: RecordBatch,
+        /// Where to go on after these rows, in the source's encoding.
+        position: Vec<u8>,
+    },
+    /// The split has been read to its end.
+    SplitFinished(Arc<str>),
+    /// No split to read; give the reader another.
+    NeedsSplit,
+}
+
+/// Reads the splits it was given.
+#[async_trait]
+pub trait SourceReader: Send {
+    /// Adds splits to what is read.
+    async fn add_splits(&mut self, splits: Vec<Split>) -> Result<()>;
+
+    /// The next event. Cancel safe: dropping the future loses no row.
+    async fn next(&mut self) -> Result<SourceEvent>;
+
+    /// Stops reading these splits for now (watermark alignment).
+    fn pause(&mut self, _splits: &[Arc<str>]) {}
+
+    /// Reads them again.
+    fn resume(&mut self, _splits: &[Arc<str>]) {}
+
+    /// The checkpoint is durable: positions before it will not be asked for again.
+    async fn checkpoint_completed(&mut self, _checkpoint: CheckpointId) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Turns rows into event time, split by split (TIM-11).
+pub trait WatermarkStrategy: Send + Sync + Debug {
+    /// A generator for one split.
+    fn generator(&self) -> Box<dyn WatermarkGenerator>;
+
+    /// After how long without rows a split no longer holds others back (TIM-12); `None` for never.
+    fn idle_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What it does, for plans: `ts - INTERVAL '1' HOUR`.
+    fn describe(&self) -> String;
+}
+
+/// Observes the rows of one split. It sees a whole batch, then speaks: the watermark is constant within a batch.
+pub trait WatermarkGenerator: Send {
+    /// The watermark after these rows, if they tell one. May be lower than an earlier one; the caller takes the maximum.
+    fn observe(&mut self, records: &RecordBatch) -> Result<Option<Watermark>>;
+}
+
+/// A function of whole batches, such as the computed columns of a table.
+pub trait BatchFunction: Send + Sync + Debug {
+    /// Columns of the result.
+    fn schema(&self) -> SchemaRef;
+
+    /// The result for `records`: as many rows, in the same order.
+    fn apply(&self, records: &RecordBatch) -> Result<RecordBatch>;
+
+    /// What it does, for plans.
+    fn describe(&self) -> String;
+}
+
+/// Reads one split after the other: the reader of most bounded sources.
+///
+/// `open` turns a split into a stream of batches with the position behind each.
+pub struct SequentialReader<F> {
+    open: F,
+    current: Option<(Arc<str>, SplitStream)>,
+    waiting: std::collections::VecDeque<Split>,
+}
+
+/// The batches of one split, each with the position behind it.
+pub type SplitStream = futures::stream::BoxStream<'static, Result<(RecordBatch, Vec<u8>)>>;
+
+impl<F> SequentialReader<F>
+where
+    F: Fn(Split) -> futures::future::BoxFuture<'static, Result<SplitStream>> + Send,
+{
+    /// A reader that opens splits with `open`.
+    pub fn new(open: F) -> Self {
+        Self { open, current: None, waiting: Default::default() }
+    }
+}
+
+#[async_trait]
+impl<F> SourceReader for SequentialReader<F>
+where
+    F: Fn(Split) -> futures::future::BoxFuture<'static, Result<SplitStream>> + Send,
+{
+    async fn add_splits(&mut self, splits: Vec<Split>) -> Result<()> {
+        self.waiting.extend(splits);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<SourceEvent> {
+        use futures::StreamExt;
+        if self.current.is_none() {
+            let Some(split) = self.waiting.front() else { return Ok(SourceEvent::NeedsSplit) };
+            let stream = (self.open)(split.clone()).await?;
+            // Only now: had the future been dropped while opening, the split would still wait.
+            let id = split.id.clone();
+            self.waiting.pop_front();
+            self.current = Some((id, stream));
+        }
+        let Some((id, stream)) = &mut self.current else { return Ok(SourceEvent::NeedsSplit) };
+        match stream.next().await {
+            Some(batch) => {
+                let (records, position) = batch?;
+                Ok(SourceEvent::Batch { split: id.clone(), records, position })
+            }
+            None => {
+                let id = id.clone();
+                self.current = None;
+                Ok(SourceEvent::SplitFinished(id))
+            }
+        }
+    }
+}
+
+/// Deals out a known list of splits: the enumerator of bounded sources whose splits are known at the start.
+#[derive(Debug, Default)]
+pub struct ListEnumerator {
+    splits: std::collections::VecDeque<Split>,
+}
+
+impl ListEnumerator {
+    /// Deals out `splits` in order.
+    pub fn new(splits: impl IntoIterator<Item = Split>) -> Self {
+        Self { splits: splits.into_iter().collect() }
+    }
+}
+
+#[async_trait]
+impl SplitEnumerator for ListEnumerator {
+    async fn next_split(&mut self, _subtask: usize) -> Result<SplitAssignment> {
+        Ok(self.splits.pop_front().map_or(SplitAssignment::Finished, SplitAssignment::Split))
+    }
+
+    fn add_back(&mut self, split: Split) {
+        self.splits.push_front(split);
+    }
+
+    fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<u8>> {
+        let splits: Vec<(&str, &[u8])> = self.splits.iter().map(|split| (&*split.id, &*split.position)).collect();
+        serde_json::to_vec(&splits).map_err(|error| crate::Error::internal("splits not encodable").with_source(error))
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        let splits: Vec<(String, Vec<u8>)> = serde_json::from_slice(state)
+            .map_err(|error| crate::Error::corrupt("enumerator state is not a list of splits").with_source(error))?;
+        self.splits = splits.into_iter().map(|(id, position)| Split { id: id.into(), position }).collect();
+        Ok(())
+    }
+}
