@@ -109,6 +109,13 @@ impl Error {
         Self(Arc::new(Inner { message: format!("{context}: {}", inner.message).into(), ..inner }))
     }
 
+    /// The same error under the name of the operator and subtask that failed, behind the message, where a reader looks last.
+    #[must_use]
+    pub fn in_operator(self, label: &str) -> Self {
+        let inner = self.into_inner();
+        Self(Arc::new(Inner { message: format!("{} (in {label})", inner.message).into(), ..inner }))
+    }
+
     /// What the caller can do.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -1,1 +1,8 @@
-//! exec
+//! The engine of tidemill: tasks, exchange, operators, fragments.
+//!
+//! Suggested order of reading: [`exchange`] (how rows travel), [`runtime`] (what runs them), `operators` (what they do to
+//! them), `state` (what they remember), `fragments` (how a bounded plan is cut).
+
+pub mod exchange;
+pub mod latch;
+pub mod runtime;

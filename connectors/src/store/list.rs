@@ -52,9 +52,8 @@ pub async fn list_files(location: &Location, selection: &FileSelection) -> Resul
     Ok(files)
 }
 
-/// Object paths keep `*` and `[` percent-encoded, so the question is put to the decoded form.
 fn is_glob(location: &Location) -> bool {
-    location.to_string().contains(['*', '?', '['])
+    location.path.as_ref().contains(['*', '?', '['])
 }
 
 async fn expand_directory(directory: &Location, recursive: bool) -> Result<Vec<ObjectMeta>> {
@@ -119,9 +118,7 @@ fn is_visible(path: &Path) -> bool {
 }
 
 async fn expand_glob(location: &Location, selection: &FileSelection) -> Result<Vec<ObjectMeta>> {
-    let text = location.to_string();
-    let relative = text.strip_prefix(&*location.prefix).unwrap_or(&text).trim_matches('/');
-    let components: Vec<&str> = relative.split('/').collect();
+    let components: Vec<&str> = location.path.as_ref().split('/').collect();
     let literal = components.iter().take_while(|part| !part.contains(['*', '?', '['])).count();
     let mut root = location.at(Path::default());
     for part in &components[..literal] {
@@ -174,7 +171,7 @@ fn descend<'a>(
 
 fn matches(pattern: &Pattern, path: &Path) -> bool {
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
-    path.filename().is_some_and(|name| pattern.matches_with(&super::decode_percent(name), options))
+    path.filename().is_some_and(|name| pattern.matches_with(name, options))
 }
 
 #[cfg(test)]

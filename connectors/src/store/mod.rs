@@ -84,7 +84,9 @@ impl Location {
     /// The object or prefix `name` below this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        self.at(self.path.clone().join(name))
+        // `join` would percent-encode what is special in object paths, and a local file would get that for its name.
+        let raw = Path::parse(format!("{}/{name}", self.path));
+        self.at(raw.unwrap_or_else(|_| self.path.clone().join(name)))
     }
 
     /// The prefix that this one is in.
@@ -138,8 +140,7 @@ impl Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let decoded = if self.local { decode_percent(self.path.as_ref()) } else { self.path.to_string() };
-        write!(f, "{}/{decoded}", self.prefix)
+        write!(f, "{}/{}", self.prefix, self.path)
     }
 }
 
@@ -151,27 +152,6 @@ impl fmt::Debug for Location {
 
 fn bad_path(path: &str, error: object_store::path::Error) -> Error {
     Error::request(format!("path '{path}' is not usable")).with_source(error)
-}
-
-/// Object paths keep the characters that are special in them percent-encoded; file names do not.
-fn decode_percent(path: &str) -> String {
-    let bytes = path.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| path.get(at + 1..at + 3)).flatten();
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 pub(crate) fn store_error(place: impl fmt::Display, error: object_store::Error) -> Error {

@@ -110,7 +110,7 @@ pub enum ColumnKind {
     /// `name AS expr`: from other columns
     Computed {
         /// What to compute.
-        expr: Expr,
+        expr: Box<Expr>,
     },
     /// `name TYPE METADATA [FROM 'key'] [VIRTUAL]`: from the connector
     Metadata {

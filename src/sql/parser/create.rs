@@ -157,7 +157,7 @@ impl Reader<'_> {
 fn column(parser: &mut Parser) -> Parse<(Column, bool)> {
     let name = parser.identifier("a column name")?;
     if parser.word("AS") {
-        let expr = parser.parse_expr()?;
+        let expr = Box::new(parser.parse_expr()?);
         return Ok((Column { name, kind: ColumnKind::Computed { expr }, comment: comment(parser)? }, false));
     }
     let data_type = read_type(parser)?;
@@ -258,11 +258,8 @@ fn like(parser: &mut Parser) -> Parse<Like> {
     Ok(Like { table, options })
 }
 
-const MERGES: [(&str, LikeMerge); 3] = [
-    ("INCLUDING", LikeMerge::Including),
-    ("EXCLUDING", LikeMerge::Excluding),
-    ("OVERWRITING", LikeMerge::Overwriting),
-];
+const MERGES: [(&str, LikeMerge); 3] =
+    [("INCLUDING", LikeMerge::Including), ("EXCLUDING", LikeMerge::Excluding), ("OVERWRITING", LikeMerge::Overwriting)];
 
 const PARTS: [(&str, LikePart); 8] = [
     ("ALL", LikePart::All),

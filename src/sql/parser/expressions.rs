@@ -122,7 +122,7 @@ fn table_argument(parser: &mut Parser) -> Result<Expr, ParserError> {
     let relation = if parser.consume_token(&Token::LParen) {
         let subquery = parser.parse_query()?;
         parser.expect_token(&Token::RParen)?;
-        TableFactor::Derived { lateral: false, subquery, alias: None, sample: None }
+        derived(subquery)
     } else {
         plain_table(parser.parse_object_name(false)?)?
     };
@@ -168,4 +168,9 @@ pub(super) fn plain_table(name: ObjectName) -> Result<TableFactor, ParserError> 
         *slot = name;
     }
     Ok(relation)
+}
+
+/// The relation `(subquery)`, without alias.
+pub(super) fn derived(subquery: Box<Query>) -> TableFactor {
+    TableFactor::Derived { lateral: false, subquery, alias: None, sample: None }
 }

@@ -39,12 +39,7 @@ impl Fault {
     }
 
     /// Unknown `name` of a kind of `thing`, with the nearest known name as the hint.
-    pub(super) fn unknown<'a>(
-        thing: &str,
-        name: &str,
-        known: impl IntoIterator<Item = &'a str>,
-        at: Location,
-    ) -> Self {
+    pub(super) fn unknown<'a>(thing: &str, name: &str, known: impl IntoIterator<Item = &'a str>, at: Location) -> Self {
         let error = tidemill_core::error::unknown(thing, &shorten(name), known);
         Self { message: error.message().to_owned(), hint: error.hint().map(str::to_owned), at }
     }

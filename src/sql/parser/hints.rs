@@ -99,7 +99,7 @@ fn table_before(tokens: &[TokenWithSpan]) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for token in tokens.iter().rev() {
         match &token.token {
-            Token::Whitespace(_) if parts.is_empty() => {}
+            Token::Whitespace(_) => {}
             Token::Word(_) if ["SELECT", "INSERT", "INTO"].iter().any(|word| is_word(&token.token, word)) => break,
             Token::Word(word) if parts.last().is_none_or(|last| *last == ".") => parts.push(&word.value),
             Token::Period if parts.last().is_some_and(|last| *last != ".") => parts.push("."),

@@ -11,7 +11,7 @@
 //! with a [dialect](TideDialect) that turns Flink's expressions into nodes that sqlparser has. All the rest is left to
 //! DataFusion's parser and comes back as [`Statement::Other`].
 //!
-//! An error names the token and its line and column; [`error_span`] gives that place back and [`pointer`] shows it.
+//! An error names the token and its line and column; [`error_span`] gives that place back and [`pointer()`] shows it.
 
 mod ast;
 mod create;
@@ -27,6 +27,7 @@ mod span;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod tree_type;
 mod types;
 mod window;
 mod words;
@@ -37,9 +38,9 @@ pub use ast::{
 };
 pub use dialect::TideDialect;
 pub use hints::Hint;
-pub use read_type::sql_type_of;
 pub use script::is_complete;
 pub use span::{Span, error_span, locate, pointer};
+pub use tree_type::sql_type_of;
 pub use types::{Element, RowField, SqlType};
 pub use window::{WindowInput, WindowKind, WindowTvf, window_tvf};
 

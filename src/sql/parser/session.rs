@@ -57,7 +57,9 @@ impl Reader<'_> {
         if parser.at_end() {
             return Err(Fault::expected("a value", parser.peek()).hint("an empty value is ''"));
         }
-        if parser.peek_nth_token_ref(1).token == Token::EOF && let Some(text) = quoted(&parser.peek().token) {
+        if parser.peek_nth_token_ref(1).token == Token::EOF
+            && let Some(text) = quoted(&parser.peek().token)
+        {
             parser.advance_token();
             return Ok(text);
         }
@@ -72,8 +74,8 @@ impl Reader<'_> {
     /// `EXPLAIN [PLAN FOR | ANALYZE] [detail, …] statement`; DataFusion's `EXPLAIN (option, …)` is left to it.
     pub(super) fn explain(&mut self) -> Parse<Statement> {
         let parser = self.parser();
-        let lists_options = parser.peek_nth_token_ref(1).token == Token::LParen
-            && !begins_query(&parser.peek_nth_token_ref(2).token);
+        let lists_options =
+            parser.peek_nth_token_ref(1).token == Token::LParen && !begins_query(&parser.peek_nth_token_ref(2).token);
         if lists_options {
             return self.other();
         }

@@ -8,7 +8,7 @@ use tidemill_core::Error;
 
 use super::fault::Located;
 
-/// The widest piece of a source line that [`pointer`] shows.
+/// The widest piece of a source line that `pointer` shows.
 const SNIPPET_COLUMNS: usize = 100;
 
 /// A piece of the script's text.
@@ -28,7 +28,7 @@ pub struct Span {
 ///
 /// ```
 /// use tidemill::sql::parser::locate;
-/// assert_eq!(locate("a\nbé = 1", 2, 4), 5);
+/// assert_eq!(locate("a\nbé = 1", 2, 4), 6);
 /// ```
 pub fn locate(sql: &str, line: u64, column: u64) -> usize {
     Source::new(sql).offset(Location::new(line, column))
@@ -75,12 +75,14 @@ pub fn error_span(sql: &str, error: &Error) -> Option<Span> {
 pub(super) struct Source<'a> {
     pub(super) text: &'a str,
     line_starts: Vec<usize>,
+    /// Where every character is a byte, a column need not be counted out; scripts in one long line are common.
+    is_ascii: bool,
 }
 
 impl<'a> Source<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let after_newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        Self { text, line_starts: std::iter::once(0).chain(after_newlines).collect() }
+        Self { text, line_starts: std::iter::once(0).chain(after_newlines).collect(), is_ascii: text.is_ascii() }
     }
 
     /// The byte offset of a place; the empty place (line 0) is the end of the text.
@@ -91,6 +93,9 @@ impl<'a> Source<'a> {
         let Some(&start) = self.line_starts.get(line) else { return self.text.len() };
         let end = self.line_starts.get(line + 1).map_or(self.text.len(), |next| next - 1);
         let characters = usize::try_from(at.column).unwrap_or(usize::MAX).saturating_sub(1);
+        if self.is_ascii {
+            return end.min(start.saturating_add(characters));
+        }
         self.text[start..end].char_indices().nth(characters).map_or(end, |(within, _)| start + within)
     }
 
@@ -103,7 +108,8 @@ impl<'a> Source<'a> {
     /// The place of a byte offset.
     pub(super) fn location(&self, offset: usize) -> Location {
         let line = self.line_starts.partition_point(|start| *start <= offset).saturating_sub(1);
-        let column = self.text[self.line_starts[line]..floor_boundary(self.text, offset)].chars().count();
+        let before = &self.text[self.line_starts[line]..floor_boundary(self.text, offset)];
+        let column = if self.is_ascii { before.len() } else { before.chars().count() };
         Location::new(line as u64 + 1, column as u64 + 1)
     }
 }

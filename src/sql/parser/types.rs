@@ -117,7 +117,9 @@ impl SqlType {
             Self::Multiset(element) => {
                 map_of(element.sql_type.to_arrow(), Arc::new(Field::new("values", DataType::Int32, false)))
             }
-            Self::Row(fields) => DataType::Struct(fields.iter().map(|field| field.element.to_field(&field.name)).collect()),
+            Self::Row(fields) => {
+                DataType::Struct(fields.iter().map(|field| field.element.to_field(&field.name)).collect())
+            }
         }
     }
 }

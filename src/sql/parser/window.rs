@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Location;
 use tidemill_core::Result;
 
-use super::expressions::{plain_table, select_all};
+use super::expressions::{derived, plain_table, select_all};
 use super::fault::{Fault, Parse};
 
 /// A window table function: its input, with the window of each row as further columns.
@@ -63,6 +63,16 @@ pub enum WindowInput {
     Table(ObjectName),
     /// `TABLE (query)` or `(query)`
     Query(Box<Query>),
+}
+
+impl WindowInput {
+    /// The input as a relation, for a planner to plan.
+    pub fn to_relation(&self) -> Result<TableFactor> {
+        match self {
+            Self::Table(name) => plain_table(name.clone()).map_err(|error| Fault::from(error).into_error()),
+            Self::Query(query) => Ok(derived(query.clone())),
+        }
+    }
 }
 
 /// The window table function that `factor` is, if it is one; an error says what is wrong with its arguments.
@@ -125,7 +135,8 @@ impl Signature {
             index.and_then(|index| values[index].take())
         };
         let mut required = |parameter: &str| {
-            take(parameter).ok_or_else(|| Fault::new(format!("{} has no {parameter}", self.name), at).hint(self.usage()))
+            take(parameter)
+                .ok_or_else(|| Fault::new(format!("{} has no {parameter}", self.name), at).hint(self.usage()))
         };
         let (data, time) = (required("DATA")?, required("TIMECOL")?);
         let kind = match self.name {
@@ -205,8 +216,12 @@ fn table_argument(query: &Query) -> Parse<Option<(WindowInput, Vec<Expr>)>> {
         return Ok(None);
     }
     let input = match &from.relation {
-        TableFactor::Table { name, .. } if from.relation == plain_table(name.clone())? => WindowInput::Table(name.clone()),
-        TableFactor::Derived { lateral: false, subquery, alias: None, sample: None } => WindowInput::Query(subquery.clone()),
+        TableFactor::Table { name, .. } if from.relation == plain_table(name.clone())? => {
+            WindowInput::Table(name.clone())
+        }
+        TableFactor::Derived { lateral: false, subquery, alias: None, sample: None } => {
+            WindowInput::Query(subquery.clone())
+        }
         _ => return Ok(None),
     };
     Ok(Some((input, select.distribute_by.clone())))

@@ -152,6 +152,5 @@ pub(super) fn is_word(token: &Token, expected: &str) -> bool {
 
 /// Whether a query can begin with `token`.
 pub(super) fn begins_query(token: &Token) -> bool {
-    *token == Token::LParen
-        || ["SELECT", "WITH", "VALUES", "FROM", "TABLE"].iter().any(|word| is_word(token, word))
+    *token == Token::LParen || ["SELECT", "WITH", "VALUES", "FROM", "TABLE"].iter().any(|word| is_word(token, word))
 }

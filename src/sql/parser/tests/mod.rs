@@ -3,6 +3,8 @@
 //! The trees are wide, so [`outline`] writes each statement in one canonical line, and cases compare lines: a case then
 //! says what was understood, in words, and the tree may move under it.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 mod properties;
 mod queries;
 mod statements;
@@ -38,7 +40,11 @@ fn outline(statement: &Statement) -> String {
         Statement::Query(query) => format!("query {query}"),
         Statement::CreateTable(create) => table(create),
         Statement::CreateView(create) => {
-            let flags = flags(&[(create.or_replace, "replace"), (create.if_not_exists, "if-absent"), (create.temporary, "temp")]);
+            let flags = flags(&[
+                (create.or_replace, "replace"),
+                (create.if_not_exists, "if-absent"),
+                (create.temporary, "temp"),
+            ]);
             let columns = names(&create.columns);
             let comment = create.comment.iter().map(|text| format!(" comment={text}")).collect::<String>();
             format!("view{flags} {}{columns}{comment} = {}", create.name, create.text)
@@ -70,7 +76,8 @@ fn table(create: &CreateTable) -> String {
     let mut parts: Vec<String> = create.columns.iter().map(column).collect();
     parts.extend(create.watermark.iter().map(|mark| format!("watermark {} = {}", mark.column, mark.expr)));
     parts.extend(create.primary_key.iter().map(|key| format!("key{}", names(key))));
-    let flags = flags(&[(create.or_replace, "replace"), (create.if_not_exists, "if-absent"), (create.temporary, "temp")]);
+    let flags =
+        flags(&[(create.or_replace, "replace"), (create.if_not_exists, "if-absent"), (create.temporary, "temp")]);
     let mut text = format!("table{flags} {} [{}]", create.name, parts.join(", "));
     text.extend(create.comment.iter().map(|comment| format!(" comment={comment}")));
     if !create.partitioned_by.is_empty() {
@@ -78,7 +85,8 @@ fn table(create: &CreateTable) -> String {
     }
     text.extend(create.options.iter().map(|(key, value)| format!(" {key}={value}")));
     text.extend(create.like.iter().map(|like| {
-        let options: String = like.options.iter().map(|option| format!(" {:?}-{:?}", option.merge, option.part)).collect();
+        let options: String =
+            like.options.iter().map(|option| format!(" {:?}-{:?}", option.merge, option.part)).collect();
         format!(" like {}{options}", like.table)
     }));
     text.extend(create.as_query.iter().map(|query| format!(" as {query}")));

@@ -39,27 +39,81 @@ fn window(call: &str) -> String {
 #[test]
 fn window_functions() {
     for (call, expected) in [
-        ("TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), INTERVAL '10' MINUTES))", "tumble INTERVAL '10' MINUTES of table bid by [] over ts"),
-        ("TABLE(tumble(TABLE db.bid, DESCRIPTOR(`ts`), INTERVAL '10' MINUTE, INTERVAL '1' MINUTE)) AS w", "tumble INTERVAL '10' MINUTE of table db.bid by [] over ts offset INTERVAL '1' MINUTE"),
-        ("TABLE(HOP(TABLE bid, DESCRIPTOR(ts), INTERVAL '5' MINUTES, INTERVAL '10' MINUTES))", "hop INTERVAL '5' MINUTES, INTERVAL '10' MINUTES of table bid by [] over ts"),
-        ("TABLE(CUMULATE(TABLE bid, DESCRIPTOR(ts), INTERVAL '2' MINUTES, INTERVAL '10' MINUTES))", "cumulate INTERVAL '2' MINUTES, INTERVAL '10' MINUTES of table bid by [] over ts"),
-        ("TABLE(SESSION(TABLE bid PARTITION BY item, DESCRIPTOR(ts), INTERVAL '5' MINUTES))", "session INTERVAL '5' MINUTES of table bid by [item] over ts"),
-        ("TABLE(SESSION(TABLE bid PARTITION BY (a, b), DESCRIPTOR(ts), INTERVAL '5' MINUTES))", "session INTERVAL '5' MINUTES of table bid by [a, b] over ts"),
-        ("TABLE(SESSION(TABLE bid PARTITION BY a, b, DESCRIPTOR(ts), INTERVAL '5' MINUTES))", "session INTERVAL '5' MINUTES of table bid by [a, b] over ts"),
-        ("TABLE(SESSION(DATA => TABLE bid PARTITION BY a, b, TIMECOL => DESCRIPTOR(ts), GAP => INTERVAL '5' MINUTES))", "session INTERVAL '5' MINUTES of table bid by [a, b] over ts"),
-        ("TABLE(TUMBLE(DATA => TABLE bid, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' MINUTES, OFFSET => INTERVAL '1' MINUTES))", "tumble INTERVAL '10' MINUTES of table bid by [] over ts offset INTERVAL '1' MINUTES"),
-        ("TABLE(HOP(size => INTERVAL '10' MINUTES, data => TABLE bid, slide => INTERVAL '5' MINUTES, timecol => DESCRIPTOR(ts)))", "hop INTERVAL '5' MINUTES, INTERVAL '10' MINUTES of table bid by [] over ts"),
-        ("TABLE(TUMBLE(TABLE (SELECT * FROM bid WHERE price > 1) PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' HOUR))", "tumble INTERVAL '1' HOUR of query SELECT * FROM bid WHERE price > 1 by [k] over ts"),
-        ("TABLE(TUMBLE((SELECT a, ts FROM bid), DESCRIPTOR(ts), INTERVAL '1' HOUR))", "tumble INTERVAL '1' HOUR of query SELECT a, ts FROM bid by [] over ts"),
+        (
+            "TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), INTERVAL '10' MINUTES))",
+            "tumble INTERVAL '10' MINUTES of table bid by [] over ts",
+        ),
+        (
+            "TABLE(tumble(TABLE db.bid, DESCRIPTOR(`ts`), INTERVAL '10' MINUTE, INTERVAL '1' MINUTE)) AS w",
+            "tumble INTERVAL '10' MINUTE of table db.bid by [] over ts offset INTERVAL '1' MINUTE",
+        ),
+        (
+            "TABLE(HOP(TABLE bid, DESCRIPTOR(ts), INTERVAL '5' MINUTES, INTERVAL '10' MINUTES))",
+            "hop INTERVAL '5' MINUTES, INTERVAL '10' MINUTES of table bid by [] over ts",
+        ),
+        (
+            "TABLE(CUMULATE(TABLE bid, DESCRIPTOR(ts), INTERVAL '2' MINUTES, INTERVAL '10' MINUTES))",
+            "cumulate INTERVAL '2' MINUTES, INTERVAL '10' MINUTES of table bid by [] over ts",
+        ),
+        (
+            "TABLE(SESSION(TABLE bid PARTITION BY item, DESCRIPTOR(ts), INTERVAL '5' MINUTES))",
+            "session INTERVAL '5' MINUTES of table bid by [item] over ts",
+        ),
+        (
+            "TABLE(SESSION(TABLE bid PARTITION BY (a, b), DESCRIPTOR(ts), INTERVAL '5' MINUTES))",
+            "session INTERVAL '5' MINUTES of table bid by [a, b] over ts",
+        ),
+        (
+            "TABLE(SESSION(TABLE bid PARTITION BY a, b, DESCRIPTOR(ts), INTERVAL '5' MINUTES))",
+            "session INTERVAL '5' MINUTES of table bid by [a, b] over ts",
+        ),
+        (
+            "TABLE(SESSION(DATA => TABLE bid PARTITION BY a, b, TIMECOL => DESCRIPTOR(ts), GAP => INTERVAL '5' MINUTES))",
+            "session INTERVAL '5' MINUTES of table bid by [a, b] over ts",
+        ),
+        (
+            "TABLE(TUMBLE(DATA => TABLE bid, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' MINUTES, OFFSET => INTERVAL '1' MINUTES))",
+            "tumble INTERVAL '10' MINUTES of table bid by [] over ts offset INTERVAL '1' MINUTES",
+        ),
+        (
+            "TABLE(HOP(size => INTERVAL '10' MINUTES, data => TABLE bid, slide => INTERVAL '5' MINUTES, timecol => DESCRIPTOR(ts)))",
+            "hop INTERVAL '5' MINUTES, INTERVAL '10' MINUTES of table bid by [] over ts",
+        ),
+        (
+            "TABLE(TUMBLE(TABLE (SELECT * FROM bid WHERE price > 1) PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' HOUR))",
+            "tumble INTERVAL '1' HOUR of query SELECT * FROM bid WHERE price > 1 by [k] over ts",
+        ),
+        (
+            "TABLE(TUMBLE((SELECT a, ts FROM bid), DESCRIPTOR(ts), INTERVAL '1' HOUR))",
+            "tumble INTERVAL '1' HOUR of query SELECT a, ts FROM bid by [] over ts",
+        ),
         ("TUMBLE(TABLE bid, DESCRIPTOR(ts), INTERVAL '1' HOUR)", "tumble INTERVAL '1' HOUR of table bid by [] over ts"),
         ("TABLE(UNNEST(x))", "none"),
         ("tumble", "none"),
-        ("TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts)))", "error: TUMBLE has no SIZE at line 1, column 21; write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)"),
-        ("TABLE(TUMBLE(bid, DESCRIPTOR(ts), INTERVAL '1' HOUR))", "error: TUMBLE: the input is not a table at line 1, column 21; write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)"),
-        ("TABLE(TUMBLE(TABLE bid, ts, INTERVAL '1' HOUR))", "error: TUMBLE: the time column is not DESCRIPTOR of one column at line 1, column 21; write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)"),
-        ("TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), 1, 2, 3))", "error: TUMBLE: 5 arguments are too many at line 1, column 21; write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)"),
-        ("TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), SLIDE => 1))", "error: unknown parameter of TUMBLE 'SLIDE' at line 1, column 55; known: DATA, TIMECOL, SIZE, OFFSET"),
-        ("TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), 1, SIZE => 1))", "error: TUMBLE: SIZE is given twice at line 1, column 21; write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)"),
+        (
+            "TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts)))",
+            "error: TUMBLE has no SIZE at line 1, column 21; write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+        ),
+        (
+            "TABLE(TUMBLE(bid, DESCRIPTOR(ts), INTERVAL '1' HOUR))",
+            "error: TUMBLE: the input is not a table at line 1, column 21; write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+        ),
+        (
+            "TABLE(TUMBLE(TABLE bid, ts, INTERVAL '1' HOUR))",
+            "error: TUMBLE: the time column is not DESCRIPTOR of one column at line 1, column 21; write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+        ),
+        (
+            "TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), 1, 2, 3))",
+            "error: TUMBLE: 5 arguments are too many at line 1, column 21; write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+        ),
+        (
+            "TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), SLIDE => 1))",
+            "error: unknown parameter of TUMBLE 'SLIDE' at line 1, column 55; did you mean 'SIZE'?",
+        ),
+        (
+            "TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), 1, SIZE => 1))",
+            "error: TUMBLE: SIZE is given twice at line 1, column 21; write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+        ),
     ] {
         assert_eq!(window(call), expected, "\nfor: {call}");
     }
@@ -75,6 +129,8 @@ fn a_window_function_names_its_input_as_a_relation() {
         ControlFlow::<()>::Continue(())
     });
     assert_eq!(relations, ["bid", "x"]);
+    let tvf = window_tvf(&factor(sql)).unwrap().unwrap();
+    assert_eq!(tvf.input.to_relation().unwrap().to_string(), "bid");
 }
 
 #[test]
@@ -83,13 +139,25 @@ fn expressions() {
         ("SELECT MAP['a', 1, 'b', f(2, 3)]['a'] FROM t", "query SELECT MAP {'a': 1, 'b': f(2, 3)}['a'] FROM t"),
         ("SELECT MAP['a', MAP[1, [2, 3]]]", "query SELECT MAP {'a': MAP {1: [2, 3]}}"),
         ("SELECT map['k'], t.map['k'], map FROM t", "query SELECT map['k'], t.map['k'], map FROM t"),
-        ("SELECT MAP['a', 1, 'b']", "error: a MAP literal has a key without a value at line 1, column 23; write MAP[key, value, …]"),
-        ("SELECT CAST(x AS ROW<a INT>), CAST(y AS ARRAY<INT>)[1]", "query SELECT CAST(x AS ROW<`a` INT>), CAST(y AS ARRAY<INT>)[1]"),
+        (
+            "SELECT MAP['a', 1, 'b']",
+            "error: a MAP literal has a key without a value at line 1, column 23; write MAP[key, value, …]",
+        ),
+        (
+            "SELECT CAST(x AS ROW<a INT>), CAST(y AS ARRAY<INT>)[1]",
+            "query SELECT CAST(x AS ROW<`a` INT>), CAST(y AS ARRAY<INT>)[1]",
+        ),
         ("SELECT TRY_CAST(x AS TIMESTAMP(3) WITH LOCAL TIME ZONE)", "query SELECT TRY_CAST(x AS TIMESTAMP_LTZ(3))"),
         ("SELECT \"a b\", `c``d`, 'x' FROM `t`", "query SELECT \"a b\", `c``d`, 'x' FROM `t`"),
         ("SELECT table FROM t WHERE cast > 1", "query SELECT table FROM t WHERE cast > 1"),
-        ("SELECT * FROM o JOIN r FOR SYSTEM_TIME AS OF o.at AS r ON o.c = r.c", "query SELECT * FROM o JOIN r FOR SYSTEM_TIME AS OF o.at AS r ON o.c = r.c"),
-        ("SELECT TUMBLE_START(ts, INTERVAL '1' HOUR) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' HOUR), k", "query SELECT TUMBLE_START(ts, INTERVAL '1' HOUR) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' HOUR), k"),
+        (
+            "SELECT * FROM o JOIN r FOR SYSTEM_TIME AS OF o.at AS r ON o.c = r.c",
+            "query SELECT * FROM o JOIN r AS r FOR SYSTEM_TIME AS OF o.at ON o.c = r.c",
+        ),
+        (
+            "SELECT TUMBLE_START(ts, INTERVAL '1' HOUR) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' HOUR), k",
+            "query SELECT TUMBLE_START(ts, INTERVAL '1' HOUR) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' HOUR), k",
+        ),
         ("TABLE t", "query TABLE t"),
         ("(SELECT 1) UNION ALL SELECT 2", "query (SELECT 1) UNION ALL SELECT 2"),
         ("SELECT * FROM a, LATERAL TABLE(f(x)) AS t(y)", "query SELECT * FROM a, LATERAL TABLE(f(x)) AS t (y)"),
@@ -123,7 +191,8 @@ fn datafusion_queries_are_unchanged() {
         "SELECT a FROM t |> WHERE a > 1",
         "VALUES (1, 'a'), (2, 'b')",
     ] {
-        let theirs = DFParserBuilder::new(sql).with_dialect(&GenericDialect).build().and_then(|mut p| p.parse_statements());
+        let theirs =
+            DFParserBuilder::new(sql).with_dialect(&GenericDialect).build().and_then(|mut p| p.parse_statements());
         let theirs = theirs.unwrap_or_else(|error| panic!("{error}\nfor: {sql}")).pop_front().map(|s| s.to_string());
         let Statement::Query(ours) = one(sql) else { panic!("{sql}") };
         assert_eq!(Some(ours.to_string()), theirs, "for: {sql}");

@@ -60,7 +60,10 @@ fn text_and_casts() {
         ("INT ARRAY", "ARRAY<INT>"),
         ("MAP<STRING, BIGINT NOT NULL>", "MAP<STRING, BIGINT NOT NULL>"),
         ("MULTISET<STRING>", "MULTISET<STRING>"),
-        ("ROW<a INT, `b c` ROW<d ARRAY<MAP<STRING, INT>>> 'it''s'>", "ROW<`a` INT, `b c` ROW<`d` ARRAY<MAP<STRING, INT>>> 'it''s'>"),
+        (
+            "ROW<a INT, `b c` ROW<d ARRAY<MAP<STRING, INT>>> 'it''s'>",
+            "ROW<`a` INT, `b c` ROW<`d` ARRAY<MAP<STRING, INT>>> 'it''s'>",
+        ),
         ("ROW(a INT NOT NULL, b STRING 'text')", "ROW<`a` INT NOT NULL, `b` STRING 'text'>"),
         ("ROW<>", "ROW<>"),
         ("ROW<a ARRAY<ARRAY<ARRAY<INT>>>, b INT>", "ROW<`a` ARRAY<ARRAY<ARRAY<INT>>>, `b` INT>"),
@@ -81,15 +84,30 @@ fn text_and_casts() {
 #[test]
 fn errors() {
     check_all([
-        ("CREATE TABLE t (a DECIMAL(39, 1))", "error: DECIMAL(39, 1) does not exist at line 1, column 19; the precision is 1 to 38, the scale 0 to the precision"),
-        ("CREATE TABLE t (a TIMESTAMP(10))", "error: a precision is a number from 0 to 9, not '10' at line 1, column 29"),
-        ("CREATE TABLE t (a VARCHAR(0))", "error: a length is a number from 1 to 2147483647, not '0' at line 1, column 27"),
+        (
+            "CREATE TABLE t (a DECIMAL(39, 1))",
+            "error: DECIMAL(39, 1) does not exist at line 1, column 19; the precision is 1 to 38, the scale 0 to the precision",
+        ),
+        (
+            "CREATE TABLE t (a TIMESTAMP(10))",
+            "error: a precision is a number from 0 to 9, not '10' at line 1, column 29",
+        ),
+        (
+            "CREATE TABLE t (a VARCHAR(0))",
+            "error: a length is a number from 1 to 2147483647, not '0' at line 1, column 27",
+        ),
         ("CREATE TABLE t (a ARRAY<INT>>)", "error: one '>' too many after a type at line 1, column 30"),
         ("CREATE TABLE t (a ARRAY<INT)", "error: expected '>', found ')' at line 1, column 28"),
-        ("CREATE TABLE t (a TIMESTAMP(3) WITH TIME ZONE)", "error: TIMESTAMP WITH TIME ZONE keeps a zone with every value, which no column does at line 1, column 32; use TIMESTAMP_LTZ for an instant"),
+        (
+            "CREATE TABLE t (a TIMESTAMP(3) WITH TIME ZONE)",
+            "error: TIMESTAMP WITH TIME ZONE keeps a zone with every value, which no column does at line 1, column 32; use TIMESTAMP_LTZ for an instant",
+        ),
         ("SELECT CAST(x AS ROW<a STRNG>)", "error: unknown type 'STRNG' at line 1, column 24; did you mean 'STRING'?"),
         ("SELECT CAST(x AS ROW<a INT)", "error: expected '>', found ')' at line 1, column 27"),
-        ("CREATE TABLE t (a INTERVAL DAY TO MONTH)", "error: an interval is in months or in seconds, not in both at line 1, column 40"),
+        (
+            "CREATE TABLE t (a INTERVAL DAY TO MONTH)",
+            "error: an interval is in months or in seconds, not in both at line 1, column 40",
+        ),
     ]);
     let deep = format!("CREATE TABLE t (a {}INT{})", "ARRAY<".repeat(60), ">".repeat(60));
     check(&deep, "error: a type nests more than 50 levels deep at line 1, column 325");

@@ -1,0 +1,81 @@
+//! Tables of files: a source over one file, a glob or a directory, and a sink whose files appear whole or not at all.
+//!
+//! ```text
+//! source   path -> files, sorted -> splits (a file, or byte ranges of a large one) -> batches
+//! sink     .part-….inprogress --commit--> part-…            INSERT INTO
+//!          .part-….inprogress --commit--> .part-….ready --finish--> final name, old files gone
+//! ```
+
+mod commit;
+mod replace;
+mod sink;
+mod source;
+mod split;
+mod writer;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use regex::Regex;
+use tidemill_core::error::{Error, Result};
+use tidemill_core::sink::Sink;
+use tidemill_core::source::Source;
+
+use crate::formats::Format;
+use crate::options::{Options, bad_value};
+use crate::registry::TableContext;
+use crate::store::FileSelection;
+
+pub(crate) use replace::Replacement;
+pub use sink::{FileSink, WriteMode};
+pub use source::FileSource;
+
+/// Opens `'connector' = 'filesystem'` for reading.
+pub(crate) fn open_source(
+    options: &mut Options,
+    schema: SchemaRef,
+    context: &TableContext,
+) -> Result<Arc<dyn Source>> {
+    let path = options.required("path")?;
+    let selection = FileSelection {
+        recursive: options.flag("source.recursive", false)?,
+        pattern: options.optional("source.path.regex-pattern").map(|text| whole_match(&text)).transpose()?,
+    };
+    let monitor_interval = options.duration("source.monitor-interval")?;
+    let format = format_of(&path, options)?;
+    let location = context.stores.resolve(&path)?;
+    let source = FileSource::new(path, location, format, schema)?.with_selection(selection);
+    Ok(Arc::new(match monitor_interval {
+        Some(interval) => source.with_monitor_interval(interval),
+        None => source,
+    }))
+}
+
+/// Opens `'connector' = 'filesystem'` for writing: a directory of part files.
+pub(crate) fn open_sink(options: &mut Options, schema: SchemaRef, context: &TableContext) -> Result<Arc<dyn Sink>> {
+    let path = options.required("path")?;
+    // A table is read and written with the same options.
+    options.flag("source.recursive", false)?;
+    options.optional("source.path.regex-pattern");
+    options.duration("source.monitor-interval")?;
+    let format = format_of(&path, options)?;
+    let location = context.stores.resolve(&path)?;
+    Ok(Arc::new(FileSink::directory(path, location, format, schema, &context.job, context.disposition)?))
+}
+
+fn format_of(path: &str, options: &mut Options) -> Result<Format> {
+    let name = options.optional("format").or_else(|| Format::of_file_name(path).map(str::to_owned));
+    let name = name.ok_or_else(|| {
+        Error::request(format!("the format of '{path}' is not known")).with_hint("say it with option 'format'")
+    })?;
+    Format::from_options(&name, options)
+}
+
+/// Flink matches the pattern against the whole path.
+fn whole_match(pattern: &str) -> Result<Regex> {
+    Regex::new(&format!("^(?:{pattern})$"))
+        .map_err(|error| bad_value("source.path.regex-pattern", pattern, "a regular expression").with_source(error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! The sink of files: where they go, under which names, and what becomes of those that are there (SUB-14).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use tidemill_core::error::{Error, Result};
+use tidemill_core::sink::{ChangelogMode, Committer, Sink, SinkContext, SinkWriter};
+
+use super::commit::{FileCommitter, Publication};
+use super::replace::{finish_replacements, marker_of};
+use super::writer::PartWriter;
+use crate::formats::Format;
+use crate::registry::Disposition;
+use crate::store::{Location, wait_for};
+
+/// What `write_as_text` and `write_as_csv` do where something is already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Refuse.
+    #[default]
+    NoOverwrite,
+    /// Replace.
+    Overwrite,
+}
+
+/// Files as a destination. Until committed, the name of a file begins with `.`; no file is half written under its final name.
+#[derive(Clone, Debug)]
+pub struct FileSink {
+    /// How the user calls the destination.
+    path: String,
+    layout: Layout,
+    /// Where files are written: the destination, or the directory that it is in.
+    directory: Location,
+    format: Format,
+    schema: SchemaRef,
+    job: Arc<str>,
+}
+
+/// Which files a sink leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// A directory of part files, any number a subtask.
+    Parts(Disposition),
+    /// One file of this name.
+    Single(String, WriteMode),
+    /// A directory of files `1` to `n`, one a subtask.
+    Numbered(usize, WriteMode),
+}
+
+/// Two sinks of one process must not both find a path free and then both take it.
+static PREPARING: Mutex<()> = Mutex::new(());
+
+impl FileSink {
+    /// A directory of part files, as SQL writes it. `job` becomes part of their names.
+    pub fn directory(
+        path: impl Into<String>,
+        location: Location,
+        format: Format,
+        schema: SchemaRef,
+        job: &str,
+        disposition: Disposition,
+    ) -> Result<Self> {
+        Self::new(path.into(), location, Layout::Parts(disposition), format, schema, job)
+    }
+
+    /// `write_as_text` and `write_as_csv`: one file with a parallelism of 1, else a directory of files `1` to `n`.
+    pub fn write_as(
+        path: impl Into<String>,
+        location: Location,
+        format: Format,
+        schema: SchemaRef,
+        job: &str,
+        mode: WriteMode,
+        parallelism: usize,
+    ) -> Result<Self> {
+        if parallelism > 1 {
+            return Self::new(path.into(), location, Layout::Numbered(parallelism, mode), format, schema, job);
+        }
+        let name = location.name().to_owned();
+        let format = format.compressed_for(&name);
+        Self::new(path.into(), location.parent(), Layout::Single(name, mode), format, schema, job)
+    }
+
+    fn new(
+        path: String,
+        directory: Location,
+        layout: Layout,
+        format: Format,
+        schema: SchemaRef,
+        job: &str,
+    ) -> Result<Self> {
+        format.check_schema(&schema)?;
+        if matches!(&layout, Layout::Single(name, _) if name.is_empty()) {
+            return Err(Error::request(format!("'{path}' names no file")));
+        }
+        Ok(Self { path, layout, directory, format, schema, job: file_name_part(job).into() })
+    }
+
+    /// Checks the destination and makes room (SUB-14). On a local disk an existing directory is accepted by a parallel write,
+    /// and only the files that would collide count; on a distributed store anything that exists does.
+    async fn make_room(&self) -> Result<()> {
+        let refuse = |place: &Location| {
+            Err(Error::request(format!("{place} exists already")).with_hint("choose another path or WriteMode OVERWRITE"))
+        };
+        match &self.layout {
+            Layout::Parts(_) => {
+                if self.directory.is_local() && self.directory.head().await?.is_some() {
+                    let error = Error::request(format!("{} is a file, not a directory", self.directory));
+                    return Err(error.with_hint("a table is written as a directory of part files"));
+                }
+            }
+            Layout::Single(name, WriteMode::NoOverwrite) => {
+                let target = self.directory.child(name);
+                if exists(&target).await? {
+                    return refuse(&target);
+                }
+            }
+            // What is there is replaced when the new file is complete, and stays when the job fails.
+            Layout::Single(_, WriteMode::Overwrite) => {}
+            Layout::Numbered(count, mode) => {
+                let is_file = self.directory.head().await?.is_some();
+                match (mode, self.directory.is_local()) {
+                    (WriteMode::NoOverwrite, true) if is_file => return refuse(&self.directory),
+                    (WriteMode::NoOverwrite, true) => {
+                        for number in 1..=*count {
+                            let target = self.directory.child(&number.to_string());
+                            if exists(&target).await? {
+                                return refuse(&target);
+                            }
+                        }
+                    }
+                    (WriteMode::NoOverwrite, false) if exists(&self.directory).await? => {
+                        return refuse(&self.directory);
+                    }
+                    // A file where the directory has to be cannot wait.
+                    (WriteMode::Overwrite, _) if is_file => self.directory.delete().await?,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn publication(&self) -> Publication {
+        match &self.layout {
+            Layout::Parts(Disposition::Append) => Publication::EachCommit,
+            Layout::Parts(Disposition::Replace) => Publication::Replacing,
+            Layout::Single(name, _) => Publication::Named { names: vec![name.clone()], clears: false },
+            Layout::Numbered(count, mode) => Publication::Named {
+                names: (1..=*count).map(|number| number.to_string()).collect(),
+                // Flink keeps an existing directory on a local disk, stale files and all, and clears it elsewhere.
+                clears: *mode == WriteMode::Overwrite && !self.directory.is_local(),
+            },
+        }
+    }
+}
+
+/// Whether there is an object or anything below it.
+async fn exists(place: &Location) -> Result<bool> {
+    if let Some(path) = place.file_path() {
+        return Ok(path.exists());
+    }
+    let below = || place.store.list(Some(&place.path));
+    let first = futures::TryStreamExt::try_next(&mut below()).await.map_err(|error| place.error(error))?;
+    Ok(first.is_some() || place.head().await?.is_some())
+}
+
+/// A job's name with everything that file names cannot hold replaced.
+fn file_name_part(job: &str) -> String {
+    job.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect()
+}
+
+impl Sink for FileSink {
+    fn changelog_mode(&self) -> ChangelogMode {
+        ChangelogMode::Append
+    }
+
+    fn parallelism_max(&self) -> Option<usize> {
+        match &self.layout {
+            Layout::Parts(_) => None,
+            Layout::Single(..) => Some(1),
+            Layout::Numbered(count, _) => Some(*count),
+        }
+    }
+
+    fn prepare(&self) -> Result<Arc<dyn Committer>> {
+        let _guard = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
+        wait_for(async {
+            // A job that goes on finishes its own replacement when it ends; the room for it was made when it began.
+            if marker_of(&self.directory, &self.job).head().await?.is_none() {
+                finish_replacements(&self.directory).await?;
+                self.make_room().await?;
+            }
+            let committer = FileCommitter::prepare(
+                self.directory.clone(),
+                self.job.clone(),
+                self.publication(),
+                self.format.clone(),
+            );
+            Ok(Arc::new(committer.await?) as Arc<dyn Committer>)
+        })
+    }
+
+    fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
+        let is_whole = !matches!(self.layout, Layout::Parts(_));
+        let schema = self.schema.clone();
+        Ok(Box::new(PartWriter::new(self.directory.clone(), self.format.clone(), schema, &self.job, context, is_whole)))
+    }
+
+    fn describe(&self) -> String {
+        format!("filesystem({}, {})", self.path, self.format.name())
+    }
+}

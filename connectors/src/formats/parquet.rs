@@ -1,0 +1,171 @@
+//! Apache Parquet: row groups behind a footer. Only the columns that are asked for are fetched and decoded.
+
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use futures::stream::TryStreamExt;
+use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::{ArrowWriter, ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use tidemill_core::error::{Error, ErrorKind, Result};
+use tidemill_core::source::SplitStream;
+
+use super::rows::{batch_of, decode_position, number_rows};
+use super::{Encoder, FileRange, ReadOptions, sql_name};
+use crate::options::Options;
+use crate::store::{Location, store_error};
+
+/// `parquet.compression`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ParquetCompression {
+    /// `snappy`, as in Flink.
+    #[default]
+    Snappy,
+    /// `zstd`
+    Zstd,
+    /// `lz4`
+    Lz4,
+    /// `gzip`
+    Gzip,
+    /// `none`
+    None,
+}
+
+impl ParquetCompression {
+    /// Takes the `parquet.*` options of a table.
+    pub fn from_options(options: &mut Options) -> Result<Self> {
+        let choices = [
+            ("snappy", Self::Snappy),
+            ("zstd", Self::Zstd),
+            ("lz4", Self::Lz4),
+            ("gzip", Self::Gzip),
+            ("none", Self::None),
+        ];
+        Ok(options.choice("parquet.compression", &choices)?.unwrap_or_default())
+    }
+
+    fn codec(self) -> Compression {
+        match self {
+            Self::Snappy => Compression::SNAPPY,
+            Self::Zstd => Compression::ZSTD(ZstdLevel::default()),
+            Self::Lz4 => Compression::LZ4_RAW,
+            Self::Gzip => Compression::GZIP(GzipLevel::default()),
+            Self::None => Compression::UNCOMPRESSED,
+        }
+    }
+}
+
+async fn open_builder(file: &Location, size: u64) -> Result<ParquetRecordBatchStreamBuilder<ParquetObjectReader>> {
+    let reader = ParquetObjectReader::new(file.store.clone(), file.path.clone()).with_file_size(size);
+    let builder = ParquetRecordBatchStreamBuilder::new(reader).await;
+    builder.map_err(|error| parquet_error(file, error))
+}
+
+/// Reads a file from the row on that its position names.
+pub(crate) async fn open(range: FileRange, options: ReadOptions) -> Result<SplitStream> {
+    let start = decode_position(&range)?.unwrap_or(0);
+    let builder = open_builder(&range.file, range.size).await?;
+    let target = options.projected()?;
+    let places = places_of(&range.file, builder.schema(), &target)?;
+    let mask = ProjectionMask::roots(builder.parquet_schema(), places.iter().copied());
+    let first_rows = usize::try_from(start).map_err(|_| Error::corrupt(format!("position {start} in {}", range.file)))?;
+    let stream = builder
+        .with_projection(mask)
+        .with_offset(first_rows)
+        .with_batch_size(options.batch_rows.max(1))
+        .build()
+        .map_err(|error| parquet_error(&range.file, error))?;
+    // The reader delivers columns in the order of the file.
+    let mut in_file_order = places.clone();
+    in_file_order.sort_unstable();
+    let order: Vec<usize> = places.iter().map(|place| in_file_order.partition_point(|other| other < place)).collect();
+    let file = range.file.clone();
+    let batches = stream
+        .map_err(move |error| parquet_error(&file, error))
+        .and_then(move |batch| std::future::ready(conform(&range.file, &batch, &order, &target)));
+    Ok(number_rows(batches, start, options.batch_rows))
+}
+
+/// The schema that the file itself states.
+pub(crate) async fn schema(file: &Location, size: u64) -> Result<SchemaRef> {
+    Ok(open_builder(file, size).await?.schema().clone())
+}
+
+/// Where the columns of `target` stand in a file, by name.
+pub(crate) fn places_of(file: &Location, schema: &SchemaRef, target: &SchemaRef) -> Result<Vec<usize>> {
+    let place = |name: &str| {
+        schema.index_of(name).map_err(|_| {
+            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            Error::data(format!("{file}: no column '{name}'")).with_hint(format!("it has: {}", names.join(", ")))
+        })
+    };
+    target.fields().iter().map(|field| place(field.name())).collect()
+}
+
+/// Brings a batch of a file into the order and the types of the table. `order` holds, for each column, its place in the batch.
+pub(crate) fn conform(file: &Location, batch: &RecordBatch, order: &[usize], target: &SchemaRef) -> Result<RecordBatch> {
+    let mut columns = Vec::with_capacity(order.len());
+    for (place, field) in order.iter().zip(target.fields()) {
+        let column = batch.column(*place);
+        columns.push(match column.data_type() == field.data_type() {
+            true => column.clone(),
+            false => cast(column, field.data_type()).map_err(|error| {
+                let (from, to) = (sql_name(column.data_type()), sql_name(field.data_type()));
+                Error::data(format!("{file}: column '{}' is {from}, which does not become {to}", field.name()))
+                    .with_source(error)
+            })?,
+        });
+    }
+    batch_of(target, columns, batch.num_rows()).map_err(|error| Error::data(error.reason).context(file))
+}
+
+/// What cannot be fetched is the store's fault, what cannot be read the file's.
+fn parquet_error(file: &Location, error: ParquetError) -> Error {
+    match error {
+        ParquetError::External(source) => match source.downcast::<object_store::Error>() {
+            Ok(error) => store_error(file, *error),
+            Err(source) => Error::corrupt(format!("{file}: {source}")).with_source(source),
+        },
+        ParquetError::NYI(what) => Error::request(format!("{file}: not supported: {what}")),
+        other => Error::new(ErrorKind::Corrupt, format!("{file}: no readable parquet file: {other}")).with_source(other),
+    }
+}
+
+/// Writes row groups; their bytes come out as each group is full.
+pub(crate) struct ParquetEncoder {
+    writer: ArrowWriter<Vec<u8>>,
+}
+
+/// Encoded bytes that a row group gathers in memory before it is written.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+
+impl ParquetEncoder {
+    pub(crate) fn new(compression: ParquetCompression, schema: &SchemaRef) -> Result<Self> {
+        let properties = WriterProperties::builder().set_compression(compression.codec()).build();
+        let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(writing)?;
+        Ok(Self { writer })
+    }
+}
+
+impl Encoder for ParquetEncoder {
+    fn encode(&mut self, records: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
+        self.writer.write(records).map_err(writing)?;
+        if self.writer.in_progress_size() > ROW_GROUP_BYTES {
+            self.writer.flush().map_err(writing)?;
+        }
+        out.append(self.writer.inner_mut());
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        self.writer.finish().map_err(writing)?;
+        out.append(self.writer.inner_mut());
+        Ok(())
+    }
+}
+
+fn writing(error: ParquetError) -> Error {
+    Error::internal(format!("rows cannot be written as parquet: {error}")).with_source(error)
+}

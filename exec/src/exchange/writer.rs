@@ -1,0 +1,218 @@
+//! The producer's side of an edge: rows are dealt to channels, gathered there until the gate opens, and sent.
+//!
+//! A watermark waits behind the rows that came before it on each channel, and goes when they go. It may be overtaken by no row
+//! that came earlier and closes no buffer early: were it to, a watermark a batch would make every gate an open one. A barrier,
+//! a change of activity and the end close every buffer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use tidemill_core::clock::Clock;
+use tidemill_core::event::Barrier;
+use tidemill_core::metrics::Counter;
+use tidemill_core::{Batch, Event, Gate, Result, Watermark};
+
+use crate::exchange::channel::{Sender, Sent};
+use crate::exchange::partition::{Partitioner, Routed};
+
+/// How large a buffer may grow before it is sent, whatever the gate says.
+#[derive(Clone, Copy, Debug)]
+pub struct BufferLimits {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// One output edge of one producing subtask.
+#[derive(Debug)]
+pub struct EdgeWriter {
+    partitioner: Partitioner,
+    channels: Vec<OutputChannel>,
+    schema: SchemaRef,
+    gate: Gate,
+    limits: BufferLimits,
+    clock: Arc<dyn Clock>,
+    /// When the oldest waiting row has to leave.
+    deadline: Option<Duration>,
+    bytes_exchanged: Counter,
+    routed: Vec<Routed>,
+}
+
+#[derive(Debug)]
+struct OutputChannel {
+    sender: Sender,
+    waiting: Vec<Batch>,
+    rows: usize,
+    bytes: usize,
+    watermark: Option<Watermark>,
+    closed: bool,
+}
+
+impl EdgeWriter {
+    /// A writer over one sender a consumer.
+    pub fn new(
+        partitioner: Partitioner,
+        senders: Vec<Sender>,
+        schema: SchemaRef,
+        gate: Gate,
+        limits: BufferLimits,
+        clock: Arc<dyn Clock>,
+        bytes_exchanged: Counter,
+    ) -> Self {
+        let channel = |sender| OutputChannel {
+            sender,
+            waiting: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            watermark: None,
+            closed: false,
+        };
+        let channels = senders.into_iter().map(channel).collect();
+        Self { partitioner, channels, schema, gate, limits, clock, deadline: None, bytes_exchanged, routed: Vec::new() }
+    }
+
+    /// Deals out rows; sends what is full, and everything if the gate is open.
+    pub async fn write(&mut self, batch: Batch) -> Result<()> {
+        let mut routed = std::mem::take(&mut self.routed);
+        self.partitioner.partition(batch, &mut routed)?;
+        for (channel, rows) in routed.drain(..) {
+            self.append(channel, rows).await?;
+        }
+        self.routed = routed;
+        match self.gate {
+            Gate::After(Duration::ZERO) => self.flush().await,
+            Gate::After(timeout) if self.deadline.is_none() && self.channels.iter().any(|channel| channel.rows > 0) => {
+                self.deadline = Some(self.clock.monotonic() + timeout);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Event time has come to `watermark`.
+    pub async fn watermark(&mut self, watermark: Watermark) -> Result<()> {
+        for channel in &mut self.channels {
+            channel.watermark = Some(watermark);
+            if channel.rows == 0 {
+                channel.send_watermark().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The producer has nothing to say for now, or speaks again.
+    pub async fn set_idle(&mut self, idle: bool) -> Result<()> {
+        self.broadcast(|| if idle { Event::Idle } else { Event::Active }).await
+    }
+
+    /// The cut of a checkpoint.
+    pub async fn barrier(&mut self, barrier: Barrier) -> Result<()> {
+        self.broadcast(|| Event::Barrier(barrier)).await
+    }
+
+    /// Nothing follows.
+    pub async fn end(&mut self) -> Result<()> {
+        self.broadcast(|| Event::EndOfInput).await
+    }
+
+    /// When [`EdgeWriter::flush_due`] has something to do, in [`Clock::monotonic`] time.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// Sends everything if the oldest row has waited long enough.
+    pub async fn flush_due(&mut self) -> Result<()> {
+        match self.deadline {
+            Some(deadline) if deadline <= self.clock.monotonic() => self.flush().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether no consumer wants rows any more.
+    pub fn is_closed(&self) -> bool {
+        self.channels.iter().all(|channel| channel.closed)
+    }
+
+    /// Completes when a consumer first asks for rows.
+    pub async fn demanded(&self) {
+        if let Some(channel) = self.channels.first() {
+            channel.sender.demanded().await;
+        }
+    }
+
+    async fn append(&mut self, channel: usize, rows: Batch) -> Result<()> {
+        let (limits, schema, counter) = (self.limits, self.schema.clone(), self.bytes_exchanged.clone());
+        let channel = &mut self.channels[channel];
+        if channel.closed {
+            return Ok(());
+        }
+        let size = rows.size_bytes();
+        counter.add(size);
+        // What alone makes a good buffer is not copied into one.
+        if channel.rows > 0 && (channel.rows + rows.num_rows() > limits.rows || channel.bytes + size > limits.bytes) {
+            channel.flush(&schema).await?;
+        }
+        for part in pieces(rows, limits.rows) {
+            channel.rows += part.num_rows();
+            channel.bytes += size;
+            channel.waiting.push(part);
+            if channel.rows >= limits.rows || channel.bytes >= limits.bytes {
+                channel.flush(&schema).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.deadline = None;
+        for channel in &mut self.channels {
+            channel.flush(&self.schema).await?;
+        }
+        Ok(())
+    }
+
+    async fn broadcast(&mut self, event: impl Fn() -> Event) -> Result<()> {
+        self.flush().await?;
+        for channel in &mut self.channels {
+            channel.send(event()).await?;
+        }
+        Ok(())
+    }
+}
+
+impl OutputChannel {
+    async fn flush(&mut self, schema: &SchemaRef) -> Result<()> {
+        if !self.waiting.is_empty() {
+            let batch = Batch::concat(schema, &self.waiting)?;
+            self.waiting.clear();
+            (self.rows, self.bytes) = (0, 0);
+            self.send(Event::Batch(batch)).await?;
+        }
+        self.send_watermark().await
+    }
+
+    async fn send_watermark(&mut self) -> Result<()> {
+        match self.watermark.take() {
+            Some(watermark) => self.send(Event::Watermark(watermark)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send(&mut self, event: Event) -> Result<()> {
+        if !self.closed && self.sender.send(event).await? == Sent::Closed {
+            self.closed = true;
+        }
+        Ok(())
+    }
+}
+
+/// A batch in pieces of at most `rows` rows.
+fn pieces(batch: Batch, rows: usize) -> impl Iterator<Item = Batch> {
+    let total = batch.num_rows();
+    (0..total).step_by(rows.max(1)).map(move |offset| match total <= rows {
+        true => batch.clone(),
+        false => batch.slice(offset, rows.min(total - offset)),
+    })
+}

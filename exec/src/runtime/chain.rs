@@ -1,0 +1,217 @@
+//! Operators fused into one task: what one emits goes straight to the next, without a queue between threads.
+//!
+//! The driver always serves the operator nearest the end that has something to do. So at any moment each output holds no more
+//! than one call's worth, and an operator that says `Full` is resumed only after what it emitted has gone all the way down.
+
+use tidemill_core::event::CheckpointId;
+use tidemill_core::operator::{Emission, InputSelection, Operator, OperatorContext, Output, Progress};
+use tidemill_core::{Batch, Result, Watermark};
+
+/// The operators of one subtask, in order.
+pub struct Chain {
+    links: Vec<Link>,
+    /// What left the last operator.
+    terminal: Output,
+}
+
+struct Link {
+    operator: Box<dyn Operator>,
+    output: Output,
+    /// It said `Full` and waits to be resumed.
+    stalled: bool,
+}
+
+/// What a chain is asked to do.
+#[derive(Debug)]
+pub enum Call {
+    /// Rows from an input port.
+    Process(usize, Batch),
+    /// Event time.
+    Advance(Watermark),
+    /// A wake-up of the operator at this place.
+    Wake(usize, u64),
+    /// The end of an input port.
+    EndOfInput(usize),
+}
+
+impl Chain {
+    /// A chain of `operators`, each of whose outputs calls itself full at `output_bytes`.
+    pub fn new(operators: Vec<Box<dyn Operator>>, output_bytes: usize) -> Self {
+        let link = |operator| Link { operator, output: Output::new(output_bytes), stalled: false };
+        Self { links: operators.into_iter().map(link).collect(), terminal: Output::new(output_bytes) }
+    }
+
+    /// Opens the operators, the last one first, so that whoever emits finds its consumer ready.
+    pub fn open(&mut self, contexts: &[OperatorContext]) -> Result<()> {
+        let pairs = self.links.iter_mut().zip(contexts).rev();
+        pairs.into_iter().try_for_each(|(link, context)| link.operator.open(context))
+    }
+
+    /// What the head wants to read.
+    pub fn selection(&self) -> InputSelection {
+        self.links.first().map_or(InputSelection::Any, |link| link.operator.selection())
+    }
+
+    /// Gives the chain something to do. Afterwards call [`Chain::next`] until it returns `None`.
+    pub fn call(&mut self, call: Call) -> Result<()> {
+        let Some(head) = self.links.first_mut() else {
+            match call {
+                Call::Process(_, batch) => self.terminal.emit(batch),
+                Call::Advance(watermark) => self.terminal.watermark(watermark),
+                Call::Wake(..) | Call::EndOfInput(_) => {}
+            }
+            return Ok(());
+        };
+        let progress = match call {
+            Call::Process(port, batch) => head.operator.process(port, batch, &mut head.output)?,
+            Call::Advance(watermark) => head.operator.advance(watermark, &mut head.output)?,
+            Call::EndOfInput(port) => return self.end_of_input(port),
+            Call::Wake(place, token) => {
+                let link = &mut self.links[place];
+                let progress = link.operator.wake(token, &mut link.output)?;
+                link.stalled |= progress == Progress::Full;
+                return Ok(());
+            }
+        };
+        head.stalled |= progress == Progress::Full;
+        Ok(())
+    }
+
+    /// The next thing that leaves the chain, if everything asked of it has not come to rest yet.
+    pub fn next(&mut self) -> Result<Option<Emission>> {
+        loop {
+            if let Some(emission) = self.terminal.pop() {
+                return Ok(Some(emission));
+            }
+            if !self.step()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// One step of the operator nearest the end that has one to make; `false` when the chain is at rest.
+    fn step(&mut self) -> Result<bool> {
+        for place in (0..self.links.len()).rev() {
+            if let Some(emission) = self.links[place].output.pop() {
+                self.deliver(place + 1, emission)?;
+                return Ok(true);
+            }
+            let link = &mut self.links[place];
+            if link.stalled {
+                link.stalled = link.operator.resume(&mut link.output)? == Progress::Full;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn deliver(&mut self, place: usize, emission: Emission) -> Result<()> {
+        let Some(link) = self.links.get_mut(place) else {
+            match emission {
+                Emission::Batch(port, batch) => self.terminal.emit_to(port, batch),
+                Emission::Watermark(watermark) => self.terminal.watermark(watermark),
+            }
+            return Ok(());
+        };
+        let progress = match emission {
+            Emission::Batch(0, batch) => link.operator.process(0, batch, &mut link.output)?,
+            // Only the main output is chained; a side output within a chain leaves the task as it is.
+            Emission::Batch(port, batch) => {
+                self.terminal.emit_to(port, batch);
+                return Ok(());
+            }
+            Emission::Watermark(watermark) => link.operator.advance(watermark, &mut link.output)?,
+        };
+        link.stalled |= progress == Progress::Full;
+        Ok(())
+    }
+
+    /// Ends input `port` of the head; when that was its last, the operators behind it end one after the other.
+    fn end_of_input(&mut self, port: usize) -> Result<()> {
+        let head = &mut self.links[0];
+        head.stalled |= head.operator.end_of_input(port, &mut head.output)? == Progress::Full;
+        Ok(())
+    }
+
+    /// Ends the operators behind the head, after the head itself has ended and the chain is at rest. Returns `false` when
+    /// there is none left to end.
+    pub fn end_next(&mut self, place: usize) -> Result<bool> {
+        let Some(link) = self.links.get_mut(place) else { return Ok(false) };
+        link.stalled |= link.operator.end_of_input(0, &mut link.output)? == Progress::Full;
+        Ok(true)
+    }
+
+    /// Tells every operator that a checkpoint is durable.
+    pub fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.links.iter_mut().try_for_each(|link| link.operator.checkpoint_completed(checkpoint))
+    }
+
+    /// Closes the operators; all of them, also when one fails. The first error is returned.
+    pub fn close(&mut self) -> Result<()> {
+        let results: Vec<Result<()>> = self.links.iter_mut().map(|link| link.operator.close()).collect();
+        results.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    fn batch(values: Vec<i64>) -> Batch {
+        let column: ArrayRef = Arc::new(Int64Array::from(values));
+        Batch::append(RecordBatch::try_from_iter([("n", column)]).unwrap())
+    }
+
+    /// Emits each number as many times as it says, one row a batch, and stops whenever its output is full.
+    #[derive(Default)]
+    struct Repeat(Vec<i64>);
+
+    impl Operator for Repeat {
+        fn process(&mut self, _: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
+            let numbers = batch.records().column(0).as_primitive::<Int64Type>().values();
+            self.0.extend(numbers.iter().flat_map(|number| vec![*number; *number as usize]));
+            self.resume(output)
+        }
+
+        fn resume(&mut self, output: &mut Output) -> Result<Progress> {
+            while !self.0.is_empty() {
+                if output.is_full() {
+                    return Ok(Progress::Full);
+                }
+                output.emit(batch(vec![self.0.remove(0)]));
+            }
+            Ok(Progress::Done)
+        }
+    }
+
+    #[test]
+    fn a_full_output_stops_the_operator_and_nothing_is_lost() {
+        let mut chain = Chain::new(vec![Box::new(Repeat::default()), Box::new(Repeat::default())], 1);
+        chain.call(Call::Process(0, batch(vec![2, 3]))).unwrap();
+        let mut rows = 0;
+        while let Some(emission) = chain.next().unwrap() {
+            let Emission::Batch(0, batch) = emission else { panic!("only rows") };
+            assert!(chain.links.iter().all(|link| link.output.is_empty() || link.output.is_full()));
+            rows += batch.num_rows();
+        }
+        assert_eq!(rows, 2 * 2 + 3 * 3);
+    }
+
+    #[test]
+    fn a_watermark_stays_behind_the_rows_before_it() {
+        let mut chain = Chain::new(vec![Box::new(Repeat::default())], 1);
+        chain.call(Call::Process(0, batch(vec![3]))).unwrap();
+        let mut seen = vec![];
+        while let Some(emission) = chain.next().unwrap() {
+            seen.push(matches!(emission, Emission::Batch(..)));
+        }
+        chain.call(Call::Advance(Watermark(5))).unwrap();
+        assert!(matches!(chain.next().unwrap(), Some(Emission::Watermark(Watermark(5)))));
+        assert_eq!(seen, [true, true, true]);
+    }
+}

@@ -1,0 +1,168 @@
+//! What a job runs in: clocks, runtimes, disks, memory, chance. All of it is passed in, so that a simulation can replay a seed.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tidemill_core::clock::{Clock, Spawner};
+use tidemill_core::{Error, Result};
+
+use crate::exchange::SpillDirs;
+
+/// What a job runs in. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// Processing time.
+    pub clock: Arc<dyn Clock>,
+    /// Runs tasks.
+    pub compute: Arc<dyn Spawner>,
+    /// Runs readers, writers and everything else that waits for the outside.
+    pub io: Arc<dyn Spawner>,
+    /// Where exchanges spill.
+    pub spill: Arc<SpillDirs>,
+    /// How many tasks of one slot sharing group run at once.
+    pub slots: usize,
+    /// What every random choice follows from.
+    pub seed: u64,
+    /// Told of every event that a task takes in, in order: what a simulation compares.
+    pub trace: Option<Arc<dyn EventTrace>>,
+}
+
+/// Hears of every event that a task takes in.
+pub trait EventTrace: Send + Sync + Debug {
+    /// Subtask `subtask` of `task` took in `event` from `channel`.
+    fn event(&self, task: &str, subtask: usize, channel: usize, event: &tidemill_core::Event);
+}
+
+/// Time as tokio has it: real, or paused in a test.
+#[derive(Debug)]
+pub struct TokioClock {
+    start: tokio::time::Instant,
+    start_millis: i64,
+}
+
+impl TokioClock {
+    /// The machine's clock. Must be called within a runtime.
+    #[expect(clippy::disallowed_methods, reason = "the one place where real time comes from")]
+    pub fn system() -> Self {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self::starting_at(since_epoch.map_or(0, |elapsed| elapsed.as_millis() as i64))
+    }
+
+    /// A clock that shows `millis` now and goes on with tokio's time.
+    pub fn starting_at(millis: i64) -> Self {
+        Self { start: tokio::time::Instant::now(), start_millis: millis }
+    }
+}
+
+impl Clock for TokioClock {
+    fn now_millis(&self) -> i64 {
+        self.start_millis.saturating_add(self.start.elapsed().as_millis() as i64)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// Spawns on a tokio runtime.
+#[derive(Debug)]
+pub struct TokioSpawner(tokio::runtime::Handle);
+
+impl TokioSpawner {
+    /// Spawns on `runtime`.
+    pub fn new(runtime: tokio::runtime::Handle) -> Self {
+        Self(runtime)
+    }
+}
+
+impl Spawner for TokioSpawner {
+    fn spawn(&self, _name: &str, task: BoxFuture<'static, ()>) {
+        self.0.spawn(task);
+    }
+}
+
+/// The two runtimes of a worker process, and the environment made of them.
+#[derive(Debug)]
+pub struct Engine {
+    environment: Environment,
+    // Options only so that `drop` can shut them down without waiting.
+    compute: Option<tokio::runtime::Runtime>,
+    io: Option<tokio::runtime::Runtime>,
+}
+
+impl Engine {
+    /// An engine with `slots` slots and as many compute threads, spilling into `dirs`.
+    pub fn new(slots: usize, dirs: Vec<std::path::PathBuf>) -> Result<Self> {
+        let runtime = |name: &str, threads: usize| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(threads).thread_name(name).enable_all();
+            builder.build().map_err(|error| Error::from(error).context("cannot start the runtime"))
+        };
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let compute = runtime("tidemill-compute", threads)?;
+        let io = runtime("tidemill-io", threads)?;
+        let clock = {
+            let _inside = compute.enter();
+            Arc::new(TokioClock::system())
+        };
+        let environment = Environment {
+            seed: clock.now_millis() as u64,
+            clock,
+            compute: Arc::new(TokioSpawner::new(compute.handle().clone())),
+            io: Arc::new(TokioSpawner::new(io.handle().clone())),
+            spill: Arc::new(SpillDirs::new(dirs)),
+            slots,
+            trace: None,
+        };
+        Ok(Self { environment, compute: Some(compute), io: Some(io) })
+    }
+
+    /// What jobs run in.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Runs `future` to its end on this thread, within the compute runtime.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        match &self.compute {
+            Some(runtime) => runtime.block_on(future),
+            // Only `drop` takes the runtime away, and it ends the borrow that this call needs.
+            None => unreachable!("the engine was used after it was dropped"),
+        }
+    }
+
+    /// A handle to the I/O runtime, for stores and servers.
+    pub fn io_handle(&self) -> Option<tokio::runtime::Handle> {
+        self.io.as_ref().map(|runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A task that ignores its cancellation must not keep the process from ending.
+        self.compute.take().into_iter().chain(self.io.take()).for_each(tokio::runtime::Runtime::shutdown_background);
+    }
+}
+
+/// The environment of a test: one thread, tokio's (paused) time beginning at the epoch, chance from `seed`.
+///
+/// Must be called within a current-thread runtime.
+pub fn simulated(seed: u64) -> Environment {
+    let handle = tokio::runtime::Handle::current();
+    let spawner = Arc::new(TokioSpawner::new(handle));
+    Environment {
+        clock: Arc::new(TokioClock::starting_at(0)),
+        compute: spawner.clone(),
+        io: spawner,
+        spill: Arc::new(SpillDirs::new([])),
+        slots: usize::MAX,
+        seed,
+        trace: None,
+    }
+}

@@ -1,0 +1,143 @@
+//! What a task reads: the events of its input gate with watermarks merged, or those of a source.
+
+use std::collections::VecDeque;
+
+use tidemill_core::event::Barrier;
+use tidemill_core::watermark::{Merged, WatermarkMerge};
+use tidemill_core::{Batch, Event, Result, Watermark};
+
+use crate::exchange::InputGate;
+use crate::runtime::source::SourceInput;
+
+/// One thing that a task has to do.
+#[derive(Debug)]
+pub enum InputEvent {
+    /// Rows of an input port.
+    Rows(usize, Batch),
+    /// Event time of all inputs together.
+    Advance(Watermark),
+    /// Whether all inputs are idle.
+    SetIdle(bool),
+    /// The cut of a checkpoint on one channel.
+    Barrier(Barrier),
+    /// Nothing follows on this port.
+    EndOfPort(usize),
+}
+
+/// Where a task's events come from.
+#[derive(Debug)]
+pub enum TaskInput {
+    /// Other tasks.
+    Gate(GateInput),
+    /// The outside.
+    Source(SourceInput),
+}
+
+impl TaskInput {
+    /// The next event if one is there; with `only`, other ports wait.
+    pub async fn try_next(&mut self, only: Option<usize>) -> Result<Option<InputEvent>> {
+        match self {
+            Self::Gate(gate) => gate.try_next(only).await,
+            Self::Source(source) => source.try_next(),
+        }
+    }
+
+    /// Completes when a look might find something. Cancel safe.
+    pub async fn wait(&mut self) -> Result<()> {
+        match self {
+            Self::Gate(gate) => gate.gate.wait().await,
+            Self::Source(source) => source.wait().await,
+        }
+        Ok(())
+    }
+
+    /// Whether everything has been read.
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Self::Gate(gate) => gate.pending.is_empty() && gate.gate.has_ended(),
+            Self::Source(source) => source.has_ended(),
+        }
+    }
+
+    /// Asks for rows.
+    pub fn demand(&self) {
+        if let Self::Gate(gate) = self {
+            gate.gate.demand();
+        }
+    }
+
+    /// Wants no more.
+    pub fn close(&mut self) {
+        match self {
+            Self::Gate(gate) => gate.gate.close(),
+            Self::Source(source) => source.close(),
+        }
+    }
+}
+
+/// A gate whose channels' watermarks are merged (SUB-06).
+#[derive(Debug)]
+pub struct GateInput {
+    gate: InputGate,
+    merge: WatermarkMerge,
+    pending: VecDeque<InputEvent>,
+    trace: Option<TaskTrace>,
+}
+
+/// Reports events under a task's name.
+#[derive(Clone, Debug)]
+pub struct TaskTrace {
+    /// Who hears of them.
+    pub trace: std::sync::Arc<dyn crate::runtime::environment::EventTrace>,
+    /// Name of the task.
+    pub task: String,
+    /// Which subtask.
+    pub subtask: usize,
+}
+
+impl GateInput {
+    /// Reads `gate`.
+    pub fn new(gate: InputGate, trace: Option<TaskTrace>) -> Self {
+        Self { merge: WatermarkMerge::new(gate.channels()), gate, pending: VecDeque::new(), trace }
+    }
+
+    async fn try_next(&mut self, only: Option<usize>) -> Result<Option<InputEvent>> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(Some(event));
+            }
+            let Some((channel, event)) = self.gate.try_next(only).await? else { return Ok(None) };
+            if let Some(TaskTrace { trace, task, subtask }) = &self.trace {
+                trace.event(task, *subtask, channel, &event);
+            }
+            self.take_in(channel, event);
+        }
+    }
+
+    fn take_in(&mut self, channel: usize, event: Event) {
+        let port = self.gate.port(channel);
+        let merged = match event {
+            Event::Batch(batch) => return self.pending.push_back(InputEvent::Rows(port, batch)),
+            Event::Barrier(barrier) => return self.pending.push_back(InputEvent::Barrier(barrier)),
+            Event::Watermark(watermark) => self.merge.watermark(channel, watermark),
+            Event::Idle => self.merge.idle(channel),
+            Event::Active => self.merge.active(channel),
+            Event::EndOfInput => self.merge.end(channel),
+        };
+        match merged {
+            None => {}
+            Some(Merged::Watermark(watermark)) => self.pending.push_back(InputEvent::Advance(watermark)),
+            Some(Merged::Idle(flushed)) => {
+                self.pending.extend(flushed.map(InputEvent::Advance));
+                self.pending.push_back(InputEvent::SetIdle(true));
+            }
+            Some(Merged::Active(risen)) => {
+                self.pending.push_back(InputEvent::SetIdle(false));
+                self.pending.extend(risen.map(InputEvent::Advance));
+            }
+        }
+        if matches!(event, Event::EndOfInput) && self.gate.port_has_ended(port) {
+            self.pending.push_back(InputEvent::EndOfPort(port));
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The runtime of one process: a job graph becomes subtasks and channels, runs, and ends as a whole.
+//!
+//! ```text
+//! job ── expand ──> subtasks: task (pushed chain) or pull (fragment)
+//!                     input ──> chain of operators ──> output ──> exchange | sink
+//! ```
+
+pub mod chain;
+pub mod environment;
+mod expand;
+mod input;
+pub mod job;
+mod output;
+mod pull;
+mod sink;
+mod source;
+mod task;
+
+pub use environment::{Engine, Environment, EventTrace, TokioClock, TokioSpawner, simulated};
+pub use job::{JobHandle, JobMetrics, JobResult, execute};

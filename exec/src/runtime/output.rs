@@ -1,0 +1,103 @@
+//! Where a task's rows go: its output edges and its sink.
+
+use std::time::Duration;
+
+use tidemill_core::operator::Emission;
+use tidemill_core::sink::Committable;
+use tidemill_core::{Batch, Result};
+
+use crate::exchange::EdgeWriter;
+use crate::runtime::sink::SinkHandle;
+
+/// The output edges of one subtask, each with the output port that it carries, and a sink if the task ends in one.
+#[derive(Debug, Default)]
+pub struct TaskOutput {
+    /// Edges, by output port.
+    pub edges: Vec<(usize, EdgeWriter)>,
+    /// The sink at the end of the chain.
+    pub sink: Option<SinkHandle>,
+}
+
+impl TaskOutput {
+    /// Sends one thing on.
+    pub async fn emit(&mut self, emission: Emission) -> Result<()> {
+        match emission {
+            Emission::Batch(port, batch) => self.write(port, batch).await,
+            Emission::Watermark(watermark) => {
+                for (_, edge) in &mut self.edges {
+                    edge.watermark(watermark).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn write(&mut self, port: usize, batch: Batch) -> Result<()> {
+        if port == 0
+            && let Some(sink) = &mut self.sink
+        {
+            return sink.write(batch).await;
+        }
+        for (_, edge) in self.edges.iter_mut().filter(|(carried, _)| *carried == port) {
+            edge.write(batch.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes on whether the task is idle.
+    pub async fn set_idle(&mut self, idle: bool) -> Result<()> {
+        for (_, edge) in &mut self.edges {
+            edge.set_idle(idle).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends every edge, and the sink; returns what the sink has to commit.
+    pub async fn end(&mut self) -> Result<Vec<Committable>> {
+        for (_, edge) in &mut self.edges {
+            edge.end().await?;
+        }
+        match &mut self.sink {
+            Some(sink) => sink.end().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// When [`TaskOutput::flush_due`] has something to do.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.edges.iter().filter_map(|(_, edge)| edge.deadline()).min()
+    }
+
+    /// Sends buffers whose time has come.
+    pub async fn flush_due(&mut self) -> Result<()> {
+        for (_, edge) in &mut self.edges {
+            edge.flush_due().await?;
+        }
+        Ok(())
+    }
+
+    /// The input pauses: a sink shows what it has.
+    pub async fn pause(&mut self) -> Result<()> {
+        match &mut self.sink {
+            Some(sink) => sink.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether nobody wants rows any more.
+    pub fn is_closed(&self) -> bool {
+        match &self.sink {
+            Some(sink) => sink.is_closed(),
+            None => !self.edges.is_empty() && self.edges.iter().all(|(_, edge)| edge.is_closed()),
+        }
+    }
+
+    /// Completes when a consumer first asks for rows; at once for a sink.
+    pub async fn demanded(&self) {
+        if self.sink.is_some() || self.edges.is_empty() {
+            return;
+        }
+        let edges = self.edges.iter().map(|(_, edge)| Box::pin(edge.demanded()));
+        futures::future::select_all(edges).await;
+    }
+}

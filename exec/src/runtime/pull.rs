@@ -1,0 +1,102 @@
+//! The shell around a fragment: begins when somebody asks, polls the plan, sends on what it yields.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tidemill_core::clock::Clock;
+use tidemill_core::graph::{BatchStream, Fragment, FragmentContext, FragmentInput};
+use tidemill_core::metrics::{Metrics, RECORDS_OUT};
+use tidemill_core::operator::Emission;
+use tidemill_core::sink::Committable;
+use tidemill_core::{Batch, Event, Result};
+
+use crate::exchange::InputGate;
+use crate::latch::Latch;
+use crate::runtime::output::TaskOutput;
+use crate::runtime::task::{cancelled, yield_now};
+
+/// One subtask of a pulled task.
+pub struct PullTask {
+    /// The plan.
+    pub fragment: Arc<dyn Fragment>,
+    /// Which subtask.
+    pub subtask: usize,
+    /// One list of gates an input, one gate a producing subtask.
+    pub inputs: Vec<Vec<InputGate>>,
+    /// Where rows go.
+    pub output: TaskOutput,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Thrown when the job is to end.
+    pub cancelled: Arc<Latch>,
+    /// For buffers whose time has come.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl PullTask {
+    /// Runs to the end of the plan, the end of demand, a failure or the cancellation.
+    pub async fn run(mut self) -> Result<Vec<Committable>> {
+        let stop = self.cancelled.clone();
+        tokio::select! {
+            biased;
+            () = stop.wait() => Err(cancelled()),
+            result = self.work() => result,
+        }
+    }
+
+    async fn work(&mut self) -> Result<Vec<Committable>> {
+        let inputs = std::mem::take(&mut self.inputs);
+        let inputs = inputs
+            .into_iter()
+            .map(|gates| FragmentInput { channels: gates.into_iter().map(gate_stream).collect() })
+            .collect();
+        let records_out = self.metrics.counter(RECORDS_OUT);
+        self.output.demanded().await;
+        let context = FragmentContext { subtask: self.subtask, inputs, metrics: self.metrics.clone() };
+        let mut stream = self.fragment.execute(context)?;
+        loop {
+            let next = match self.output.deadline() {
+                None => stream.next().await,
+                Some(deadline) => {
+                    let flush = self.clock.sleep(deadline.saturating_sub(self.clock.monotonic()));
+                    tokio::select! {
+                        biased;
+                        next = stream.next() => next,
+                        () = flush => {
+                            self.output.flush_due().await?;
+                            continue;
+                        }
+                    }
+                }
+            };
+            let Some(records) = next else { break };
+            let records = records?;
+            records_out.add(records.num_rows());
+            self.output.emit(Emission::Batch(0, Batch::append(records))).await?;
+            self.output.flush_due().await?;
+            if self.output.is_closed() {
+                break;
+            }
+            yield_now().await;
+        }
+        // Dropped before the end is told: what the plan holds is free when its consumers go on.
+        drop(stream);
+        self.output.end().await
+    }
+}
+
+/// The batches of one channel; asks for them when first polled.
+fn gate_stream(gate: InputGate) -> BatchStream {
+    let rows = futures::stream::try_unfold((gate, false), |(mut gate, asked)| async move {
+        if !asked {
+            gate.demand();
+        }
+        while let Some((_, event)) = gate.next(None).await? {
+            if let Event::Batch(batch) = event {
+                return Ok(Some((batch.into_records(), (gate, true))));
+            }
+        }
+        Ok(None)
+    });
+    rows.boxed()
+}

@@ -1,0 +1,190 @@
+//! The shell around a chain: waits for input and for room, calls the operators, sends on what they emit.
+//!
+//! A task works for about a millisecond, then yields. Its cancellation is seen between batches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tidemill_core::clock::{Clock, Spawner};
+use tidemill_core::operator::{InputSelection, OperatorContext, Wakeups};
+use tidemill_core::sink::Committable;
+use tidemill_core::{Error, Result};
+use tokio::sync::mpsc;
+
+use crate::latch::Latch;
+use crate::runtime::chain::{Call, Chain};
+use crate::runtime::input::{InputEvent, TaskInput};
+use crate::runtime::output::TaskOutput;
+
+/// How long a task works before it lets others run.
+const WORK: Duration = Duration::from_millis(1);
+
+/// One subtask of a pushed task.
+pub struct ChainTask {
+    /// Where events come from.
+    pub input: TaskInput,
+    /// How many operators there are, and what they do.
+    pub chain: Chain,
+    /// One context an operator.
+    pub contexts: Vec<OperatorContext>,
+    /// Where rows go.
+    pub output: TaskOutput,
+    /// Wake-ups that operators asked for.
+    pub wakeups: mpsc::UnboundedReceiver<WakeUp>,
+    /// Thrown when the job is to end.
+    pub cancelled: Arc<Latch>,
+    /// For time slices and deadlines.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A wake-up: the operator's place in the chain and its token.
+pub type WakeUp = (usize, u64);
+
+impl ChainTask {
+    /// Runs to the end of input, the end of demand, a failure or the cancellation. Returns what the sink has to commit.
+    pub async fn run(mut self) -> Result<Vec<Committable>> {
+        let result = self.work().await;
+        let closed = self.chain.close();
+        self.input.close();
+        let committables = result?;
+        closed?;
+        Ok(committables)
+    }
+
+    async fn work(&mut self) -> Result<Vec<Committable>> {
+        self.chain.open(&self.contexts)?;
+        self.input.demand();
+        let mut slice_end = self.clock.monotonic() + WORK;
+        while !self.input.has_ended() {
+            if self.cancelled.is_raised() {
+                return Err(cancelled());
+            }
+            if self.output.is_closed() {
+                self.input.close();
+                break;
+            }
+            while let Ok((place, token)) = self.wakeups.try_recv() {
+                self.chain.call(Call::Wake(place, token))?;
+                self.drain().await?;
+            }
+            let only = match self.chain.selection() {
+                InputSelection::Any => None,
+                InputSelection::Only(port) => Some(port),
+            };
+            match self.input.try_next(only).await? {
+                Some(event) => self.handle(event).await?,
+                None if self.input.has_ended() => break,
+                None => {
+                    self.output.pause().await?;
+                    self.wait().await?;
+                    slice_end = self.clock.monotonic() + WORK;
+                    continue;
+                }
+            }
+            let now = self.clock.monotonic();
+            if self.output.deadline().is_some_and(|deadline| deadline <= now) {
+                self.output.flush_due().await?;
+            }
+            if now >= slice_end {
+                yield_now().await;
+                slice_end = self.clock.monotonic() + WORK;
+            }
+        }
+        self.finish().await
+    }
+
+    async fn handle(&mut self, event: InputEvent) -> Result<()> {
+        match event {
+            InputEvent::Rows(port, batch) => self.chain.call(Call::Process(port, batch))?,
+            InputEvent::Advance(watermark) => self.chain.call(Call::Advance(watermark))?,
+            InputEvent::EndOfPort(port) => self.chain.call(Call::EndOfInput(port))?,
+            InputEvent::SetIdle(idle) => return self.output.set_idle(idle).await,
+            InputEvent::Barrier(barrier) => {
+                return Err(Error::internal(format!("barrier {} in a job without checkpoints", barrier.id)));
+            }
+        }
+        self.drain().await
+    }
+
+    async fn drain(&mut self) -> Result<()> {
+        while let Some(emission) = self.chain.next()? {
+            self.output.emit(emission).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<Vec<Committable>> {
+        let mut place = 1;
+        while self.chain.end_next(place)? {
+            self.drain().await?;
+            place += 1;
+        }
+        self.output.end().await
+    }
+
+    /// Until there is something to read, a buffer to flush, a wake-up or the cancellation.
+    async fn wait(&mut self) -> Result<()> {
+        let until_flush = async {
+            match self.output.deadline() {
+                Some(deadline) => self.clock.sleep(deadline.saturating_sub(self.clock.monotonic())).await,
+                None => std::future::pending().await,
+            }
+        };
+        let woken = tokio::select! {
+            biased;
+            () = self.cancelled.wait() => return Err(cancelled()),
+            Some(wakeup) = self.wakeups.recv() => Some(wakeup),
+            result = self.input.wait() => {
+                result?;
+                None
+            }
+            () = until_flush => None,
+        };
+        if let Some((place, token)) = woken {
+            self.chain.call(Call::Wake(place, token))?;
+            self.drain().await?;
+        }
+        self.output.flush_due().await
+    }
+}
+
+/// The error of a task that was told to stop. Never a cause: the job reports why it was told.
+pub fn cancelled() -> Error {
+    Error::cancelled("the job was cancelled")
+}
+
+/// Lets other tasks of this thread run.
+pub async fn yield_now() {
+    tokio::task::yield_now().await;
+}
+
+/// Wake-ups of one operator of a chain.
+#[derive(Debug)]
+pub struct TaskWakeups {
+    /// Place of the operator in its chain.
+    pub place: usize,
+    /// To the task.
+    pub sender: mpsc::UnboundedSender<WakeUp>,
+    /// Processing time.
+    pub clock: Arc<dyn Clock>,
+    /// Where waiting and foreign work happen.
+    pub io: Arc<dyn Spawner>,
+}
+
+impl Wakeups for TaskWakeups {
+    fn at(&self, millis: i64, token: u64) {
+        let delay = Duration::from_millis(millis.saturating_sub(self.clock.now_millis()).max(0) as u64);
+        self.after(self.clock.sleep(delay), token);
+    }
+
+    fn after(&self, work: BoxFuture<'static, ()>, token: u64) {
+        let (sender, place) = (self.sender.clone(), self.place);
+        let task = async move {
+            work.await;
+            // The task has ended when nobody listens.
+            let _ = sender.send((place, token));
+        };
+        self.io.spawn("wake-up", Box::pin(task));
+    }
+}

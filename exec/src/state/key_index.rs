@@ -1,0 +1,422 @@
+//! From keys to slots: a hash table of slot numbers, probed with the carried hash, over keys stored as columns.
+//!
+//! A slot is a small dense number; accumulators and rows of state are columns indexed by it. Freed slots are used again.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
+use arrow::downcast_primitive;
+use arrow::row::{RowConverter, SortField};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use tidemill_core::{Error, Result};
+
+/// Slots by key.
+#[derive(Debug)]
+pub struct KeyIndex {
+    table: HashTable<u32>,
+    /// Carried hash of each slot: for growing the table, and for the key group.
+    hashes: Vec<u64>,
+    free: Vec<u32>,
+    keys: Box<dyn KeyColumns>,
+}
+
+/// The keys of all slots, as columns of one layout.
+trait KeyColumns: Send + std::fmt::Debug {
+    /// Makes `columns` the batch that `is_same` and `store` speak of.
+    fn begin(&mut self, columns: &[ArrayRef]) -> Result<()>;
+
+    /// Finds or adds the key of each row of the batch.
+    fn intern(&mut self, table: &mut Interning<'_>, hashes: &[u64], slots: &mut Vec<usize>) -> Result<()>;
+
+    /// Finds the key of each row of the batch.
+    fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>);
+
+    /// The keys of these slots.
+    fn gather(&self, slots: &[usize]) -> Result<Vec<ArrayRef>>;
+
+    /// Bytes held.
+    fn size_bytes(&self) -> usize;
+}
+
+/// The parts of the index that adding a key touches.
+struct Interning<'a> {
+    table: &'a mut HashTable<u32>,
+    hashes: &'a mut Vec<u64>,
+    free: &'a mut Vec<u32>,
+}
+
+impl Interning<'_> {
+    /// The slot of a key that hashes to `hash`; `store` is called with the slot of a new one.
+    #[inline]
+    fn slot(&mut self, hash: u64, same: impl Fn(u32) -> bool, store: impl FnOnce(u32)) -> usize {
+        let hashes = &mut *self.hashes;
+        match self.table.entry(spread(hash), |slot| same(*slot), |slot| spread(hashes[*slot as usize])) {
+            Entry::Occupied(entry) => *entry.get() as usize,
+            Entry::Vacant(entry) => {
+                let slot = self.free.pop().unwrap_or(hashes.len() as u32);
+                entry.insert(slot);
+                match hashes.get_mut(slot as usize) {
+                    Some(place) => *place = hash,
+                    None => hashes.push(hash),
+                }
+                store(slot);
+                slot as usize
+            }
+        }
+    }
+}
+
+/// The hash that the table sees. The high half of the carried hash chose the key group, so that all keys of a subtask agree in
+/// its top bits; the table takes its tag from the top and its index from the bottom: both from the low half.
+#[inline]
+fn spread(hash: u64) -> u64 {
+    let low = hash & 0xffff_ffff;
+    low << 32 | low
+}
+
+impl KeyIndex {
+    /// An empty index over keys of these types.
+    pub fn new(types: &[DataType]) -> Result<Self> {
+        let (table, hashes, free) = (HashTable::new(), Vec::new(), Vec::new());
+        Ok(Self { table, hashes, free, keys: columns_for(types)? })
+    }
+
+    /// Appends the slot of each key to `slots`; new keys get one.
+    pub fn intern(&mut self, columns: &[ArrayRef], hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
+        self.keys.begin(columns)?;
+        let mut table = Interning { table: &mut self.table, hashes: &mut self.hashes, free: &mut self.free };
+        self.keys.intern(&mut table, hashes, slots)
+    }
+
+    /// Appends the slot of each key to `slots`, `None` for keys that are not there.
+    pub fn find(&mut self, columns: &[ArrayRef], hashes: &[u64], slots: &mut Vec<Option<usize>>) -> Result<()> {
+        self.keys.begin(columns)?;
+        self.keys.find(&self.table, hashes, slots);
+        Ok(())
+    }
+
+    /// Forgets the key of `slot`; the slot will be used again.
+    pub fn remove(&mut self, slot: usize) {
+        let number = slot as u32;
+        if let Ok(entry) = self.table.find_entry(spread(self.hashes[slot]), |other| *other == number) {
+            entry.remove();
+            self.free.push(number);
+        }
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// One more than the highest slot ever used: how long a column over slots has to be.
+    pub fn slots(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// The carried hash of a slot's key.
+    pub fn hash(&self, slot: usize) -> u64 {
+        self.hashes[slot]
+    }
+
+    /// The keys of these slots, as columns.
+    pub fn keys(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        self.keys.gather(slots)
+    }
+
+    /// Bytes held.
+    pub fn size_bytes(&self) -> usize {
+        self.keys.size_bytes() + self.hashes.capacity() * 8 + self.table.capacity() * 5 + self.free.capacity() * 4
+    }
+}
+
+fn columns_for(types: &[DataType]) -> Result<Box<dyn KeyColumns>> {
+    macro_rules! primitive {
+        ($t:ty, $data_type:expr) => {
+            Box::new(PrimitiveKeys::<$t>::new($data_type.clone())) as Box<dyn KeyColumns>
+        };
+    }
+    match types {
+        [] => Ok(Box::new(NoKeys)),
+        // Floats go the other way: their equality is not that of their bits.
+        [DataType::Float16 | DataType::Float32 | DataType::Float64] => Ok(Box::new(RowKeys::new(types)?)),
+        [single] => Ok(downcast_primitive! {
+            single => (primitive, single),
+            _ => Box::new(RowKeys::new(types)?)
+        }),
+        _ => Ok(Box::new(RowKeys::new(types)?)),
+    }
+}
+
+/// The key of a global aggregate: one slot.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyColumns for NoKeys {
+    fn begin(&mut self, _columns: &[ArrayRef]) -> Result<()> {
+        Ok(())
+    }
+
+    fn intern(&mut self, table: &mut Interning<'_>, hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
+        let slot = table.slot(0, |_| true, |_| ());
+        slots.resize(slots.len() + hashes.len(), slot);
+        Ok(())
+    }
+
+    fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>) {
+        let slot = table.find(0, |_| true).map(|slot| *slot as usize);
+        slots.resize(slots.len() + hashes.len(), slot);
+    }
+
+    fn gather(&self, _slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        Ok(Vec::new())
+    }
+
+    fn size_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// One fixed-width column.
+struct PrimitiveKeys<T: ArrowPrimitiveType> {
+    data_type: DataType,
+    values: Vec<T::Native>,
+    null_slot: Option<u32>,
+    batch: Option<PrimitiveArray<T>>,
+}
+
+impl<T: ArrowPrimitiveType> std::fmt::Debug for PrimitiveKeys<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PrimitiveKeys({}, {} slots)", self.data_type, self.values.len())
+    }
+}
+
+impl<T: ArrowPrimitiveType> PrimitiveKeys<T> {
+    fn new(data_type: DataType) -> Self {
+        Self { data_type, values: Vec::new(), null_slot: None, batch: None }
+    }
+}
+
+impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
+    fn begin(&mut self, columns: &[ArrayRef]) -> Result<()> {
+        let column = columns[0].as_primitive_opt::<T>();
+        self.batch = Some(column.ok_or_else(|| Error::internal(format!("key of type {}", columns[0].data_type())))?.clone());
+        Ok(())
+    }
+
+    fn intern(&mut self, table: &mut Interning<'_>, hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
+        let Some(batch) = self.batch.take() else { return Ok(()) };
+        slots.reserve(hashes.len());
+        for (row, hash) in hashes.iter().enumerate() {
+            if batch.is_null(row) {
+                let null_slot = &mut self.null_slot;
+                let known = *null_slot;
+                let slot = table.slot(*hash, |slot| Some(slot) == known, |slot| *null_slot = Some(slot));
+                self.values.resize(self.values.len().max(slot + 1), T::Native::default());
+                slots.push(slot);
+                continue;
+            }
+            let value = batch.value(row);
+            let (values, null_slot) = (&self.values, self.null_slot);
+            let mut added = None;
+            let same = |slot: u32| values[slot as usize] == value && Some(slot) != null_slot;
+            let slot = table.slot(*hash, same, |slot| added = Some(slot));
+            if added.is_some() {
+                match self.values.get_mut(slot) {
+                    Some(place) => *place = value,
+                    None => self.values.push(value),
+                }
+                // A slot that NULL gave back.
+                self.null_slot = self.null_slot.filter(|null| *null as usize != slot);
+            }
+            slots.push(slot);
+        }
+        Ok(())
+    }
+
+    fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>) {
+        let Some(batch) = &self.batch else { return };
+        slots.extend(hashes.iter().enumerate().map(|(row, hash)| {
+            let found = match batch.is_null(row) {
+                true => table.find(spread(*hash), |slot| Some(*slot) == self.null_slot),
+                false => table.find(spread(*hash), |slot| {
+                    self.values[*slot as usize] == batch.value(row) && Some(*slot) != self.null_slot
+                }),
+            };
+            found.map(|slot| *slot as usize)
+        }));
+    }
+
+    fn gather(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        let values: Vec<T::Native> = slots.iter().map(|slot| self.values[*slot]).collect();
+        let null = self.null_slot.map(|slot| slot as usize).filter(|slot| slots.contains(slot));
+        let nulls = null.map(|null| slots.iter().map(|slot| *slot != null).collect::<Vec<bool>>().into());
+        let array = PrimitiveArray::<T>::new(values.into(), nulls).with_data_type(self.data_type.clone());
+        Ok(vec![Arc::new(array)])
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.values.capacity() * size_of::<T::Native>()
+    }
+}
+
+/// Any columns, as Arrow rows one after the other.
+struct RowKeys {
+    converter: RowConverter,
+    bytes: Vec<u8>,
+    /// Begin and end of each slot's row.
+    ranges: Vec<(usize, usize)>,
+    batch: arrow::row::Rows,
+}
+
+impl std::fmt::Debug for RowKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RowKeys({} slots, {} bytes)", self.ranges.len(), self.bytes.len())
+    }
+}
+
+impl RowKeys {
+    fn new(types: &[DataType]) -> Result<Self> {
+        let converter = RowConverter::new(types.iter().map(|data_type| SortField::new(data_type.clone())).collect())?;
+        let batch = converter.empty_rows(0, 0);
+        Ok(Self { converter, bytes: Vec::new(), ranges: Vec::new(), batch })
+    }
+}
+
+impl KeyColumns for RowKeys {
+    fn begin(&mut self, columns: &[ArrayRef]) -> Result<()> {
+        let columns: Vec<ArrayRef> = columns.iter().map(folded_floats).collect();
+        self.batch.clear();
+        self.converter.append(&mut self.batch, &columns)?;
+        Ok(())
+    }
+
+    fn intern(&mut self, table: &mut Interning<'_>, hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
+        let Self { bytes, ranges, batch, .. } = self;
+        for (row, hash) in hashes.iter().enumerate() {
+            let row = batch.row(row);
+            let key = row.as_ref();
+            let mut added = false;
+            let same = |slot: u32| {
+                let (begin, end) = ranges[slot as usize];
+                &bytes[begin..end] == key
+            };
+            let slot = table.slot(*hash, same, |_| added = true);
+            if added {
+                let range = (bytes.len(), bytes.len() + key.len());
+                bytes.extend_from_slice(key);
+                match ranges.get_mut(slot) {
+                    Some(place) => *place = range,
+                    None => ranges.push(range),
+                }
+            }
+            slots.push(slot);
+        }
+        Ok(())
+    }
+
+    fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>) {
+        slots.extend(hashes.iter().enumerate().map(|(row, hash)| {
+            let row = self.batch.row(row);
+            let same = |slot: &u32| {
+                let (begin, end) = self.ranges[*slot as usize];
+                &self.bytes[begin..end] == row.as_ref()
+            };
+            table.find(spread(*hash), same).map(|slot| *slot as usize)
+        }));
+    }
+
+    fn gather(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        let parser = self.converter.parser();
+        let rows = slots.iter().map(|slot| {
+            let (begin, end) = self.ranges[*slot];
+            parser.parse(&self.bytes[begin..end])
+        });
+        Ok(self.converter.convert_rows(rows)?)
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.bytes.capacity() + self.ranges.capacity() * 16
+    }
+}
+
+/// Floats so that equal ones have equal bits: one zero, one NaN.
+pub fn folded_floats(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(|value| {
+            if value.is_nan() { f64::NAN } else { value + 0.0 }
+        })),
+        DataType::Float32 => Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|value| {
+            if value.is_nan() { f32::NAN } else { value + 0.0 }
+        })),
+        DataType::Float16 => Arc::new(column.as_primitive::<Float16Type>().unary::<_, Float16Type>(|value| {
+            if value == Default::default() { Default::default() } else { value }
+        })),
+        _ => column.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::array::{Float64Array, Int64Array, StringArray};
+    use proptest::prelude::*;
+    use tidemill_core::key::hash_columns;
+
+    use super::*;
+
+    fn intern(index: &mut KeyIndex, columns: &[ArrayRef]) -> Vec<usize> {
+        let hashes = hash_columns(columns, columns[0].len()).unwrap();
+        let mut slots = vec![];
+        index.intern(columns, &hashes, &mut slots).unwrap();
+        slots
+    }
+
+    proptest! {
+        /// Against the obvious: a map from key to first place, with removals in between.
+        #[test]
+        fn slots_are_those_of_a_map(keys in prop::collection::vec((prop::option::of(-5..5i64), prop::option::of("[ab]{0,2}")), 1..80),
+                                    two_columns in any::<bool>(), remove in prop::collection::vec(any::<bool>(), 80)) {
+            let numbers: ArrayRef = Arc::new(Int64Array::from_iter(keys.iter().map(|key| key.0)));
+            let texts: ArrayRef = Arc::new(StringArray::from_iter(keys.iter().map(|key| key.1.clone())));
+            let columns = if two_columns { vec![numbers, texts] } else { vec![numbers] };
+            let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+            let mut index = KeyIndex::new(&types).unwrap();
+            let mut model: BTreeMap<(Option<i64>, Option<String>), usize> = BTreeMap::new();
+            for (row, key) in keys.iter().enumerate() {
+                let key = if two_columns { key.clone() } else { (key.0, None) };
+                let row_columns: Vec<ArrayRef> = columns.iter().map(|column| column.slice(row, 1)).collect();
+                let slot = intern(&mut index, &row_columns)[0];
+                match model.get(&key) {
+                    Some(known) => prop_assert_eq!(*known, slot),
+                    None => prop_assert!(model.values().all(|other| *other != slot)),
+                }
+                model.insert(key.clone(), slot);
+                let back = index.keys(&[slot]).unwrap();
+                for (column, back) in row_columns.iter().zip(&back) {
+                    prop_assert_eq!(column, back);
+                }
+                if remove[row] {
+                    index.remove(slot);
+                    model.remove(&key);
+                }
+                prop_assert_eq!(index.len(), model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_are_one_key_and_so_are_nans() {
+        let mut index = KeyIndex::new(&[DataType::Float64]).unwrap();
+        let column: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, -f64::NAN]));
+        assert_eq!(intern(&mut index, &[column]), [0, 0, 1, 1]);
+    }
+}

@@ -1,0 +1,81 @@
+# Sourced by the other scripts: strict mode, where things are kept, and what fetches what is missing.
+#
+# Everything lives in one cache outside the checkout, so that a second clone starts where the first one stopped:
+#   target/ cargo's output   venv/ the pinned Python packages   data/ inputs of the examples and benchmarks
+# Nothing but PATH and HOME is asked of the environment.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cache=${TIDEMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemill}
+data=$cache/data
+venv=$cache/venv
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+cd "$root"
+
+say() { printf '%s\n' "$*" >&2; }
+
+stop() {
+  say "$(basename "$0"): $*"
+  exit 1
+}
+
+# The comment at the head of a script is its help text.
+usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
+
+# Installs Debian packages, or says which command does and stops.
+need_debian() {
+  local sudo=()
+  if ((EUID != 0)); then
+    sudo -n true 2>/dev/null || stop "missing $*; to install: sudo apt-get install -y $*"
+    sudo=(sudo -n)
+  fi
+  command -v apt-get >/dev/null || stop "missing $* (so named on Debian); install what holds them here"
+  say "installing $*"
+  "${sudo[@]}" apt-get update -qq >&2
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+# What the build calls besides Rust. A tool counts as there when it answers, whoever installed it.
+need_build_tools() {
+  local missing=()
+  command -v git >/dev/null || missing+=(git)
+  command -v c++ >/dev/null || missing+=(build-essential)
+  command -v mold >/dev/null || missing+=(mold)
+  command -v pkg-config >/dev/null || missing+=(pkg-config)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+  ((${#missing[@]} == 0)) || need_debian "${missing[@]}"
+}
+
+# The toolchain that rust-toolchain.toml pins, or any installed one of the same version.
+need_rust() {
+  local pinned toolchain
+  pinned=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
+  PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+  if ! command -v rustup >/dev/null; then
+    [[ $(rustc --version 2>/dev/null) == "rustc $pinned "* ]] && command -v cargo >/dev/null && return
+    stop "missing Rust $pinned; to install: curl -sSf https://sh.rustup.rs | sh -s -- -y --default-toolchain $pinned"
+  fi
+  for toolchain in "$pinned" $(rustup toolchain list | awk '{ print $1 }'); do
+    if [[ $(rustup run "$toolchain" rustc --version 2>/dev/null) == "rustc $pinned "* ]]; then
+      export RUSTUP_TOOLCHAIN=$toolchain
+      return
+    fi
+  done
+  say "installing Rust $pinned"
+  rustup toolchain install "$pinned" --profile minimal --component rustfmt,clippy >&2 ||
+    stop "missing Rust $pinned; to install: rustup toolchain install $pinned --component rustfmt,clippy"
+}
+
+# The packages of requirements.txt in a virtual environment, anew when that list changes. The list names every package it
+# needs, and pip resolves nothing, so that no release of someone else's changes what we test.
+need_python_packages() {
+  local list=scripts/requirements.txt sum
+  sum=$(cksum <"$list")
+  [[ -f $venv/installed && $(<"$venv/installed") == "$sum" ]] && "$venv/bin/python" -c '' 2>/dev/null && return
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || stop "python3 is $(python3 --version), needed is 3.10"
+  say "installing Python packages into $venv"
+  python3 -m venv "$venv" &&
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$list" >&2 &&
+    printf '%s\n' "$sum" >"$venv/installed"
+}

@@ -1,0 +1,3 @@
+//! SQL: from text to plans.
+
+pub mod parser;
