@@ -81,6 +81,11 @@ pub trait Operator: Send {
         InputSelection::Any
     }
 
+    /// Whether this operator will never need input again (`LIMIT`); its task then stops reading and ends.
+    fn is_finished(&self) -> bool {
+        false
+    }
+
     /// Freezes the state in O(dirty); encoding happens elsewhere, through the returned handle.
     fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Snapshot> {
         Ok(Snapshot::default())

@@ -57,6 +57,12 @@ impl FieldSpec {
         }
     }
 
+    /// The BIGINT numbers `from` to `to`, both inclusive.
+    pub(super) fn sequence(from: i64, to: i64) -> Self {
+        let values = Values::Sequence { start: from, step: 1, rows: Some(rows_between(from, to, 1)) };
+        Self { data_type: DataType::Int64, values, null_below: None, stream: Stream::new(0, 0) }
+    }
+
     pub(super) fn from_options(field: &Field, column: usize, seed: u64, options: &mut Options) -> Result<Self> {
         let keys = Keys { name: field.name(), options };
         keys.read(field, column, seed)

@@ -44,6 +44,13 @@ impl GeneratedSource {
         Self { schema, fields: fields.into(), rows, rate }
     }
 
+    /// The numbers `from` to `to`, both inclusive, in the only column of `schema`.
+    pub(crate) fn sequence(schema: SchemaRef, from: i64, to: i64) -> Self {
+        let field = FieldSpec::sequence(from, to);
+        let rows = field.rows();
+        Self::new(schema, vec![field], rows, None)
+    }
+
     fn splits(&self, parallelism: u64) -> Vec<RowSet> {
         let Some(rows) = self.rows else {
             return (0..parallelism).map(|part| RowSet::Blocks { part, parts: parallelism }).collect();

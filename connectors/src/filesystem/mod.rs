@@ -30,6 +30,9 @@ pub(crate) use replace::Replacement;
 pub use sink::{FileSink, WriteMode};
 pub use source::FileSource;
 
+/// Set by `infer_schema`: the columns are a guess, and errors say so.
+const INFERRED_SCHEMA: &str = "source.inferred-schema";
+
 /// Opens `'connector' = 'filesystem'` for reading.
 pub(crate) fn open_source(
     options: &mut Options,
@@ -44,7 +47,10 @@ pub(crate) fn open_source(
     let monitor_interval = options.duration("source.monitor-interval")?;
     let format = format_of(&path, options)?;
     let location = context.stores.resolve(&path)?;
-    let source = FileSource::new(path, location, format, schema)?.with_selection(selection);
+    let mut source = FileSource::new(path, location, format, schema)?.with_selection(selection);
+    if options.flag(INFERRED_SCHEMA, false)? {
+        source = source.with_inferred_schema();
+    }
     Ok(Arc::new(match monitor_interval {
         Some(interval) => source.with_monitor_interval(interval),
         None => source,

@@ -7,10 +7,11 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use futures::stream::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
-use tidemill_core::error::{Error, Result};
+use tidemill_core::error::{Error, ErrorKind, Result};
 use tidemill_core::event::CheckpointId;
 use tidemill_core::metrics::RECORDS_SKIPPED;
 use tidemill_core::source::{
@@ -38,6 +39,7 @@ pub struct FileSource {
     schema: SchemaRef,
     monitor_interval: Option<Duration>,
     piece_bytes_min: u64,
+    is_inferred: bool,
 }
 
 impl FileSource {
@@ -52,6 +54,7 @@ impl FileSource {
             schema,
             monitor_interval: None,
             piece_bytes_min: PIECE_BYTES_MIN,
+            is_inferred: false,
         })
     }
 
@@ -65,6 +68,12 @@ impl FileSource {
     #[must_use]
     pub fn with_monitor_interval(self, interval: Duration) -> Self {
         Self { monitor_interval: Some(interval), ..self }
+    }
+
+    /// Says that the schema was inferred, so that a row that does not fit tells how to state its type.
+    #[must_use]
+    pub fn with_inferred_schema(self) -> Self {
+        Self { is_inferred: true, ..self }
     }
 
     /// Cuts files into pieces of at least this many bytes. For tests; the default suits disks and stores.
@@ -103,8 +112,13 @@ impl Source for FileSource {
             batch_rows: context.batch_rows,
             skipped: context.metrics.counter(RECORDS_SKIPPED),
         };
+        let is_inferred = self.is_inferred;
         let open = move |split: Split| -> BoxFuture<'static, Result<SplitStream>> {
-            Box::pin(open_split(location.clone(), format.clone(), options.clone(), split))
+            let opened = open_split(location.clone(), format.clone(), options.clone(), split);
+            match is_inferred {
+                true => Box::pin(async { Ok(opened.await.map_err(explain_inferred)?.map_err(explain_inferred).boxed()) }),
+                false => Box::pin(opened),
+            }
         };
         Ok(Box::new(SequentialReader::new(open)))
     }
@@ -123,6 +137,16 @@ async fn open_split(location: Location, format: Format, options: ReadOptions, sp
     let size = found.ok_or_else(|| Error::unavailable(format!("{file} does not exist any more")))?.size;
     let range = FileRange { file, size, start: name.start, end: name.end, position: split.position };
     format.open(range, options).await
+}
+
+fn explain_inferred(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Data => error.with_hint(format!(
+            "the types were inferred from the first {} rows; state them in a CREATE TABLE, the column as STRING if nothing else fits",
+            crate::formats::infer::ROWS
+        )),
+        _ => error,
+    }
 }
 
 struct FileEnumerator {

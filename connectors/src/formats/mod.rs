@@ -38,7 +38,7 @@ pub use self::csv::CsvOptions;
 pub use self::json::JsonOptions;
 pub use self::parquet::ParquetCompression;
 pub use arrow_ipc::ArrowCompression;
-pub(crate) use rows::{RowDecoder, RowError, RowText};
+pub(crate) use rows::{RowDecoder, RowError, RowText, number_rows};
 
 /// A file format with its options.
 #[derive(Clone, Debug)]
@@ -228,13 +228,22 @@ impl Format {
     }
 
     /// A decoder of the format's rows outside of files (a socket), for formats whose rows are lines.
-    pub(crate) fn row_decoder(&self, options: &ReadOptions) -> Result<Box<dyn RowDecoder>> {
+    /// `delimiter` ends a raw row.
+    pub(crate) fn row_decoder(&self, options: &ReadOptions, delimiter: &[u8]) -> Result<Box<dyn RowDecoder>> {
         Ok(match self {
             Self::Csv(csv, _) => Box::new(csv::CsvDecoder::new(csv, options, None)?),
             Self::Json(json, _) => Box::new(json::JsonDecoder::new(json, options)?),
-            Self::Raw(_) => Box::new(raw::RawDecoder::new(options)?),
+            Self::Raw(_) => Box::new(raw::RawDecoder::new(options)?.with_delimiter(delimiter)),
             other => return Err(Error::request(format!("format '{}' has no lines", other.name()))),
         })
+    }
+
+    /// An encoder of rows outside of files. `delimiter` ends a raw row.
+    pub(crate) fn row_encoder(&self, schema: &SchemaRef, delimiter: &[u8]) -> Result<Box<dyn Encoder>> {
+        match self {
+            Self::Raw(_) => Ok(Box::new(raw::RawEncoder::new(delimiter))),
+            _ => self.encoder(schema),
+        }
     }
 
     /// An encoder for one file of rows with `schema`.
@@ -243,7 +252,7 @@ impl Format {
         Ok(match self {
             Self::Csv(options, _) => Box::new(csv::CsvEncoder::new(options, schema)?),
             Self::Json(..) => Box::new(json::JsonEncoder::new(schema)?),
-            Self::Raw(..) => Box::new(raw::RawEncoder),
+            Self::Raw(..) => Box::new(raw::RawEncoder::new(b"\n")),
             Self::Parquet(compression) => Box::new(parquet::ParquetEncoder::new(*compression, schema)?),
             Self::Arrow(compression) => Box::new(arrow_ipc::ArrowEncoder::new(*compression, schema)?),
         })

@@ -19,20 +19,27 @@ pub(crate) fn check_schema(schema: &Schema) -> Result<()> {
     }
 }
 
+/// Decodes lines into the only column of a table.
 pub(crate) struct RawDecoder {
     schema: SchemaRef,
+    delimiter: Vec<u8>,
 }
 
 impl RawDecoder {
     pub(crate) fn new(options: &ReadOptions) -> Result<Self> {
         check_schema(&options.schema)?;
-        Ok(Self { schema: options.projected()? })
+        Ok(Self { schema: options.projected()?, delimiter: b"\n".to_vec() })
+    }
+
+    /// Ends rows by another delimiter than `\n`.
+    pub(crate) fn with_delimiter(self, delimiter: &[u8]) -> Self {
+        Self { delimiter: delimiter.to_vec(), ..self }
     }
 }
 
 impl RowDecoder for RawDecoder {
     fn decode(&mut self, text: RowText<'_>) -> Result<Rows, RowError> {
-        let lines = Lines::of(text);
+        let lines = Lines::ended_by(text, &self.delimiter);
         let whole = &text.bytes[..lines.consumed];
         let utf8 = std::str::from_utf8(whole).map_err(|error| {
             let at = error.valid_up_to();
@@ -60,17 +67,29 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn of(text: RowText<'_>) -> Self {
+        Self::ended_by(text, b"\n")
+    }
+
+    /// The same for rows that end in another delimiter. Before a `\n`, and only there, a `\r` belongs to the line end.
+    fn ended_by(text: RowText<'_>, delimiter: &[u8]) -> Self {
+        match delimiter {
+            [byte] => Self::cut(text, memchr::memchr_iter(*byte, text.bytes), 1, *byte == b'\n'),
+            bytes => Self::cut(text, memchr::memmem::find_iter(text.bytes, bytes), bytes.len(), false),
+        }
+    }
+
+    fn cut(text: RowText<'_>, ends: impl Iterator<Item = usize>, width: usize, drops_return: bool) -> Self {
         let mut lines = Self { ranges: Vec::new(), consumed: 0 };
         let without_return = |start: usize, end: usize| {
-            let has_return = end > start && text.bytes[end - 1] == b'\r';
+            let has_return = drops_return && end > start && text.bytes[end - 1] == b'\r';
             start..end - usize::from(has_return)
         };
-        for end in memchr::memchr_iter(b'\n', text.bytes) {
+        for end in ends {
             if lines.ranges.len() == text.rows_max || lines.consumed >= text.starts_before {
                 return lines;
             }
             lines.ranges.push(without_return(lines.consumed, end));
-            lines.consumed = end + 1;
+            lines.consumed = end + width;
         }
         let has_rest = lines.consumed < text.bytes.len().min(text.starts_before);
         if text.is_last && has_rest && lines.ranges.len() < text.rows_max {
@@ -82,18 +101,26 @@ impl Lines {
 }
 
 /// Writes one line a row; a value with a line end in it would become two rows, and NULL has no form.
-pub(crate) struct RawEncoder;
+pub(crate) struct RawEncoder {
+    delimiter: String,
+}
+
+impl RawEncoder {
+    pub(crate) fn new(delimiter: &[u8]) -> Self {
+        Self { delimiter: String::from_utf8_lossy(delimiter).into_owned() }
+    }
+}
 
 impl Encoder for RawEncoder {
     fn encode(&mut self, records: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
         let values = arrow::compute::cast(records.column(0), &DataType::Utf8View)?;
         for value in values.as_string_view() {
             let line = value.ok_or_else(|| Error::data("NULL cannot be written as a raw line"))?;
-            if line.contains('\n') {
+            if line.contains(&self.delimiter) {
                 return Err(Error::data(format!("'{line}' cannot be written as one raw line")));
             }
             out.extend_from_slice(line.as_bytes());
-            out.push(b'\n');
+            out.extend_from_slice(self.delimiter.as_bytes());
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ const TEXT_BYTES_MIN: usize = 64 << 10;
 const TEXT_BYTES_MAX: usize = 16 << 20;
 /// The longest row that is read. Spans are 32 bits wide, and nobody means a longer one.
 const ROW_BYTES_MAX: usize = 1 << 30;
-const BYTE_ORDER_MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
+pub(crate) const BYTE_ORDER_MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
 /// Text for a [`RowDecoder`]; it begins at the start of a row.
 #[derive(Clone, Copy, Debug)]

@@ -67,6 +67,7 @@ impl StreamGraph {
                 partitioning: edge.partitioning.clone(),
                 gate: self.gate(edge, settings)?,
                 may_spill: edge.options.may_spill,
+                channels: edge.options.channels.unwrap_or(parallelism[edge.target]),
                 schema: self.node(edge.source).schema.clone(),
             });
         }

@@ -73,6 +73,8 @@ pub struct JobEdge {
     pub gate: Gate,
     /// May spill rather than wait.
     pub may_spill: bool,
+    /// How many channels a producer deals to; channel `c` is read by subtask `c % parallelism` of the consumer.
+    pub channels: usize,
     /// Columns of the rows.
     pub schema: SchemaRef,
 }
@@ -201,7 +203,11 @@ impl fmt::Display for JobGraph {
             for (_, edge) in self.inputs(index) {
                 let spill = if edge.may_spill { ", may spill" } else { "" };
                 let port = if edge.input_port == 0 { String::new() } else { format!(", input {}", edge.input_port) };
-                writeln!(f, "    <- [{}] {}, {}{port}{spill}", edge.source, edge.partitioning, edge.gate)?;
+                let channels = match edge.channels == vertex.parallelism {
+                    true => String::new(),
+                    false => format!(", channels {}", edge.channels),
+                };
+                writeln!(f, "    <- [{}] {}, {}{port}{channels}{spill}", edge.source, edge.partitioning, edge.gate)?;
             }
             for line in vertex.operators() {
                 writeln!(f, "    {line}")?;

@@ -15,6 +15,6 @@ mod stream;
 pub use id::OperatorId;
 pub use job::{ChainedOperator, JobEdge, JobGraph, JobVertex, VertexHead};
 pub use stream::{
-    BatchStream, Chaining, CustomPartitioner, EdgeOptions, Fragment, FragmentContext, FragmentInput, NodeIndex, NodeKind,
-    Partitioning, SourceNode, StreamEdge, StreamGraph, StreamNode,
+    BatchStream, Chaining, CustomPartitioner, EdgeOptions, Fragment, FragmentChannel, FragmentContext, FragmentInput,
+    NodeIndex, NodeKind, Partitioning, SourceNode, StreamEdge, StreamGraph, StreamNode,
 };

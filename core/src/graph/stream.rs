@@ -118,10 +118,18 @@ pub struct FragmentContext {
     pub metrics: Metrics,
 }
 
-/// One input of a fragment: a stream for each producer, because a merge must read them apart.
+/// One input of a fragment: the channels of an edge that this subtask owns.
 pub struct FragmentInput {
+    /// In order of their numbers; one, unless the edge says how many channels it has (see [`EdgeOptions::channels`]).
+    pub channels: Vec<FragmentChannel>,
+}
+
+/// What one channel of an edge brings: a stream for each producer, because a merge must read them apart.
+pub struct FragmentChannel {
+    /// Which channel of the edge, from 0.
+    pub number: usize,
     /// Batches of each producing subtask.
-    pub channels: Vec<BatchStream>,
+    pub producers: Vec<BatchStream>,
 }
 
 /// What a node does.
@@ -187,6 +195,11 @@ pub struct EdgeOptions {
     pub may_spill: bool,
     /// Side output of the producer that this edge carries; 0 is the main one.
     pub output_port: usize,
+    /// How many channels a producer deals to: one for each subtask of the consumer when `None`.
+    ///
+    /// Only an edge into a fragment may say otherwise: a plan that joins three partitions with one has an input of one channel
+    /// below three subtasks. Channel `c` is handed to subtask `c % parallelism`.
+    pub channels: Option<usize>,
 }
 
 /// Rows on their way from one node to another.

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemill_core::{Event, Result};
 use tokio::sync::Notify;
 
+use crate::exchange::demand::Demand;
 use crate::exchange::spill::{SpillFile, SpilledBatch};
-use crate::latch::Latch;
 
 /// Whether a receiver still wants rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,9 @@ pub enum Overflow {
 
 /// Makes a channel with `credit` bytes whose receiver is told through `ready` under the number `index`.
 ///
-/// `demand` is thrown when the consumer first asks. A pulled producer begins only then, so that what its consumer prepares
-/// first (the build side of a join, a scalar subquery, a filter for the scan) is complete.
-pub fn channel(credit: usize, overflow: Overflow, demand: Arc<Latch>, ready: &Arc<Ready>, index: usize) -> (Sender, Receiver) {
+/// `demand` is that for the producer, shared by its channels. A pulled producer begins only when its consumers ask, so that what
+/// they prepare first (the build side of a join, a scalar subquery, a filter for the scan) is complete.
+pub fn channel(credit: usize, overflow: Overflow, demand: Arc<Demand>, ready: &Arc<Ready>, index: usize) -> (Sender, Receiver) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State { queue: VecDeque::new(), bytes: 0, released: false, closed: false }),
         credit,
@@ -64,7 +64,7 @@ struct Shared {
     writable: Notify,
     ready: Arc<Ready>,
     index: usize,
-    demand: Arc<Latch>,
+    demand: Arc<Demand>,
 }
 
 #[derive(Debug)]
@@ -133,9 +133,9 @@ impl Sender {
         self.0.lock().closed
     }
 
-    /// Completes when the consumer first asks for rows of this channel's edge.
-    pub async fn demanded(&self) {
-        self.0.demand.wait().await;
+    /// The demand for this producer's rows.
+    pub fn demand(&self) -> &Arc<Demand> {
+        &self.0.demand
     }
 
     async fn spill(&self, file: &Arc<SpillFile>, event: Event) -> Result<Sent> {
@@ -200,18 +200,22 @@ impl Receiver {
 
     /// Tells the producer that rows of this edge are wanted now.
     pub fn demand(&self) {
-        self.0.demand.raise();
+        self.0.demand.ask();
     }
 
     /// Wants no more: queued rows are dropped, the sender learns it at its next send.
     pub fn close(&self) {
         let mut state = self.0.lock();
-        state.closed = true;
-        state.queue.clear();
+        if std::mem::replace(&mut state.closed, true) {
+            return;
+        }
+        let unread = std::mem::take(&mut state.queue);
         state.bytes = 0;
         drop(state);
+        // Freed outside the lock: the rows may be many, and the sender may be waiting for it.
+        drop(unread);
         self.0.writable.notify_one();
-        self.0.demand.raise();
+        self.0.demand.close_one();
     }
 }
 

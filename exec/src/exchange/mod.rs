@@ -8,12 +8,14 @@
 //! In one process a channel hands over the `Arc`s of a batch; nothing is serialised.
 
 pub mod channel;
+pub mod demand;
 pub mod gate;
 pub mod partition;
 pub mod spill;
 pub mod writer;
 
 pub use channel::{Overflow, Ready, Receiver, Sender, channel};
+pub use demand::Demand;
 pub use gate::InputGate;
 pub use partition::Partitioner;
 pub use spill::{SpillDirs, SpillFile};

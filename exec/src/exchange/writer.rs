@@ -14,6 +14,7 @@ use tidemill_core::metrics::Counter;
 use tidemill_core::{Batch, Event, Gate, Result, Watermark};
 
 use crate::exchange::channel::{Sender, Sent};
+use crate::exchange::demand::Demand;
 use crate::exchange::partition::{Partitioner, Routed};
 
 /// How large a buffer may grow before it is sent, whatever the gate says.
@@ -135,11 +136,9 @@ impl EdgeWriter {
         self.channels.iter().all(|channel| channel.closed)
     }
 
-    /// Completes when a consumer first asks for rows.
-    pub async fn demanded(&self) {
-        if let Some(channel) = self.channels.first() {
-            channel.sender.demanded().await;
-        }
+    /// The demand for this producer's rows over this edge; `None` if it has no channel.
+    pub fn demand(&self) -> Option<&Arc<Demand>> {
+        self.channels.first().map(|channel| channel.sender.demand())
     }
 
     async fn append(&mut self, channel: usize, rows: Batch) -> Result<()> {

@@ -52,6 +52,11 @@ impl Chain {
         self.links.first().map_or(InputSelection::Any, |link| link.operator.selection())
     }
 
+    /// Whether some operator needs no more input, so that reading on would be for nothing.
+    pub fn is_finished(&self) -> bool {
+        self.links.iter().any(|link| link.operator.is_finished())
+    }
+
     /// Gives the chain something to do. Afterwards call [`Chain::next`] until it returns `None`.
     pub fn call(&mut self, call: Call) -> Result<()> {
         let Some(head) = self.links.first_mut() else {

@@ -13,7 +13,7 @@ use tidemill_core::{Gate, Result, Settings};
 use tokio::sync::mpsc;
 
 use crate::exchange::{
-    BufferLimits, EdgeWriter, InputGate, Overflow, Partitioner, Ready, Receiver, Sender, SpillFile, channel,
+    self, BufferLimits, Demand, EdgeWriter, InputGate, Overflow, Partitioner, Ready, Receiver, Sender, SpillFile,
 };
 use crate::latch::Latch;
 use crate::runtime::chain::Chain;
@@ -21,7 +21,7 @@ use crate::runtime::environment::Environment;
 use crate::runtime::input::{GateInput, TaskInput, TaskTrace};
 use crate::runtime::job::JobMetrics;
 use crate::runtime::output::TaskOutput;
-use crate::runtime::pull::PullTask;
+use crate::runtime::pull::{PullInput, PullTask};
 use crate::runtime::sink::SinkHandle;
 use crate::runtime::source::{SharedEnumerator, SourceInput};
 use crate::runtime::task::{ChainTask, TaskWakeups};
@@ -93,83 +93,94 @@ struct Expansion<'a> {
 }
 
 /// The ends of all channels, to be taken by their subtasks.
+#[derive(Default)]
 struct ChannelEnds {
-    /// By (edge, producer): one sender a consumer.
+    /// By (edge, producer): one sender a channel.
     senders: BTreeMap<(usize, usize), Vec<Sender>>,
-    /// By (edge, consumer): one receiver a producer.
-    receivers: BTreeMap<(usize, usize), Vec<Receiver>>,
-    /// By (vertex, subtask): what its channels tell.
-    ready: BTreeMap<(usize, usize), Arc<Ready>>,
-    /// By (edge, consumer): the same for fragments, a list of its own for every channel.
-    ready_each: BTreeMap<(usize, usize), Vec<Arc<Ready>>>,
+    /// By (edge, channel): one receiver a producer, with what tells that it has something.
+    receivers: BTreeMap<(usize, usize), Vec<(Receiver, Arc<Ready>)>>,
+    /// By (vertex, subtask): what the channels of a pushed task tell together, and how many there are.
+    ready: BTreeMap<(usize, usize), (Arc<Ready>, usize)>,
 }
 
-/// Producers of `consumer` over this edge: forward edges connect equals, all others everyone.
-fn producers_of(edge: &JobEdge, job: &JobGraph, consumer: usize) -> Vec<usize> {
+/// Producers that feed a channel of this edge: forward edges connect equals, all others everyone.
+fn producers_of(edge: &JobEdge, job: &JobGraph, channel: usize) -> Vec<usize> {
     match edge.partitioning {
-        Partitioning::Forward => vec![consumer],
+        Partitioning::Forward => vec![channel],
         _ => (0..job.vertices[edge.source].parallelism).collect(),
     }
 }
 
 fn channels(job: &JobGraph, environment: &Environment, settings: &Settings) -> ChannelEnds {
-    let mut ends = ChannelEnds {
-        senders: BTreeMap::new(),
-        receivers: BTreeMap::new(),
-        ready: BTreeMap::new(),
-        ready_each: BTreeMap::new(),
-    };
-    let count: usize = (0..job.edges.len()).map(|edge| channel_count(job, edge)).sum();
+    let mut ends = ChannelEnds::default();
+    let count: usize = job.edges.iter().map(|edge| channel_count(job, edge)).sum();
     let credit = (settings.network_memory_max() / count.max(1)).clamp(1, 4 * settings.segment_size().max(1));
     for (vertex, target) in job.vertices.iter().enumerate() {
-        let pulled = matches!(target.head, VertexHead::Fragment(_));
-        for consumer in 0..target.parallelism {
-            let inputs = || job.inputs(vertex);
-            let total = inputs().map(|(_, edge)| producers_of(edge, job, consumer).len()).sum();
-            let shared = Ready::new(total);
-            let mut index = 0;
-            for (number, edge) in inputs() {
-                for producer in producers_of(edge, job, consumer) {
-                    let (ready, place) = if pulled { (Ready::new(1), 0) } else { (shared.clone(), index) };
-                    ends.connect(number, edge, producer, consumer, (&ready, place), credit, environment);
-                    if pulled {
-                        ends.ready_each.entry((number, consumer)).or_default().push(ready);
-                    }
-                    index += 1;
-                }
+        if !matches!(target.head, VertexHead::Fragment(_)) {
+            for subtask in 0..target.parallelism {
+                let inputs = job.inputs(vertex).map(|(_, edge)| producers_of(edge, job, subtask).len());
+                ends.ready.insert((vertex, subtask), (Ready::new(inputs.sum()), 0));
             }
-            ends.ready.insert((vertex, consumer), shared);
+        }
+    }
+    for (number, edge) in job.edges.iter().enumerate() {
+        let producers = EdgeProducers::new(job, edge, credit, environment);
+        for channel in 0..edge.channels {
+            for producer in producers_of(edge, job, channel) {
+                ends.connect(job, number, producer, channel, &producers);
+            }
         }
     }
     ends
 }
 
-fn channel_count(job: &JobGraph, edge: usize) -> usize {
-    let edge = &job.edges[edge];
-    let (source, target) = (job.vertices[edge.source].parallelism, job.vertices[edge.target].parallelism);
-    if matches!(edge.partitioning, Partitioning::Forward) { target } else { source * target }
+fn channel_count(job: &JobGraph, edge: &JobEdge) -> usize {
+    match edge.partitioning {
+        Partitioning::Forward => edge.channels,
+        _ => edge.channels * job.vertices[edge.source].parallelism,
+    }
 }
 
-impl ChannelEnds {
-    #[expect(clippy::too_many_arguments, reason = "the ends of a channel are named by who they connect")]
-    fn connect(
-        &mut self,
-        number: usize,
-        edge: &JobEdge,
-        producer: usize,
-        consumer: usize,
-        (ready, place): (&Arc<Ready>, usize),
-        credit: usize,
-        environment: &Environment,
-    ) {
+/// What the channels of one producing subtask have in common, for every producer of an edge.
+struct EdgeProducers {
+    credit: usize,
+    overflows: Vec<Overflow>,
+    demands: Vec<Arc<Demand>>,
+}
+
+impl EdgeProducers {
+    fn new(job: &JobGraph, edge: &JobEdge, credit: usize, environment: &Environment) -> Self {
         let blocking = edge.gate == Gate::Infinite;
-        let overflow = match blocking || edge.may_spill {
+        let overflow = |_| match blocking || edge.may_spill {
             true => Overflow::Spill { file: Arc::new(SpillFile::new(environment.spill.clone())), blocking },
             false => Overflow::Wait,
         };
-        let (sender, receiver) = channel(credit, overflow, Arc::new(Latch::default()), ready, place);
+        let asked = Arc::new(Latch::default());
+        let channels = if matches!(edge.partitioning, Partitioning::Forward) { 1 } else { edge.channels };
+        let producers = 0..job.vertices[edge.source].parallelism;
+        Self {
+            credit,
+            overflows: producers.clone().map(overflow).collect(),
+            demands: producers.map(|_| Arc::new(Demand::new(asked.clone(), channels))).collect(),
+        }
+    }
+}
+
+impl ChannelEnds {
+    fn connect(&mut self, job: &JobGraph, number: usize, producer: usize, channel: usize, common: &EdgeProducers) {
+        let target = job.edges[number].target;
+        let (ready, place) = match self.ready.get_mut(&(target, channel)) {
+            Some((shared, count)) => {
+                *count += 1;
+                (shared.clone(), *count - 1)
+            }
+            // A fragment reads its channels apart.
+            None => (Ready::new(1), 0),
+        };
+        let (overflow, demand) = (common.overflows[producer].clone(), common.demands[producer].clone());
+        let (sender, receiver) = exchange::channel(common.credit, overflow, demand, &ready, place);
         self.senders.entry((number, producer)).or_default().push(sender);
-        self.receivers.entry((number, consumer)).or_default().push(receiver);
+        self.receivers.entry((number, channel)).or_default().push((receiver, ready));
     }
 }
 
@@ -269,9 +280,9 @@ impl Expansion<'_> {
         let mut channels = Vec::new();
         for (number, edge) in self.job.inputs(vertex) {
             let receivers = self.ends.receivers.remove(&(number, subtask)).unwrap_or_default();
-            channels.extend(receivers.into_iter().map(|receiver| (edge.input_port, receiver)));
+            channels.extend(receivers.into_iter().map(|(receiver, _)| (edge.input_port, receiver)));
         }
-        let ready = self.ends.ready.remove(&(vertex, subtask)).unwrap_or_else(|| Ready::new(0));
+        let ready = self.ends.ready.remove(&(vertex, subtask)).map_or_else(|| Ready::new(0), |(ready, _)| ready);
         let trace = self.environment.trace.clone().map(|trace| TaskTrace {
             trace,
             task: self.job.vertices[vertex].name.clone(),
@@ -280,15 +291,18 @@ impl Expansion<'_> {
         GateInput::new(InputGate::new(channels, ready), trace)
     }
 
-    fn pulled_inputs(&mut self, vertex: usize, subtask: usize) -> Vec<Vec<InputGate>> {
+    fn pulled_inputs(&mut self, vertex: usize, subtask: usize) -> Vec<PullInput> {
         let mut edges: Vec<(usize, &JobEdge)> = self.job.inputs(vertex).collect();
         edges.sort_by_key(|(_, edge)| edge.input_port);
+        let own = |channels| (subtask..channels).step_by(self.job.vertices[vertex].parallelism);
         let mut inputs = Vec::with_capacity(edges.len());
-        for (number, _) in edges {
-            let receivers = self.ends.receivers.remove(&(number, subtask)).unwrap_or_default();
-            let ready = self.ends.ready_each.remove(&(number, subtask)).unwrap_or_default();
-            let gates = receivers.into_iter().zip(ready);
-            inputs.push(gates.map(|(receiver, ready)| InputGate::new(vec![(0, receiver)], ready)).collect());
+        for (number, edge) in edges {
+            let channels = own(edge.channels).map(|channel| {
+                let receivers = self.ends.receivers.remove(&(number, channel)).unwrap_or_default();
+                let gate = |(receiver, ready)| InputGate::new(vec![(0, receiver)], ready);
+                (channel, receivers.into_iter().map(gate).collect())
+            });
+            inputs.push(channels.collect());
         }
         inputs
     }

@@ -1,12 +1,14 @@
 //! Where a task's rows go: its output edges and its sink.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{join_all, select_all};
 use tidemill_core::operator::Emission;
 use tidemill_core::sink::Committable;
 use tidemill_core::{Batch, Result};
 
-use crate::exchange::EdgeWriter;
+use crate::exchange::{Demand, EdgeWriter};
 use crate::runtime::sink::SinkHandle;
 
 /// The output edges of one subtask, each with the output port that it carries, and a sink if the task ends in one.
@@ -92,12 +94,29 @@ impl TaskOutput {
         }
     }
 
-    /// Completes when a consumer first asks for rows; at once for a sink.
+    /// Completes when a consumer first asks for rows, or when none is left to ask; at once for a sink.
     pub async fn demanded(&self) {
-        if self.sink.is_some() || self.edges.is_empty() {
-            return;
+        let demands = self.demands();
+        if self.sink.is_none() && !demands.is_empty() {
+            select_all(demands.iter().map(|demand| Box::pin(demand.begun()))).await;
         }
-        let edges = self.edges.iter().map(|(_, edge)| Box::pin(edge.demanded()));
-        futures::future::select_all(edges).await;
+    }
+
+    /// Completes when nobody wants rows any more, also while the task itself waits; never for a sink.
+    pub fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
+        let demands = self.demands();
+        let watched = self.sink.is_none() && !demands.is_empty();
+        async move {
+            match watched {
+                true => {
+                    join_all(demands.iter().map(|demand| demand.ended())).await;
+                }
+                false => std::future::pending().await,
+            }
+        }
+    }
+
+    fn demands(&self) -> Vec<Arc<Demand>> {
+        self.edges.iter().filter_map(|(_, edge)| edge.demand().cloned()).collect()
     }
 }

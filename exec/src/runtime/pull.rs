@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use tidemill_core::clock::Clock;
-use tidemill_core::graph::{BatchStream, Fragment, FragmentContext, FragmentInput};
+use tidemill_core::graph::{BatchStream, Fragment, FragmentChannel, FragmentContext, FragmentInput};
 use tidemill_core::metrics::{Metrics, RECORDS_OUT};
 use tidemill_core::operator::Emission;
 use tidemill_core::sink::Committable;
@@ -21,8 +21,8 @@ pub struct PullTask {
     pub fragment: Arc<dyn Fragment>,
     /// Which subtask.
     pub subtask: usize,
-    /// One list of gates an input, one gate a producing subtask.
-    pub inputs: Vec<Vec<InputGate>>,
+    /// What it reads, by input port.
+    pub inputs: Vec<PullInput>,
     /// Where rows go.
     pub output: TaskOutput,
     /// Counters.
@@ -33,25 +33,27 @@ pub struct PullTask {
     pub clock: Arc<dyn Clock>,
 }
 
+/// The channels of one edge that a subtask owns: their numbers, and a gate for each producer.
+pub type PullInput = Vec<(usize, Vec<InputGate>)>;
+
 impl PullTask {
     /// Runs to the end of the plan, the end of demand, a failure or the cancellation.
     pub async fn run(mut self) -> Result<Vec<Committable>> {
-        let stop = self.cancelled.clone();
+        let (stop, abandoned) = (self.cancelled.clone(), self.output.abandoned());
         tokio::select! {
             biased;
             () = stop.wait() => Err(cancelled()),
             result = self.work() => result,
+            // Nobody is left who would read what follows, or the end.
+            () = abandoned => Ok(Vec::new()),
         }
     }
 
     async fn work(&mut self) -> Result<Vec<Committable>> {
-        let inputs = std::mem::take(&mut self.inputs);
-        let inputs = inputs
-            .into_iter()
-            .map(|gates| FragmentInput { channels: gates.into_iter().map(gate_stream).collect() })
-            .collect();
         let records_out = self.metrics.counter(RECORDS_OUT);
         self.output.demanded().await;
+        // Also when demand ended before it began: other subtasks of the fragment may wait for the inputs that this one owns.
+        let inputs = std::mem::take(&mut self.inputs).into_iter().map(fragment_input).collect();
         let context = FragmentContext { subtask: self.subtask, inputs, metrics: self.metrics.clone() };
         let mut stream = self.fragment.execute(context)?;
         loop {
@@ -83,6 +85,14 @@ impl PullTask {
         drop(stream);
         self.output.end().await
     }
+}
+
+fn fragment_input(input: PullInput) -> FragmentInput {
+    let channel = |(number, gates): (usize, Vec<InputGate>)| FragmentChannel {
+        number,
+        producers: gates.into_iter().map(gate_stream).collect(),
+    };
+    FragmentInput { channels: input.into_iter().map(channel).collect() }
 }
 
 /// The batches of one channel; asks for them when first polled.

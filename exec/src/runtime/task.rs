@@ -60,7 +60,7 @@ impl ChainTask {
             if self.cancelled.is_raised() {
                 return Err(cancelled());
             }
-            if self.output.is_closed() {
+            if self.output.is_closed() || self.chain.is_finished() {
                 self.input.close();
                 break;
             }

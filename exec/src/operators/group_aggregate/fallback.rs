@@ -1,0 +1,104 @@
+//! Any aggregate function of DataFusion, one accumulator a group: slower than ours, but all of them.
+//!
+//! Its accumulators give their state away when they are asked. So to ask one, its state is taken, and merged into two fresh
+//! accumulators: one lives on, the other answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::take;
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Accumulator;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use tidemill_core::{Error, Result};
+
+use super::accumulate::{Changes, LiveAccumulator};
+use crate::error::from_datafusion;
+use crate::operators::aggregate::{Aggregate, Arguments};
+
+/// Functions whose accumulators take back any row, not only the oldest: they keep sums alone.
+const TAKES_BACK_ANY: &[&str] = &[
+    "avg", "sum", "count", "var", "var_pop", "var_samp", "stddev", "stddev_pop", "stddev_samp", "covar_samp", "covar_pop", "corr",
+];
+
+/// One boxed accumulator a group.
+pub struct Fallback {
+    function: Arc<AggregateFunctionExpr>,
+    groups: Vec<Option<Box<dyn Accumulator>>>,
+}
+
+impl Fallback {
+    /// The accumulators of `aggregate`; an error if rows are taken back and it cannot.
+    pub fn new(aggregate: &Aggregate, retracts: bool) -> Result<Self> {
+        let function = aggregate.function.clone();
+        if retracts {
+            let known = TAKES_BACK_ANY.contains(&function.fun().name()) && !function.is_distinct();
+            let able = known && function.create_accumulator().map_err(from_datafusion)?.supports_retract_batch();
+            if !able {
+                return Err(Error::request(format!("{} cannot take back rows, and its input is updated", function.name()))
+                    .with_hint("aggregate the rows before they are updated, or run the query as a batch"));
+            }
+        }
+        Ok(Self { function, groups: Vec::new() })
+    }
+
+    fn group(&mut self, slot: usize) -> Result<&mut Box<dyn Accumulator>> {
+        let group = &mut self.groups[slot];
+        match group {
+            Some(_) => {}
+            None => *group = Some(self.function.create_accumulator().map_err(from_datafusion)?),
+        }
+        group.as_mut().ok_or_else(|| Error::internal("a group without accumulator"))
+    }
+}
+
+impl LiveAccumulator for Fallback {
+    fn resize(&mut self, slots: usize) {
+        self.groups.resize_with(slots, || None);
+    }
+
+    fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()> {
+        // NULL is the function's business; only the filter is ours.
+        let mut rows_of: BTreeMap<(usize, bool), Vec<u32>> = BTreeMap::new();
+        for (row, slot) in changes.slots.iter().enumerate() {
+            let passes = arguments.filter.as_ref().is_none_or(|filter| filter.value(row));
+            if passes {
+                rows_of.entry((*slot, changes.adds(row))).or_default().push(row as u32);
+            }
+        }
+        for ((slot, adds), rows) in rows_of {
+            let rows = UInt32Array::from(rows);
+            let values = arguments.values.iter().map(|values| Ok(take(values, &rows, None)?)).collect::<Result<Vec<_>>>()?;
+            let group = self.group(slot)?;
+            let done = if adds { group.update_batch(&values) } else { group.retract_batch(&values) };
+            done.map_err(from_datafusion)?;
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, slots: &[usize]) -> Result<ArrayRef> {
+        let mut results = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let group = self.group(*slot)?;
+            let state = group.state().map_err(from_datafusion)?;
+            let state = state.iter().map(|value| value.to_array()).collect::<Result<Vec<_>, _>>().map_err(from_datafusion)?;
+            let fresh = || -> Result<Box<dyn Accumulator>> {
+                let mut fresh = self.function.create_accumulator().map_err(from_datafusion)?;
+                fresh.merge_batch(&state).map_err(from_datafusion)?;
+                Ok(fresh)
+            };
+            let (living, mut answering) = (fresh()?, fresh()?);
+            self.groups[*slot] = Some(living);
+            results.push(answering.evaluate().map_err(from_datafusion)?);
+        }
+        if results.is_empty() {
+            return Ok(arrow::array::new_empty_array(self.function.field().data_type()));
+        }
+        ScalarValue::iter_to_array(results).map_err(from_datafusion)
+    }
+
+    fn clear(&mut self, slot: usize) {
+        self.groups[slot] = None;
+    }
+}

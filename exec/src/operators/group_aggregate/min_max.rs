@@ -1,0 +1,90 @@
+//! `MIN` and `MAX` over any ordered type.
+//!
+//! Values are compared as order-preserving bytes. Where rows can be taken back, every value is kept with its count in order
+//! (DataFusion's sliding accumulators take back first in, first out, which is wrong for a changelog); otherwise only the best.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, new_null_array};
+use arrow::compute::SortOptions;
+use arrow::datatypes::DataType;
+use arrow::row::{RowConverter, SortField};
+use tidemill_core::Result;
+
+use super::accumulate::{Changes, LiveAccumulator};
+use crate::operators::aggregate::Arguments;
+
+/// The least of each group under an order of bytes; for `MAX` the order is reversed.
+pub struct MinMax {
+    data_type: DataType,
+    converter: RowConverter,
+    values: Values,
+}
+
+enum Values {
+    /// The best of each slot.
+    Best(Vec<Option<Box<[u8]>>>),
+    /// All of each slot with their counts.
+    All(Vec<BTreeMap<Box<[u8]>, i64>>),
+}
+
+impl MinMax {
+    /// `MAX` if `descending`; keeps what is needed to take rows back if `retracts`.
+    pub fn new(data_type: &DataType, descending: bool, retracts: bool) -> Result<Self> {
+        let options = SortOptions { descending, nulls_first: false };
+        let field = SortField::new_with_options(data_type.clone(), options);
+        let values = if retracts { Values::All(Vec::new()) } else { Values::Best(Vec::new()) };
+        Ok(Self { data_type: data_type.clone(), converter: RowConverter::new(vec![field])?, values })
+    }
+}
+
+impl LiveAccumulator for MinMax {
+    fn resize(&mut self, slots: usize) {
+        match &mut self.values {
+            Values::Best(best) => best.resize(slots, None),
+            Values::All(all) => all.resize_with(slots, BTreeMap::new),
+        }
+    }
+
+    fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()> {
+        let encoded = self.converter.convert_columns(&arguments.values[..1])?;
+        for (row, slot) in changes.rows(arguments) {
+            let value = encoded.row(row);
+            let value = value.as_ref();
+            match &mut self.values {
+                Values::Best(best) => match &mut best[slot] {
+                    Some(known) if known.as_ref() <= value => {}
+                    better => *better = Some(value.into()),
+                },
+                Values::All(all) => {
+                    let count = all[slot].entry(value.into()).or_insert(0);
+                    *count += if changes.adds(row) { 1 } else { -1 };
+                    if *count == 0 {
+                        all[slot].remove(value);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, slots: &[usize]) -> Result<ArrayRef> {
+        let best = |slot: usize| match &self.values {
+            Values::Best(best) => best[slot].as_deref(),
+            Values::All(all) => all[slot].first_key_value().map(|(value, _)| value.as_ref()),
+        };
+        let null = self.converter.convert_columns(&[new_null_array(&self.data_type, 1)])?;
+        let parser = self.converter.parser();
+        let rows = slots.iter().map(|slot| best(*slot).map_or_else(|| null.row(0), |value| parser.parse(value)));
+        let mut columns = self.converter.convert_rows(rows)?;
+        debug_assert!(columns.len() == 1 && columns[0].len() == slots.len());
+        Ok(columns.remove(0))
+    }
+
+    fn clear(&mut self, slot: usize) {
+        match &mut self.values {
+            Values::Best(best) => best[slot] = None,
+            Values::All(all) => all[slot].clear(),
+        }
+    }
+}

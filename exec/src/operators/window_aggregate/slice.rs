@@ -1,0 +1,124 @@
+//! One slice of time: its keys and their accumulators, open while rows come, frozen once a window has read it.
+
+use arrow::array::{ArrayRef, BooleanArray};
+use arrow::datatypes::DataType;
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use tidemill_core::Result;
+
+use crate::error::from_datafusion;
+use crate::operators::aggregate::{Aggregate, Arguments};
+use crate::state::KeyIndex;
+
+/// Keys with an accumulator of each aggregate.
+pub struct Groups {
+    index: KeyIndex,
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    slots: Vec<usize>,
+}
+
+/// Keys with the intermediate state of each aggregate, as columns: what several windows may read.
+#[derive(Clone, Debug)]
+pub struct FrozenGroups {
+    keys: Vec<ArrayRef>,
+    hashes: Vec<u64>,
+    /// The state columns of each aggregate.
+    states: Vec<Vec<ArrayRef>>,
+}
+
+/// Keys with the result of each aggregate.
+#[derive(Debug)]
+pub struct Results {
+    /// One array a key column.
+    pub keys: Vec<ArrayRef>,
+    /// One array an aggregate.
+    pub values: Vec<ArrayRef>,
+    /// How many groups.
+    pub rows: usize,
+}
+
+impl Groups {
+    /// No groups yet.
+    pub fn new(key_types: &[DataType], aggregates: &[Aggregate]) -> Result<Self> {
+        let accumulators = aggregates.iter().map(Aggregate::groups).collect::<Result<_>>()?;
+        Ok(Self { index: KeyIndex::new(key_types)?, accumulators, slots: Vec::new() })
+    }
+
+    /// Adds rows.
+    pub fn update(&mut self, keys: &[ArrayRef], hashes: &[u64], arguments: &[Arguments]) -> Result<()> {
+        self.slots.clear();
+        self.index.intern(keys, hashes, &mut self.slots)?;
+        let groups = self.index.slots();
+        for (accumulator, Arguments { values, filter }) in self.accumulators.iter_mut().zip(arguments) {
+            let filter: Option<&BooleanArray> = filter.as_ref();
+            accumulator.update_batch(values, &self.slots, filter, groups).map_err(from_datafusion)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what another slice holds.
+    pub fn merge(&mut self, other: &FrozenGroups) -> Result<()> {
+        self.slots.clear();
+        self.index.intern(&other.keys, &other.hashes, &mut self.slots)?;
+        let groups = self.index.slots();
+        for (accumulator, state) in self.accumulators.iter_mut().zip(&other.states) {
+            accumulator.merge_batch(state, &self.slots, groups).map_err(from_datafusion)?;
+        }
+        Ok(())
+    }
+
+    /// The result of every group; the groups are used up.
+    pub fn into_results(mut self) -> Result<Results> {
+        let rows = self.index.slots();
+        let keys = self.index.keys(&(0..rows).collect::<Vec<_>>())?;
+        let values = self.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All));
+        let values = values.collect::<Result<_, _>>().map_err(from_datafusion)?;
+        Ok(Results { keys, values, rows })
+    }
+
+    /// The state of every group, to be read more than once.
+    pub fn freeze(mut self) -> Result<FrozenGroups> {
+        let rows = self.index.slots();
+        let states = self.accumulators.iter_mut().map(|accumulator| accumulator.state(EmitTo::All));
+        Ok(FrozenGroups {
+            keys: self.index.keys(&(0..rows).collect::<Vec<_>>())?,
+            hashes: (0..rows).map(|slot| self.index.hash(slot)).collect(),
+            states: states.collect::<Result<_, _>>().map_err(from_datafusion)?,
+        })
+    }
+
+    /// Bytes held.
+    pub fn size_bytes(&self) -> usize {
+        self.index.size_bytes() + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+    }
+}
+
+/// A slice: open groups, and what was frozen before rows came again.
+#[derive(Default)]
+pub struct Slice {
+    open: Option<Groups>,
+    frozen: Vec<FrozenGroups>,
+}
+
+impl Slice {
+    /// The groups that take rows.
+    pub fn open(&mut self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<&mut Groups> {
+        match &mut self.open {
+            Some(_) => {}
+            none => *none = Some(Groups::new(key_types, aggregates)?),
+        }
+        self.open.as_mut().ok_or_else(|| tidemill_core::Error::internal("a slice without groups"))
+    }
+
+    /// What the slice holds, kept for other windows.
+    pub fn frozen(&mut self) -> Result<&[FrozenGroups]> {
+        if let Some(open) = self.open.take() {
+            self.frozen.push(open.freeze()?);
+        }
+        Ok(&self.frozen)
+    }
+
+    /// The open groups, if they are all there is: the one window of this slice may use them up.
+    pub fn take_sole(&mut self) -> Option<Groups> {
+        if self.frozen.is_empty() { self.open.take() } else { None }
+    }
+}
