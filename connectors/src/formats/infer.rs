@@ -125,7 +125,7 @@ async fn infer_csv(location: &Location, files: &[ObjectMeta]) -> Result<(SchemaR
 
 /// The delimiter that occurs most in the first line; a comma if none does.
 fn guess_delimiter(sample: &Sample) -> u8 {
-    let line = sample.text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = sample.text.as_ref().split(|byte| *byte == b'\n').next().unwrap_or_default();
     let count = |delimiter: u8| memchr::memchr_iter(delimiter, line).count();
     // `max_by_key` takes the last of equals, so the comma stands last.
     [b'|', b';', b'\t', b','].into_iter().max_by_key(|delimiter| count(*delimiter)).unwrap_or(b',')

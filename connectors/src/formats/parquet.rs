@@ -1,13 +1,20 @@
 //! Apache Parquet: row groups behind a footer. Only the columns that are asked for are fetched and decoded.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::TryStreamExt;
-use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ArrowWriter, ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
 use tidemill_core::error::{Error, ErrorKind, Result};
 use tidemill_core::source::SplitStream;
@@ -15,7 +22,7 @@ use tidemill_core::source::SplitStream;
 use super::rows::{batch_of, decode_position, number_rows};
 use super::{Encoder, FileRange, ReadOptions, sql_name};
 use crate::options::Options;
-use crate::store::{Location, store_error};
+use crate::store::Location;
 
 /// `parquet.compression`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,9 +64,42 @@ impl ParquetCompression {
     }
 }
 
-async fn open_builder(file: &Location, size: u64) -> Result<ParquetRecordBatchStreamBuilder<ParquetObjectReader>> {
-    let reader = ParquetObjectReader::new(file.store.clone(), file.path.clone()).with_file_size(size);
-    let builder = ParquetRecordBatchStreamBuilder::new(reader).await;
+/// A file as the parquet crate wants to see it. Our own errors travel through its as external ones.
+struct FileReader {
+    file: Location,
+    size: u64,
+}
+
+fn external(error: Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for FileReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        Box::pin(async move { self.file.read(range).await.map_err(external) })
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        Box::pin(async move {
+            let read = self.file.store.get_ranges(&self.file.path, &ranges).await;
+            read.map_err(|error| external(self.file.error(error)))
+        })
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        Box::pin(async move {
+            let size = self.size;
+            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
+            Ok(Arc::new(reader.load_and_finish(self, size).await?))
+        })
+    }
+}
+
+async fn open_builder(file: &Location, size: u64) -> Result<ParquetRecordBatchStreamBuilder<FileReader>> {
+    let builder = ParquetRecordBatchStreamBuilder::new(FileReader { file: file.clone(), size }).await;
     builder.map_err(|error| parquet_error(file, error))
 }
 
@@ -124,8 +164,8 @@ pub(crate) fn conform(file: &Location, batch: &RecordBatch, order: &[usize], tar
 /// What cannot be fetched is the store's fault, what cannot be read the file's.
 fn parquet_error(file: &Location, error: ParquetError) -> Error {
     match error {
-        ParquetError::External(source) => match source.downcast::<object_store::Error>() {
-            Ok(error) => store_error(file, *error),
+        ParquetError::External(source) => match source.downcast::<Error>() {
+            Ok(error) => *error,
             Err(source) => Error::corrupt(format!("{file}: {source}")).with_source(source),
         },
         ParquetError::NYI(what) => Error::request(format!("{file}: not supported: {what}")),

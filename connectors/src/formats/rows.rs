@@ -231,7 +231,10 @@ impl TextReader {
             };
             let rows = match self.decoder.decode(text) {
                 Ok(rows) => rows,
-                Err(error) => return Err(self.explain(error).await),
+                Err(error) => {
+                    let FileRange { file, size, .. } = self.range.clone();
+                    return Err(explain(file, size, self.text.offset, error).await);
+                }
             };
             self.skipped.add(rows.skipped);
             self.adapt(&rows, has_more)?;
@@ -262,13 +265,13 @@ impl TextReader {
         }
         Ok(())
     }
+}
 
-    async fn explain(&self, error: RowError) -> Error {
-        let offset = self.text.offset + error.offset as u64;
-        match count_lines(&self.range.file, self.range.size, offset).await {
-            Ok(lines) => error.at_line(lines).context(&self.range.file),
-            Err(failure) => failure,
-        }
+/// The error of a row with file and line.
+async fn explain(file: Location, size: u64, text_offset: u64, error: RowError) -> Error {
+    match count_lines(&file, size, text_offset + error.offset as u64).await {
+        Ok(lines) => error.at_line(lines).context(file),
+        Err(failure) => failure,
     }
 }
 

@@ -18,7 +18,8 @@ impl StreamGraph {
         let mut vertex_of: Vec<usize> = vec![usize::MAX; self.nodes().len()];
         for index in self.topological_order()? {
             let node = self.node(index);
-            if parallelism[index] > max_parallelism as usize {
+            let keyed = !matches!(node.kind, NodeKind::Fragment(_));
+            if keyed && parallelism[index] > max_parallelism as usize {
                 return Err(Error::request(format!(
                     "parallelism {} of '{}' is above pipeline.max-parallelism {max_parallelism}",
                     parallelism[index], node.name
@@ -58,6 +59,10 @@ impl StreamGraph {
             let (source, target) = (vertex_of[edge.source], vertex_of[edge.target]);
             if source == target {
                 continue;
+            }
+            if edge.options.channels.is_some() && !matches!(job.vertices[target].head, VertexHead::Fragment(_)) {
+                let name = &self.node(edge.target).name;
+                return Err(Error::internal(format!("an edge into '{name}', no fragment, has channels of its own")));
             }
             job.edges.push(JobEdge {
                 source,

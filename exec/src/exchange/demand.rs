@@ -51,6 +51,11 @@ impl Demand {
         }
     }
 
+    /// Whether every channel is closed.
+    pub fn has_ended(&self) -> bool {
+        self.gone.is_raised()
+    }
+
     /// Completes when every channel is closed.
     pub async fn ended(&self) {
         self.gone.wait().await;

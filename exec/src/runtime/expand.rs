@@ -4,26 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use tidemill_core::graph::{JobEdge, JobGraph, JobVertex, Partitioning, VertexHead};
+use tidemill_core::graph::{JobGraph, JobVertex, VertexHead};
 use tidemill_core::metrics::{BYTES_EXCHANGED, Metrics};
 use tidemill_core::operator::OperatorContext;
 use tidemill_core::sink::{Committable, Committer, SinkContext};
 use tidemill_core::source::SourceContext;
-use tidemill_core::{Gate, Result, Settings};
+use tidemill_core::{Result, Settings};
 use tokio::sync::mpsc;
 
-use crate::exchange::{
-    self, BufferLimits, Demand, EdgeWriter, InputGate, Overflow, Partitioner, Ready, Receiver, Sender, SpillFile,
-};
+use crate::exchange::{BufferLimits, EdgeWriter, Partitioner};
 use crate::latch::Latch;
 use crate::runtime::chain::Chain;
+use crate::runtime::channels::ChannelEnds;
 use crate::runtime::environment::Environment;
 use crate::runtime::input::{GateInput, TaskInput, TaskTrace};
 use crate::runtime::job::JobMetrics;
 use crate::runtime::output::TaskOutput;
-use crate::runtime::pull::{PullInput, PullTask};
+use crate::runtime::pull::PullTask;
+use crate::runtime::reader::SharedEnumerator;
 use crate::runtime::sink::SinkHandle;
-use crate::runtime::source::{SharedEnumerator, SourceInput};
+use crate::runtime::source::SourceInput;
 use crate::runtime::task::{ChainTask, TaskWakeups};
 
 /// Bytes at which an operator's output calls itself full.
@@ -66,7 +66,7 @@ pub fn expand(
     cancelled: &Arc<Latch>,
     metrics: &JobMetrics,
 ) -> Result<Expanded> {
-    let mut expansion = Expansion { job, environment, settings, cancelled, metrics, ends: channels(job, environment, settings) };
+    let mut expansion = Expansion { job, environment, settings, cancelled, metrics, ends: ChannelEnds::new(job, environment, settings) };
     let mut subtasks = Vec::new();
     let mut committers = BTreeMap::new();
     for (index, vertex) in job.vertices.iter().enumerate() {
@@ -90,98 +90,6 @@ struct Expansion<'a> {
     cancelled: &'a Arc<Latch>,
     metrics: &'a JobMetrics,
     ends: ChannelEnds,
-}
-
-/// The ends of all channels, to be taken by their subtasks.
-#[derive(Default)]
-struct ChannelEnds {
-    /// By (edge, producer): one sender a channel.
-    senders: BTreeMap<(usize, usize), Vec<Sender>>,
-    /// By (edge, channel): one receiver a producer, with what tells that it has something.
-    receivers: BTreeMap<(usize, usize), Vec<(Receiver, Arc<Ready>)>>,
-    /// By (vertex, subtask): what the channels of a pushed task tell together, and how many there are.
-    ready: BTreeMap<(usize, usize), (Arc<Ready>, usize)>,
-}
-
-/// Producers that feed a channel of this edge: forward edges connect equals, all others everyone.
-fn producers_of(edge: &JobEdge, job: &JobGraph, channel: usize) -> Vec<usize> {
-    match edge.partitioning {
-        Partitioning::Forward => vec![channel],
-        _ => (0..job.vertices[edge.source].parallelism).collect(),
-    }
-}
-
-fn channels(job: &JobGraph, environment: &Environment, settings: &Settings) -> ChannelEnds {
-    let mut ends = ChannelEnds::default();
-    let count: usize = job.edges.iter().map(|edge| channel_count(job, edge)).sum();
-    let credit = (settings.network_memory_max() / count.max(1)).clamp(1, 4 * settings.segment_size().max(1));
-    for (vertex, target) in job.vertices.iter().enumerate() {
-        if !matches!(target.head, VertexHead::Fragment(_)) {
-            for subtask in 0..target.parallelism {
-                let inputs = job.inputs(vertex).map(|(_, edge)| producers_of(edge, job, subtask).len());
-                ends.ready.insert((vertex, subtask), (Ready::new(inputs.sum()), 0));
-            }
-        }
-    }
-    for (number, edge) in job.edges.iter().enumerate() {
-        let producers = EdgeProducers::new(job, edge, credit, environment);
-        for channel in 0..edge.channels {
-            for producer in producers_of(edge, job, channel) {
-                ends.connect(job, number, producer, channel, &producers);
-            }
-        }
-    }
-    ends
-}
-
-fn channel_count(job: &JobGraph, edge: &JobEdge) -> usize {
-    match edge.partitioning {
-        Partitioning::Forward => edge.channels,
-        _ => edge.channels * job.vertices[edge.source].parallelism,
-    }
-}
-
-/// What the channels of one producing subtask have in common, for every producer of an edge.
-struct EdgeProducers {
-    credit: usize,
-    overflows: Vec<Overflow>,
-    demands: Vec<Arc<Demand>>,
-}
-
-impl EdgeProducers {
-    fn new(job: &JobGraph, edge: &JobEdge, credit: usize, environment: &Environment) -> Self {
-        let blocking = edge.gate == Gate::Infinite;
-        let overflow = |_| match blocking || edge.may_spill {
-            true => Overflow::Spill { file: Arc::new(SpillFile::new(environment.spill.clone())), blocking },
-            false => Overflow::Wait,
-        };
-        let asked = Arc::new(Latch::default());
-        let channels = if matches!(edge.partitioning, Partitioning::Forward) { 1 } else { edge.channels };
-        let producers = 0..job.vertices[edge.source].parallelism;
-        Self {
-            credit,
-            overflows: producers.clone().map(overflow).collect(),
-            demands: producers.map(|_| Arc::new(Demand::new(asked.clone(), channels))).collect(),
-        }
-    }
-}
-
-impl ChannelEnds {
-    fn connect(&mut self, job: &JobGraph, number: usize, producer: usize, channel: usize, common: &EdgeProducers) {
-        let target = job.edges[number].target;
-        let (ready, place) = match self.ready.get_mut(&(target, channel)) {
-            Some((shared, count)) => {
-                *count += 1;
-                (shared.clone(), *count - 1)
-            }
-            // A fragment reads its channels apart.
-            None => (Ready::new(1), 0),
-        };
-        let (overflow, demand) = (common.overflows[producer].clone(), common.demands[producer].clone());
-        let (sender, receiver) = exchange::channel(common.credit, overflow, demand, &ready, place);
-        self.senders.entry((number, producer)).or_default().push(sender);
-        self.receivers.entry((number, channel)).or_default().push((receiver, ready));
-    }
 }
 
 impl Expansion<'_> {
@@ -223,7 +131,7 @@ impl Expansion<'_> {
             let task = PullTask {
                 fragment: fragment.clone(),
                 subtask,
-                inputs: self.pulled_inputs(index, subtask),
+                inputs: self.ends.pulled_inputs(self.job, index, subtask),
                 output,
                 metrics,
                 cancelled: self.cancelled.clone(),
@@ -277,34 +185,12 @@ impl Expansion<'_> {
     }
 
     fn pushed_input(&mut self, vertex: usize, subtask: usize) -> GateInput {
-        let mut channels = Vec::new();
-        for (number, edge) in self.job.inputs(vertex) {
-            let receivers = self.ends.receivers.remove(&(number, subtask)).unwrap_or_default();
-            channels.extend(receivers.into_iter().map(|(receiver, _)| (edge.input_port, receiver)));
-        }
-        let ready = self.ends.ready.remove(&(vertex, subtask)).map_or_else(|| Ready::new(0), |(ready, _)| ready);
         let trace = self.environment.trace.clone().map(|trace| TaskTrace {
             trace,
             task: self.job.vertices[vertex].name.clone(),
             subtask,
         });
-        GateInput::new(InputGate::new(channels, ready), trace)
-    }
-
-    fn pulled_inputs(&mut self, vertex: usize, subtask: usize) -> Vec<PullInput> {
-        let mut edges: Vec<(usize, &JobEdge)> = self.job.inputs(vertex).collect();
-        edges.sort_by_key(|(_, edge)| edge.input_port);
-        let own = |channels| (subtask..channels).step_by(self.job.vertices[vertex].parallelism);
-        let mut inputs = Vec::with_capacity(edges.len());
-        for (number, edge) in edges {
-            let channels = own(edge.channels).map(|channel| {
-                let receivers = self.ends.receivers.remove(&(number, channel)).unwrap_or_default();
-                let gate = |(receiver, ready)| InputGate::new(vec![(0, receiver)], ready);
-                (channel, receivers.into_iter().map(gate).collect())
-            });
-            inputs.push(channels.collect());
-        }
-        inputs
+        GateInput::new(self.ends.pushed_input(self.job, vertex, subtask), trace)
     }
 
     fn output(&mut self, vertex: usize, subtask: usize, metrics: &Metrics) -> Result<TaskOutput> {
@@ -312,7 +198,7 @@ impl Expansion<'_> {
         let limits = BufferLimits { rows: self.settings.batch_rows(), bytes: self.settings.segment_size() };
         let mut edges = Vec::new();
         for (number, edge) in self.job.outputs(vertex) {
-            let senders = self.ends.senders.remove(&(number, subtask)).unwrap_or_default();
+            let senders = self.ends.senders(number, subtask);
             let partitioner = Partitioner::new(
                 edge.partitioning.clone(),
                 subtask,

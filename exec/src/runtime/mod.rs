@@ -6,12 +6,14 @@
 //! ```
 
 pub mod chain;
+mod channels;
 pub mod environment;
 mod expand;
 mod input;
 pub mod job;
 mod output;
 mod pull;
+mod reader;
 mod sink;
 mod source;
 mod task;

@@ -102,6 +102,12 @@ impl TaskOutput {
         }
     }
 
+    /// Whether nobody wants rows any more, as the consumers have said (where [`TaskOutput::is_closed`] knows what sends met).
+    pub fn is_abandoned(&self) -> bool {
+        let demands = self.demands();
+        self.sink.is_none() && !demands.is_empty() && demands.iter().all(|demand| demand.has_ended())
+    }
+
     /// Completes when nobody wants rows any more, also while the task itself waits; never for a sink.
     pub fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
         let demands = self.demands();

@@ -56,6 +56,9 @@ impl PullTask {
         let inputs = std::mem::take(&mut self.inputs).into_iter().map(fragment_input).collect();
         let context = FragmentContext { subtask: self.subtask, inputs, metrics: self.metrics.clone() };
         let mut stream = self.fragment.execute(context)?;
+        if self.output.is_abandoned() {
+            return Ok(Vec::new());
+        }
         loop {
             let next = match self.output.deadline() {
                 None => stream.next().await,

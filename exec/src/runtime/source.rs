@@ -1,49 +1,30 @@
-//! A source at work: the reader lives on the I/O runtime, asks the enumerator for splits when it runs dry, and meets its task
-//! in a bounded queue. The task computes columns and watermarks, split by split (TIM-11).
+//! A source at work in a pushed task: what its reader brings, with computed columns and watermarks, split by split (TIM-11).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::task::Poll;
 
 use arrow::array::RecordBatch;
-use futures::FutureExt;
-use tidemill_core::clock::{Clock, Spawner};
+use tidemill_core::clock::Spawner;
 use tidemill_core::graph::SourceNode;
 use tidemill_core::metrics::{Counter, RECORDS_OUT};
-use tidemill_core::source::{
-    SourceContext, SourceEvent, SourceReader, SplitAssignment, SplitEnumerator, WatermarkGenerator,
-};
-use tidemill_core::{Batch, Error, Result, Watermark};
-use tokio::sync::mpsc;
+use tidemill_core::source::{SourceContext, WatermarkGenerator};
+use tidemill_core::{Batch, Result, Watermark};
 
-use crate::latch::Latch;
 use crate::runtime::input::InputEvent;
-
-/// Batches between a reader and its task. More would only delay back-pressure.
-const QUEUE: usize = 2;
-
-/// The enumerator of a source, shared by its readers.
-pub type SharedEnumerator = Arc<tokio::sync::Mutex<Box<dyn SplitEnumerator>>>;
+use crate::runtime::reader::{FromReader, ReaderHandle, SharedEnumerator};
 
 /// The task's end of a source.
 #[derive(Debug)]
 pub struct SourceInput {
     node: SourceNode,
-    inbox: mpsc::Receiver<Result<FromReader>>,
+    reader: ReaderHandle,
     looked: Option<Option<Result<FromReader>>>,
     splits: SplitTimes,
     pending: VecDeque<InputEvent>,
     idle: bool,
     ended: bool,
-    stop: Arc<Latch>,
     records_out: Counter,
-}
-
-#[derive(Debug)]
-enum FromReader {
-    Batch { split: Arc<str>, records: RecordBatch },
-    SplitFinished(Arc<str>),
-    /// No split for now: this subtask must not hold others back (NST-04).
-    Idle,
 }
 
 impl SourceInput {
@@ -55,35 +36,16 @@ impl SourceInput {
         name: &str,
         io: &Arc<dyn Spawner>,
     ) -> Result<Self> {
-        let reader = node.source.reader(&context)?;
-        let (outbox, inbox) = mpsc::channel(QUEUE);
-        let stop = Arc::new(Latch::default());
-        let (stopped, clock, subtask) = (stop.clone(), context.clock.clone(), context.subtask);
-        io.spawn(
-            name,
-            Box::pin(async move {
-                let reading = read(reader, enumerator, subtask, clock, outbox.clone());
-                let reading = std::panic::AssertUnwindSafe(reading).catch_unwind();
-                let result = tokio::select! {
-                    result = reading => result.unwrap_or_else(|_| Err(Error::internal("a source reader panicked"))),
-                    () = stopped.wait() => Ok(()),
-                };
-                if let Err(error) = result {
-                    // The task is gone when nobody takes it.
-                    let _ = outbox.send(Err(error)).await;
-                }
-            }),
-        );
         let records_out = context.metrics.counter(RECORDS_OUT);
+        let reader = ReaderHandle::start(&*node.source, context, enumerator, name, io)?;
         Ok(Self {
             splits: SplitTimes::default(),
             node,
-            inbox,
+            reader,
             looked: None,
             pending: VecDeque::new(),
             idle: false,
             ended: false,
-            stop,
             records_out,
         })
     }
@@ -95,14 +57,13 @@ impl SourceInput {
 
     /// Stops the reader.
     pub fn close(&mut self) {
-        self.stop.raise();
-        self.inbox.close();
+        self.reader.close();
     }
 
     /// Completes when the reader has something.
     pub async fn wait(&mut self) {
         if self.looked.is_none() {
-            self.looked = Some(self.inbox.recv().await);
+            self.looked = Some(self.reader.recv().await);
         }
     }
 
@@ -117,10 +78,9 @@ impl SourceInput {
             }
             let received = match self.looked.take() {
                 Some(received) => received,
-                None => match self.inbox.try_recv() {
-                    Ok(received) => Some(received),
-                    Err(mpsc::error::TryRecvError::Empty) => return Ok(None),
-                    Err(mpsc::error::TryRecvError::Disconnected) => None,
+                None => match self.reader.try_recv() {
+                    Poll::Ready(received) => received,
+                    Poll::Pending => return Ok(None),
                 },
             };
             match received {
@@ -162,12 +122,6 @@ impl SourceInput {
     }
 }
 
-impl Drop for SourceInput {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
 /// The watermark of each split that is being read; theirs together is the least.
 #[derive(Default)]
 struct SplitTimes {
@@ -201,40 +155,5 @@ impl SplitTimes {
         let least = self.splits.values().map(|(_, watermark)| *watermark).min()?;
         let risen = least > self.output.unwrap_or(Watermark::MIN);
         risen.then(|| *self.output.insert(least))
-    }
-}
-
-async fn read(
-    mut reader: Box<dyn SourceReader>,
-    enumerator: SharedEnumerator,
-    subtask: usize,
-    clock: Arc<dyn Clock>,
-    outbox: mpsc::Sender<Result<FromReader>>,
-) -> Result<()> {
-    loop {
-        let message = match reader.next().await? {
-            SourceEvent::Batch { split, records, position: _ } => FromReader::Batch { split, records },
-            SourceEvent::SplitFinished(split) => FromReader::SplitFinished(split),
-            SourceEvent::NeedsSplit => {
-                let assignment = enumerator.lock().await.next_split(subtask).await?;
-                match assignment {
-                    SplitAssignment::Split(split) => {
-                        reader.add_splits(vec![split]).await?;
-                        continue;
-                    }
-                    SplitAssignment::Finished => return Ok(()),
-                    SplitAssignment::Later(pause) => {
-                        if outbox.send(Ok(FromReader::Idle)).await.is_err() {
-                            return Ok(());
-                        }
-                        clock.sleep(pause).await;
-                        continue;
-                    }
-                }
-            }
-        };
-        if outbox.send(Ok(message)).await.is_err() {
-            return Ok(());
-        }
     }
 }

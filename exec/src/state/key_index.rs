@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, new_empty_array};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
-use arrow::downcast_primitive;
+use arrow::downcast_primitive_array;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -138,19 +138,21 @@ impl KeyIndex {
 }
 
 fn columns_for(types: &[DataType]) -> Result<Box<dyn KeyColumns>> {
-    macro_rules! primitive {
-        ($t:ty, $data_type:expr) => {
-            Box::new(PrimitiveKeys::<$t>::new($data_type.clone())) as Box<dyn KeyColumns>
-        };
+    fn primitive<T: ArrowPrimitiveType>(of_type: &PrimitiveArray<T>) -> Box<dyn KeyColumns> {
+        Box::new(PrimitiveKeys::<T>::new(of_type.data_type().clone()))
     }
     match types {
         [] => Ok(Box::new(NoKeys)),
         // Floats go the other way: their equality is not that of their bits.
         [DataType::Float16 | DataType::Float32 | DataType::Float64] => Ok(Box::new(RowKeys::new(types)?)),
-        [single] => Ok(downcast_primitive! {
-            single => (primitive, single),
-            _ => Box::new(RowKeys::new(types)?)
-        }),
+        [single] => {
+            let empty = new_empty_array(single);
+            let empty = empty.as_ref();
+            Ok(downcast_primitive_array!(
+                empty => primitive(empty),
+                _ => Box::new(RowKeys::new(types)?)
+            ))
+        }
         _ => Ok(Box::new(RowKeys::new(types)?)),
     }
 }

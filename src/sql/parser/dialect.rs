@@ -21,7 +21,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 pub struct TideDialect;
 
 /// The one instance, for parsers that outlive their caller's frame.
-pub(super) static DIALECT: TideDialect = TideDialect;
+pub(in crate::sql) static DIALECT: TideDialect = TideDialect;
 
 const GENERIC: GenericDialect = GenericDialect;
 

@@ -70,9 +70,9 @@ impl Fault {
 
 /// The source of an error that points at a place in the text.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Located {
-    pub(super) line: u64,
-    pub(super) column: u64,
+pub(in crate::sql) struct Located {
+    pub(in crate::sql) line: u64,
+    pub(in crate::sql) column: u64,
 }
 
 impl fmt::Display for Located {

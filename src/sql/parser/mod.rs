@@ -42,6 +42,8 @@ pub use script::is_complete;
 pub use span::{Span, error_span, locate, pointer};
 pub use tree_type::sql_type_of;
 pub use types::{Element, RowField, SqlType};
+pub(in crate::sql) use dialect::DIALECT;
+pub(in crate::sql) use fault::Located;
 pub use window::{WindowInput, WindowKind, WindowTvf, window_tvf};
 
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};

@@ -1,0 +1,216 @@
+//! Names in another case than they were declared in.
+//!
+//! An exact match wins: planning goes ahead with names as they stand. Where it fails on a name, and exactly one candidate
+//! differs from it in case only, the name is replaced at its place in the text and the statement is planned again.
+//! The text keeps its length, so that every place in it stays what it was.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use datafusion::common::{Column, DataFusionError, SchemaError};
+use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement, Visit, Visitor};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use tidemill_core::{Error, Result};
+
+use crate::sql::error::{UnknownRelation, place_of, planning, root_ref};
+use crate::sql::parser::{DIALECT, Parsed, Statement, locate, parse_script};
+
+/// The most names that one statement may have mended; each costs a planning.
+const REPAIRS_MAX: usize = 2_000;
+
+/// A statement whose names are being mended.
+pub struct Repair {
+    /// The statement, moved to where it stands in its script.
+    script: String,
+    repairs: usize,
+}
+
+impl Repair {
+    /// Begins with the statement as it was written.
+    pub fn new(parsed: &Parsed) -> Self {
+        let lines = "\n".repeat(parsed.span.line.saturating_sub(1) as usize);
+        let columns = " ".repeat(parsed.span.column.saturating_sub(1) as usize);
+        Self { script: format!("{lines}{columns}{}", parsed.text), repairs: 0 }
+    }
+
+    /// The statement with the name mended that `error` speaks of, or the error in our words.
+    pub fn mend(&mut self, error: DataFusionError) -> Result<Parsed> {
+        let mended = (self.repairs < REPAIRS_MAX).then(|| self.replacement(&error)).flatten();
+        let Some(script) = mended else { return Err(planning(error)) };
+        self.repairs += 1;
+        self.script = script;
+        let mut parsed = parse_script(&self.script)?;
+        match (parsed.pop(), parsed.is_empty()) {
+            (Some(parsed), true) => Ok(parsed),
+            _ => Err(Error::internal("a statement with mended names is no longer one statement")),
+        }
+    }
+
+    fn replacement(&self, error: &DataFusionError) -> Option<String> {
+        let place = place_of(error);
+        match root_ref(error) {
+            DataFusionError::SchemaError(error, _) => match error.as_ref() {
+                SchemaError::FieldNotFound { field, valid_fields } => self.column(field, valid_fields, place),
+                _ => None,
+            },
+            DataFusionError::External(error) => self.relation(error.downcast_ref()?, place),
+            DataFusionError::Plan(text) => self.qualifier(text.strip_prefix("Invalid qualifier ")?),
+            _ => None,
+        }
+    }
+
+    fn column(&self, field: &Column, valid: &[Column], place: Option<Location>) -> Option<String> {
+        let table = |column: &Column| column.relation.as_ref().map(|relation| relation.table().to_owned());
+        let own_table = table(field);
+        let fits = |candidate: &&Column| {
+            differs_in_case_only(&candidate.name, &field.name)
+                || candidate.name == field.name && own_table.is_some() && table(candidate) != own_table
+        };
+        let in_table = |candidate: &&Column| match (&own_table, table(candidate)) {
+            (None, _) => true,
+            (Some(own), Some(other)) => same_but_case(own, &other),
+            (Some(_), None) => false,
+        };
+        let candidates = valid.iter().filter(fits).filter(in_table);
+        let candidates: BTreeSet<Vec<String>> = candidates
+            .map(|column| {
+                let table = own_table.is_some().then(|| table(column)).flatten();
+                table.into_iter().chain([column.name.clone()]).collect()
+            })
+            .collect();
+        let written: Vec<String> = own_table.into_iter().chain([field.name.clone()]).collect();
+        self.replace(&written, &only(candidates)?, place)
+    }
+
+    fn relation(&self, unknown: &UnknownRelation, place: Option<Location>) -> Option<String> {
+        let names = unknown.known.iter().cloned().chain(self.ctes());
+        let candidates = names.filter(|name| differs_in_case_only(name, &unknown.name)).collect();
+        self.replace(&[unknown.name.clone()], &[only(candidates)?], place)
+    }
+
+    /// `T.*` where the table is `t`: DataFusion does not say where, nor what there is, so that the text has to.
+    fn qualifier(&self, written: &str) -> Option<String> {
+        let words = self.tokens()?.into_iter().filter_map(|token| match token.token {
+            Token::Word(word) => Some(word.value),
+            _ => None,
+        });
+        let candidates = words.filter(|word| differs_in_case_only(word, written)).collect();
+        self.replace(&[written.to_owned()], &[only(candidates)?], None)
+    }
+
+    /// The text with the dotted name `written` replaced: at `place`, or everywhere but where `AS` gives a name.
+    fn replace(&self, written: &[String], candidate: &[String], place: Option<Location>) -> Option<String> {
+        let tokens: Vec<TokenWithSpan> =
+            self.tokens()?.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
+        let mut script = self.script.clone();
+        let mut replaced = false;
+        for first in 0..tokens.len() {
+            let here = tokens[first].span.start;
+            if place.is_some_and(|place| place != here) || place.is_none() && names_something(&tokens, first) {
+                continue;
+            }
+            let Some(words) = dotted(&tokens[first..], written) else { continue };
+            for (word, name) in words.into_iter().zip(candidate) {
+                let quote = usize::from(matches!(&word.token, Token::Word(word) if word.quote_style.is_some()));
+                let start = locate(&script, word.span.start.line, word.span.start.column) + quote;
+                let Token::Word(old) = &word.token else { continue };
+                let end = start + old.value.len();
+                if script.get(start..end) == Some(old.value.as_str()) {
+                    script.replace_range(start..end, name);
+                    replaced = true;
+                }
+            }
+        }
+        replaced.then_some(script)
+    }
+
+    fn tokens(&self) -> Option<Vec<TokenWithSpan>> {
+        Tokenizer::new(&DIALECT, &self.script).tokenize_with_location().ok()
+    }
+
+    /// The names that `WITH` gives.
+    fn ctes(&self) -> Vec<String> {
+        struct Names(Vec<String>);
+        impl Visitor for Names {
+            type Break = ();
+
+            fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+                let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+                self.0.extend(tables.map(|table| table.alias.name.value.clone()));
+                ControlFlow::Continue(())
+            }
+        }
+        let mut names = Names(Vec::new());
+        for parsed in parse_script(&self.script).unwrap_or_default() {
+            queries(&parsed.statement).into_iter().for_each(|query| {
+                let _ = query.visit(&mut names);
+            });
+        }
+        names.0
+    }
+}
+
+/// The queries of a statement.
+pub fn queries(statement: &Statement) -> Vec<Query> {
+    use datafusion::sql::parser::{CopyToSource, Statement as Other};
+    match statement {
+        Statement::Query(query) => vec![query.as_ref().clone()],
+        Statement::CreateTable(create) => create.as_query.iter().map(|query| query.as_ref().clone()).collect(),
+        Statement::CreateView(create) => vec![create.query.as_ref().clone()],
+        Statement::Insert(insert) => vec![insert.query.as_ref().clone()],
+        Statement::StatementSet(inserts) => inserts.iter().map(|insert| insert.query.as_ref().clone()).collect(),
+        Statement::Explain(explain) => queries(&explain.statement),
+        Statement::Other(other) => match other.as_ref() {
+            Other::CopyTo(copy) => match &copy.source {
+                CopyToSource::Query(query) => vec![query.as_ref().clone()],
+                CopyToSource::Relation(_) => Vec::new(),
+            },
+            Other::Statement(statement) => match statement.as_ref() {
+                SqlStatement::Query(query) => vec![query.as_ref().clone()],
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+/// The words of the dotted name `written`, if that is what the tokens begin with, and all of it.
+fn dotted<'a>(tokens: &'a [TokenWithSpan], written: &[String]) -> Option<Vec<&'a TokenWithSpan>> {
+    let mut words = Vec::new();
+    for (place, name) in written.iter().enumerate() {
+        let token = tokens.get(2 * place)?;
+        match &token.token {
+            Token::Word(word) if word.value == *name => words.push(token),
+            _ => return None,
+        }
+        if place > 0 && tokens.get(2 * place - 1)?.token != Token::Period {
+            return None;
+        }
+    }
+    Some(words)
+}
+
+/// Whether the word names something new (`AS word`) or belongs to a longer name (`t.word`).
+fn names_something(tokens: &[TokenWithSpan], place: usize) -> bool {
+    let before = place.checked_sub(1).and_then(|before| tokens.get(before));
+    match before.map(|before| &before.token) {
+        Some(Token::Word(word)) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case("AS"),
+        Some(Token::Period) => true,
+        _ => false,
+    }
+}
+
+fn same_but_case(left: &str, right: &str) -> bool {
+    // Of equal length in bytes, so that no place in the text moves.
+    left.len() == right.len() && left.to_lowercase() == right.to_lowercase()
+}
+
+fn differs_in_case_only(left: &str, right: &str) -> bool {
+    left != right && same_but_case(left, right)
+}
+
+fn only<T: Ord>(candidates: BTreeSet<T>) -> Option<T> {
+    let mut candidates = candidates.into_iter();
+    candidates.next().filter(|_| candidates.next().is_none())
+}
