@@ -1,0 +1,63 @@
+use super::*;
+use crate::store::Stores;
+
+fn infer(name: &str, content: &str) -> Result<InferredTable> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    futures::executor::block_on(infer_schema(&Stores::local(), path.to_str().unwrap(), None))
+}
+
+fn types(inferred: &InferredTable) -> Vec<(String, String)> {
+    let shown = |field: &Arc<Field>| (field.name().clone(), super::super::sql_name(field.data_type()));
+    inferred.schema.fields().iter().map(shown).collect()
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect()
+}
+
+#[test]
+fn csv_columns_take_the_narrowest_type() {
+    let content = "i,f,b,d,t,z,s,na,code,none\n\
+        1,1,true,2026-01-01,2026-01-01 10:00:00,2026-01-01T10:00:00Z,x,1,007,\n\
+        -2,2.5,false,2026-01-02,2026-01-02,2026-01-01T10:00:00+01:00,1,NA,012,\n";
+    let inferred = infer("a.csv", content).unwrap();
+    assert_eq!(
+        types(&inferred),
+        pairs(&[
+            ("i", "BIGINT"),
+            ("f", "DOUBLE"),
+            ("b", "BOOLEAN"),
+            ("d", "DATE"),
+            ("t", "TIMESTAMP(6)"),
+            ("z", "TIMESTAMP_LTZ(6)"),
+            ("s", "STRING"),
+            ("na", "STRING"),
+            ("code", "STRING"),
+            ("none", "STRING"),
+        ])
+    );
+    assert_eq!(inferred.options["csv.header"], "true");
+    assert_eq!(inferred.options["csv.field-delimiter"], ",");
+}
+
+#[test]
+fn other_delimiters_are_seen() {
+    assert_eq!(infer("a.tsv", "a\tb\n1\t2\n").unwrap().options["csv.field-delimiter"], "\t");
+    assert_eq!(infer("a.csv", "\u{feff}a;b\n1;2\n").unwrap().schema.field(0).name(), "a");
+}
+
+#[test]
+fn json_columns() {
+    let inferred = infer("a.ndjson", "{\"a\":1,\"b\":\"x\",\"n\":null}\n{\"a\":2.5,\"c\":[true]}\n").unwrap();
+    assert_eq!(types(&inferred), pairs(&[("a", "DOUBLE"), ("b", "STRING"), ("n", "STRING"), ("c", "ARRAY")]));
+}
+
+#[test]
+fn what_cannot_be_inferred_is_said() {
+    let error = infer("a.dat", "x").unwrap_err().to_string();
+    assert!(error.contains("the format of '") && error.ends_with("name it: csv, json, raw, parquet, arrow"), "{error}");
+    let error = infer("a.csv", "a,b\n1,2\n3\n").unwrap_err().to_string();
+    assert!(error.contains("a.csv: line 3, column 2: row has 1 field instead of 2"), "{error}");
+}

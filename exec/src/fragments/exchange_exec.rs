@@ -197,8 +197,8 @@ struct Reading {
 
 impl Reading {
     fn begin(self, producers: Vec<BatchStream>) -> PlanResult<SendableRecordBatchStream> {
-        let ExchangeExec { properties, ordering, fetch, .. } = self.exchange;
-        let schema = properties.schema().clone();
+        let schema = self.exchange.schema();
+        let ExchangeExec { ordering, fetch, .. } = self.exchange;
         match ordering {
             Some(ordering) if producers.len() > 1 => {
                 let producer = |rows: BatchStream| -> SendableRecordBatchStream {

@@ -7,10 +7,13 @@ pub mod calc;
 pub mod expression;
 pub mod group_aggregate;
 pub mod limit;
+pub mod lookup_join;
 mod pending;
+pub mod session_aggregate;
 pub mod top_n;
 pub mod window_aggregate;
 pub mod window_assign;
+pub mod window_assign_exec;
 
 /// The context of an operator that is tested alone.
 #[cfg(test)]

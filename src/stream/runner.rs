@@ -1,0 +1,201 @@
+//! What runs the jobs of an environment.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidemill_core::graph::JobGraph;
+use tidemill_core::{Batch, Error, Result, Settings};
+use tidemill_connectors::CollectHandle;
+use tidemill_exec::exchange::SpillDirs;
+use tidemill_exec::runtime::{self, Engine, JobResult, TokioClock, TokioSpawner};
+
+/// Where jobs run.
+pub(super) enum Runner {
+    /// On threads of an engine, which starts with the first job.
+    Local(Mutex<Option<Arc<Engine>>>),
+    /// On the caller's thread.
+    Caller,
+    /// In an engine that somebody else owns.
+    Within(runtime::Environment),
+}
+
+impl Runner {
+    /// A runner with an engine of its own.
+    pub fn local() -> Self {
+        Self::Local(Mutex::new(None))
+    }
+
+    /// Refuses to block an async task, which would stop its runtime.
+    pub fn check_blocking(&self, call: &str) -> Result<()> {
+        match (self, tokio::runtime::Handle::try_current()) {
+            (Self::Within(_), _) => Err(Error::request(format!("{call} blocks, and this engine runs on the caller's runtime"))
+                .with_hint(format!("use {call}_async and await it"))),
+            (_, Ok(_)) => Err(Error::request(format!("{call} blocks and was called in an async task"))
+                .with_hint(format!("use {call}_async, or call it in spawn_blocking"))),
+            (_, Err(_)) => Ok(()),
+        }
+    }
+
+    /// Runs a job to its end.
+    pub fn run(&self, job: &JobGraph, settings: &Settings) -> Result<JobResult> {
+        match self {
+            Self::Caller => on_this_thread(settings, |engine| async move {
+                runtime::execute(job, &engine, settings)?.wait().await
+            }),
+            _ => self.start(job, settings)?.join(),
+        }
+    }
+
+    /// Runs a job to its end and takes what its collecting sink gets.
+    pub fn run_and_collect(&self, job: &JobGraph, settings: &Settings, sink: CollectHandle) -> Result<Vec<Batch>> {
+        match self {
+            Self::Local(_) => {
+                let engine = self.engine(settings)?;
+                engine.block_on(collect(job, engine.environment(), settings, sink))
+            }
+            Self::Caller => on_this_thread(settings, |engine| async move { collect(job, &engine, settings, sink).await }),
+            Self::Within(_) => Err(Error::internal("collect within a foreign engine blocks")),
+        }
+    }
+
+    /// The same without blocking.
+    pub async fn start_and_collect(&self, job: &JobGraph, settings: &Settings, sink: CollectHandle) -> Result<Vec<Batch>> {
+        match self {
+            Self::Within(engine) => collect(job, engine, settings, sink).await,
+            Self::Local(_) => {
+                let engine = self.engine(settings)?;
+                collect(job, engine.environment(), settings, sink).await
+            }
+            // The caller has a runtime already, or it could not poll this.
+            Self::Caller => collect(job, &current_thread_environment(settings)?, settings, sink).await,
+        }
+    }
+
+    /// Starts a job. On the caller's thread that means running it.
+    pub fn start(&self, job: &JobGraph, settings: &Settings) -> Result<JobHandle> {
+        match self {
+            Self::Local(_) => {
+                let engine = self.engine(settings)?;
+                let job = runtime::execute(job, engine.environment(), settings)?;
+                Ok(JobHandle { job, engine: Some(engine) })
+            }
+            Self::Within(engine) => Ok(JobHandle { job: runtime::execute(job, engine, settings)?, engine: None }),
+            Self::Caller if tokio::runtime::Handle::try_current().is_ok() => {
+                let engine = current_thread_environment(settings)?;
+                Ok(JobHandle { job: runtime::execute(job, &engine, settings)?, engine: None })
+            }
+            Self::Caller => on_this_thread(settings, |engine| async move {
+                let job = runtime::execute(job, &engine, settings)?;
+                // How it ended is in the handle.
+                let _ = job.wait().await;
+                Ok(JobHandle { job, engine: None })
+            }),
+        }
+    }
+
+    fn engine(&self, settings: &Settings) -> Result<Arc<Engine>> {
+        let Self::Local(engine) = self else { return Err(Error::internal("this runner has no engine")) };
+        let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = &*engine {
+            return Ok(engine.clone());
+        }
+        // Subtasks are tasks of the runtime, not threads, so slots bound nothing here but memory, which has its own budget.
+        Ok(engine.insert(Arc::new(Engine::new(usize::MAX, spill_dirs(settings))?)).clone())
+    }
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local(_) => "local",
+            Self::Caller => "collections",
+            Self::Within(_) => "within",
+        })
+    }
+}
+
+/// A job that was started. It goes on when the handle is dropped, as long as the environment lives.
+#[derive(Clone, Debug)]
+pub struct JobHandle {
+    job: runtime::JobHandle,
+    /// Keeps the job's threads; `None` if somebody else does.
+    engine: Option<Arc<Engine>>,
+}
+
+impl JobHandle {
+    /// Name of the job.
+    pub fn name(&self) -> &str {
+        self.job.name()
+    }
+
+    /// Tells the job to stop; its outcome will be the error kind `Cancelled`.
+    pub fn cancel(&self) {
+        self.job.cancel();
+    }
+
+    /// The outcome, if the job has ended.
+    pub fn outcome(&self) -> Option<Result<JobResult>> {
+        self.job.outcome()
+    }
+
+    /// Waits for the end of the job.
+    pub async fn wait(&self) -> Result<JobResult> {
+        self.job.wait().await
+    }
+
+    /// Waits for the end of the job on a thread that may block.
+    pub fn join(&self) -> Result<JobResult> {
+        match (&self.engine, self.outcome()) {
+            (_, Some(outcome)) => outcome,
+            (Some(engine), None) if tokio::runtime::Handle::try_current().is_err() => engine.block_on(self.wait()),
+            _ => Err(Error::request("join blocks and was called in an async task").with_hint("use wait and await it")),
+        }
+    }
+}
+
+async fn collect(
+    job: &JobGraph,
+    engine: &runtime::Environment,
+    settings: &Settings,
+    mut sink: CollectHandle,
+) -> Result<Vec<Batch>> {
+    let job = runtime::execute(job, engine, settings)?;
+    let mut batches = Vec::new();
+    while let Some(batch) = sink.next().await {
+        batches.push(batch);
+    }
+    job.wait().await?;
+    Ok(batches)
+}
+
+/// Runs `work` on a runtime of this one thread, in an engine made for it.
+fn on_this_thread<R, F>(settings: &Settings, work: impl FnOnce(runtime::Environment) -> F) -> Result<R>
+where
+    F: Future<Output = Result<R>>,
+{
+    let threads = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let threads = threads.map_err(|error| Error::from(error).context("cannot start the runtime"))?;
+    threads.block_on(async { work(current_thread_environment(settings)?).await })
+}
+
+/// An engine on the runtime that this code runs in.
+fn current_thread_environment(settings: &Settings) -> Result<runtime::Environment> {
+    let handle = tokio::runtime::Handle::try_current();
+    let handle = handle.map_err(|_| Error::internal("there is no runtime here"))?;
+    let (clock, spawner) = (Arc::new(TokioClock::system()), Arc::new(TokioSpawner::new(handle)));
+    Ok(runtime::Environment {
+        clock,
+        compute: spawner.clone(),
+        io: spawner,
+        spill: Arc::new(SpillDirs::new(spill_dirs(settings))),
+        slots: usize::MAX,
+        // One order of execution, so one order of chance.
+        seed: 0,
+        trace: None,
+    })
+}
+
+fn spill_dirs(settings: &Settings) -> Vec<PathBuf> {
+    settings.temporary_dirs().into_iter().map(PathBuf::from).collect()
+}
