@@ -217,18 +217,18 @@ async fn projects(source: &dyn Source, whole: &Delivered) -> Result<()> {
 pub async fn check_sink(
     sink: impl Fn() -> Result<Arc<dyn Sink>>,
     batches: &[RecordBatch],
-    visible: impl Fn() -> Vec<String>,
+    visible: impl AsyncFn() -> Vec<String>,
     traces: impl Fn() -> usize,
 ) -> Result<()> {
-    let (rows_before, traces_before) = (sorted(visible()), traces());
+    let (rows_before, traces_before) = (sorted(visible().await), traces());
     aborts_without_trace(&*sink()?, batches).await?;
-    assert_eq!(sorted(visible()), rows_before, "an aborted job shows nothing");
+    assert_eq!(sorted(visible().await), rows_before, "an aborted job shows nothing");
     assert_eq!(traces(), traces_before, "an aborted job leaves nothing");
 
     let sink = sink()?;
     let committer = sink.prepare()?;
     let committables = write_all(&*sink, batches).await?;
-    assert_eq!(sorted(visible()), rows_before, "nothing is visible before the commit");
+    assert_eq!(sorted(visible().await), rows_before, "nothing is visible before the commit");
     committer.commit(committables.clone()).await?;
     committer.commit(committables.clone()).await?;
     committer.finish().await?;
@@ -236,12 +236,12 @@ pub async fn check_sink(
     for batch in batches {
         expected.extend(rows_as_text(batch)?);
     }
-    assert_eq!(sorted(visible()), sorted(expected.clone()), "every row is visible once after the commit");
+    assert_eq!(sorted(visible().await), sorted(expected.clone()), "every row is visible once after the commit");
     let traces_committed = traces();
     // A job that failed while it ended is restored: all of it happens again.
     committer.commit(committables).await?;
     committer.finish().await?;
-    assert_eq!(sorted(visible()), sorted(expected), "a commit may be repeated after the end");
+    assert_eq!(sorted(visible().await), sorted(expected), "a commit may be repeated after the end");
     assert_eq!(traces(), traces_committed, "a repeated commit leaves nothing more");
     Ok(())
 }

@@ -107,13 +107,9 @@ impl Options {
         match self.entries.keys().find(|key| !self.asked.contains(*key)) {
             None => Ok(()),
             Some(key) => {
-                let thing = format!("option of connector '{}'", self.connector);
-                let nearest = error::unknown(&thing, key, self.asked.iter().map(String::as_str));
-                let plain = Error::request(format!("unknown option '{key}' of connector '{}'", self.connector));
-                Err(match nearest.hint() {
-                    Some(hint) => plain.with_hint(hint.to_owned()),
-                    None => plain,
-                })
+                let message = format!("unknown option '{key}' of connector '{}'", self.connector);
+                let hint = error::unknown("option", key, self.asked.iter().map(String::as_str));
+                Err(Error::request(message).with_hint(hint.hint().unwrap_or_default().to_owned()))
             }
         }
     }

@@ -1,11 +1,10 @@
 //! A running query: its rows come as the job makes them.
 
 use arrow::array::RecordBatch;
-use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use tidemill_connectors::CollectHandle;
 use tidemill_core::{Batch, Result};
-use tidemill_exec::operators::expression::{Expr, evaluate};
 use tidemill_exec::runtime::JobHandle;
 
 use super::fold::Folded;
@@ -22,20 +21,16 @@ pub struct Query {
     pub append_only: bool,
     /// The job that makes the rows.
     pub job: JobHandle,
-    /// What `ORDER BY` and `LIMIT` ask of the folded result, where the plan itself does not see to it.
+    /// What `ORDER BY` asks of the folded result, where the plan itself does not see to it.
     pub order: Option<Order>,
     pub(super) rows: CollectHandle,
 }
 
-/// An order, and how much of it.
+/// The order of a result.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// By what, the strongest first.
-    pub keys: Vec<(Expr, SortOptions)>,
-    /// Rows to leave out at the beginning.
-    pub skip: usize,
-    /// The most rows to give.
-    pub fetch: Option<usize>,
+    /// By which columns, the strongest first.
+    pub keys: Vec<(usize, SortOptions)>,
 }
 
 impl Query {
@@ -54,7 +49,7 @@ impl Query {
         self.ordered(folded.rows()?)
     }
 
-    /// `rows` as `ORDER BY` and `LIMIT` ask for.
+    /// `rows` as `ORDER BY` asks for.
     pub fn ordered(&self, rows: Rows) -> Result<Rows> {
         match &self.order {
             Some(order) => order.apply(rows),
@@ -72,18 +67,19 @@ impl Drop for Query {
 }
 
 impl Order {
-    /// The rows in this order, cut.
+    /// The rows in this order.
     pub fn apply(&self, rows: Rows) -> Result<Rows> {
-        let mut batch: RecordBatch = concat_batches(&rows.schema, &rows.batches)?;
-        if !self.keys.is_empty() && batch.num_rows() > 1 {
-            let columns = self.keys.iter().map(|(expr, options)| {
-                Ok(SortColumn { values: evaluate(expr, &batch)?, options: Some(*options) })
-            });
-            let indices = lexsort_to_indices(&columns.collect::<Result<Vec<_>>>()?, None)?;
-            batch = take_record_batch(&batch, &indices)?;
+        let batch: RecordBatch = rows.to_batch()?;
+        let columns = self.keys.iter().map(|(column, options)| SortColumn {
+            values: batch.column(*column).clone(),
+            options: Some(*options),
+        });
+        let columns: Vec<SortColumn> = columns.collect();
+        if columns.is_empty() || batch.num_rows() < 2 {
+            return Ok(rows);
         }
-        let skip = self.skip.min(batch.num_rows());
-        let length = self.fetch.unwrap_or(usize::MAX).min(batch.num_rows() - skip);
-        Ok(Rows { schema: rows.schema, batches: vec![batch.slice(skip, length)] })
+        let indices = lexsort_to_indices(&columns, None)?;
+        let batch = take_record_batch(&batch, &indices)?;
+        Ok(Rows { schema: rows.schema, batches: vec![batch] })
     }
 }

@@ -17,6 +17,7 @@ use tidemill_core::time::Calendar;
 use tidemill_core::{Result, Settings};
 use tidemill_exec::error::from_datafusion;
 use tidemill_exec::fragments::{bounded_config, bounded_runtime};
+use tidemill_exec::runtime::Environment;
 use tidemill_exec::operators::window_assign_exec::WindowAssignExec;
 
 use super::functions::functions;
@@ -24,9 +25,9 @@ use super::logical::WindowAssign;
 use super::planner::SqlTypes;
 
 /// The state that all statements of a session share.
-pub fn base_state(settings: &Settings) -> Result<SessionState> {
+pub fn base_state(settings: &Settings, environment: &Environment) -> Result<SessionState> {
     let mut state = SessionStateBuilder::new()
-        .with_config(bounded_config(settings))
+        .with_config(bounded_config(settings, environment))
         .with_runtime_env(bounded_runtime(settings)?)
         .with_default_features()
         .with_type_planner(Arc::new(SqlTypes))
@@ -39,9 +40,9 @@ pub fn base_state(settings: &Settings) -> Result<SessionState> {
 }
 
 /// The state of one statement under `settings`.
-pub fn statement_state(base: &SessionState, settings: &Settings) -> SessionState {
+pub fn statement_state(base: &SessionState, settings: &Settings, environment: &Environment) -> SessionState {
     let mut state = base.clone();
-    let mut config = bounded_config(settings);
+    let mut config = bounded_config(settings, environment);
     name_rules(config.options_mut());
     *state.config_mut() = config;
     state.mark_start_execution();

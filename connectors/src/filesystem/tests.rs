@@ -1,0 +1,390 @@
+//! Files in every format go there and back; a job shows all of its rows or none; bad files are named.
+
+use std::path::Path;
+
+use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch};
+use arrow::array::{Date32Array, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use tidemill_core::ErrorKind;
+use tidemill_core::batch::Batch;
+use tidemill_core::sink::Committer;
+use tidemill_core::source::SourceContext;
+
+use super::*;
+use crate::conformance::{check_sink, check_source, read_all, rows_as_text, sink_context, source_context};
+use crate::registry::Disposition;
+use crate::store::Stores;
+use futures::executor::block_on;
+
+fn numbers(values: impl IntoIterator<Item = i64>) -> RecordBatch {
+    let column: ArrayRef = Arc::new(values.into_iter().map(Some).collect::<Int64Array>());
+    RecordBatch::try_from_iter_with_nullable([("n", column, true)]).unwrap()
+}
+
+fn every_type() -> RecordBatch {
+    let columns: Vec<(&str, ArrayRef, bool)> = vec![
+        ("n", Arc::new(Int64Array::from(vec![Some(1), None, Some(i64::MIN)])), true),
+        ("s", Arc::new(StringArray::from(vec![Some("a,\"b\"\nc"), Some(""), None])), true),
+        ("f", Arc::new(Float64Array::from(vec![Some(0.1), Some(f64::NAN), Some(f64::INFINITY)])), true),
+        ("b", Arc::new(BooleanArray::from(vec![Some(true), Some(false), None])), true),
+        ("d", Arc::new(Decimal128Array::from(vec![Some(-105), None, Some(1)]).with_precision_and_scale(10, 2).unwrap()), true),
+        ("x", Arc::new(BinaryArray::from_opt_vec(vec![Some(b"\x00\xFF"), None, Some(b"tide")])), true),
+        ("t", Arc::new(TimestampMillisecondArray::from(vec![Some(-1), None, Some(1_500)])), true),
+        ("z", Arc::new(TimestampMillisecondArray::from(vec![Some(0), None, Some(1)]).with_timezone("UTC")), true),
+        ("y", Arc::new(Date32Array::from(vec![Some(20_778), None, Some(-1)])), true),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+}
+
+/// The options of a table; `key=value` pairs behind the path.
+fn options(path: &Path, more: &[(&str, &str)]) -> Options {
+    let fixed = [("connector", "filesystem"), ("path", path.to_str().unwrap())];
+    Options::new(fixed.into_iter().chain(more.iter().copied()))
+}
+
+fn open(path: &Path, schema: &SchemaRef, more: &[(&str, &str)]) -> Result<Arc<dyn Source>> {
+    crate::registry::source(options(path, more), schema.clone(), &TableContext::new("test"))
+}
+
+fn read(source: &dyn Source, context: &SourceContext) -> Result<Vec<String>> {
+    Ok(block_on(read_all(source, context))?.sorted_rows())
+}
+
+fn rows_in(path: &Path, schema: &SchemaRef, more: &[(&str, &str)]) -> Result<Vec<String>> {
+    read(&*open(path, schema, more)?, &source_context(1, 1_000))
+}
+
+/// What a reader sees; nothing where there is no table.
+async fn visible_rows(path: &Path, schema: &SchemaRef, more: &[(&str, &str)]) -> Vec<String> {
+    let source = open(path, schema, more).unwrap();
+    let delivered = read_all(&*source, &source_context(1, 1_000)).await;
+    delivered.map(|delivered| delivered.sorted_rows()).unwrap_or_default()
+}
+
+fn table(path: &Path, schema: &SchemaRef, job: &str, disposition: Disposition, more: &[(&str, &str)]) -> Arc<dyn Sink> {
+    let context = TableContext { disposition, ..TableContext::new(job) };
+    crate::registry::sink(options(path, more), schema.clone(), &context).unwrap()
+}
+
+/// Runs a job of `parallelism` writers to its end, or up to the commit.
+fn run(sink: &dyn Sink, parallelism: usize, batches: &[RecordBatch]) -> Result<Arc<dyn Committer>> {
+    let committer = sink.prepare()?;
+    block_on(async {
+        for subtask in 0..parallelism {
+            let mut writer = sink.writer(&sink_context(subtask, parallelism, batches[0].schema()))?;
+            for batch in batches.iter().skip(subtask).step_by(parallelism) {
+                writer.write(Batch::append(batch.clone())).await?;
+            }
+            committer.commit(writer.prepare_commit(None).await?).await?;
+        }
+        Ok(committer)
+    })
+}
+
+fn run_to_end(sink: &dyn Sink, parallelism: usize, batches: &[RecordBatch]) -> Result<()> {
+    let committer = run(sink, parallelism, batches)?;
+    block_on(committer.finish())
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
+
+const FORMATS: [&[(&str, &str)]; 9] = [
+    &[("format", "csv")],
+    &[("format", "csv"), ("csv.compression", "gzip"), ("csv.header", "true")],
+    &[("format", "json")],
+    &[("format", "json"), ("json.compression", "zstd")],
+    &[("format", "parquet")],
+    &[("format", "parquet"), ("parquet.compression", "zstd")],
+    &[("format", "arrow")],
+    &[("format", "arrow"), ("arrow.compression", "lz4")],
+    &[("format", "csv"), ("csv.field-delimiter", "|"), ("csv.null-literal", "NA"), ("csv.compression", "xz")],
+];
+
+#[test]
+fn every_format_goes_there_and_back() {
+    let batch = every_type();
+    for format in FORMATS {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("table");
+        run_to_end(&*table(&path, &batch.schema(), "job", Disposition::Append, format), 2, &[batch.clone(), batch.slice(1, 1)]).unwrap();
+        let mut expected = rows_as_text(&batch).unwrap();
+        expected.push(expected[1].clone());
+        expected.sort_unstable();
+        assert_eq!(rows_in(&path, &batch.schema(), format).unwrap(), expected, "{format:?}");
+        block_on(check_source(&*open(&path, &batch.schema(), format).unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn sinks_keep_their_laws_in_every_format_and_disposition() {
+    let batches = [numbers(0..5), numbers(5..9)];
+    let schema = batches[0].schema();
+    for format in FORMATS {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("table");
+        let visible = async || visible_rows(&path, &schema, format).await;
+        let traces = || names(directory.path()).len() + names(&path).len();
+        let sink = || Ok(table(&path, &schema, "job", Disposition::Append, format));
+        block_on(check_sink(sink, &batches, visible, traces)).unwrap();
+
+        let path = directory.path().join("f");
+        let traces = || names(directory.path()).len() + names(&path).len();
+        let visible = async || visible_rows(&path, &schema, format).await;
+        let sink = || Ok(table(&path, &schema, "job", Disposition::Replace, format));
+        block_on(check_sink(sink, &batches, visible, traces)).unwrap();
+    }
+}
+
+#[test]
+fn a_large_text_file_is_read_by_several() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("n.csv");
+    let lines: String = (0..5_000).map(|n| format!("{n},row {n}\r\n")).collect();
+    std::fs::write(&path, lines.trim_end()).unwrap();
+    let fields = vec![Field::new("n", DataType::Int64, true), Field::new("s", DataType::Utf8, true)];
+    let schema: SchemaRef = Arc::new(Schema::new(fields));
+    let location = Stores::local().resolve(path.to_str().unwrap()).unwrap();
+    let csv = crate::formats::CsvOptions { quote: None, ..Default::default() };
+    let format = Format::Csv(csv, Default::default());
+    let source = FileSource::new("n.csv", location, format, schema).unwrap().with_piece_bytes_min(700);
+    block_on(check_source(&source)).unwrap();
+    let delivered = block_on(read_all(&source, &source_context(3, 100))).unwrap();
+    assert!(delivered.splits.len() > 3, "{}", delivered.splits.len());
+}
+
+#[test]
+fn errors_name_the_file_and_the_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = numbers([]).schema();
+    let error = |name: &str, content: &[u8], more: &[(&str, &str)]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let error = rows_in(&path, &schema, more).unwrap_err();
+        (error.kind(), error.to_string().replace(directory.path().to_str().unwrap(), ""))
+    };
+    let long: String = (0..20_000).map(|n| format!("{n}\n")).collect();
+    let (kind, message) = error("late.csv", format!("{long}x\n").as_bytes(), &[]);
+    assert_eq!((kind, message.as_str()), (ErrorKind::Data, "/late.csv: line 20001, column 1: 'x' is no BIGINT for 'n'"));
+    let (_, message) = error("late.csv", format!("n\n{long}x").as_bytes(), &[("csv.header", "true")]);
+    assert_eq!(message, "/late.csv: line 20002, column 1: 'x' is no BIGINT for 'n'");
+    let (kind, message) = error("bad.json", b"{\"n\":1}\n{\"n\":\n", &[]);
+    assert_eq!(kind, ErrorKind::Data);
+    assert!(message.starts_with("/bad.json: line 2: "), "{message}");
+    let (_, message) = error("type.json", b"{\"n\":1}\n\n{\"n\":\"x\"}\n", &[]);
+    assert!(message.starts_with("/type.json: line 3: ") && message.contains("\"x\""), "{message}");
+    let (kind, message) = error("bad.csv.gz", b"no gzip at all", &[]);
+    assert_eq!(kind, ErrorKind::Corrupt);
+    assert!(message.starts_with("/bad.csv.gz: cannot be decompressed"), "{message}");
+    let (kind, message) = error("bad.parquet", b"PAR1....PAR", &[]);
+    assert_eq!(kind, ErrorKind::Corrupt);
+    assert!(message.starts_with("/bad.parquet: no readable parquet file"), "{message}");
+    let (kind, message) = error("bad.arrow", b"ARROW1\0\0....ARROW", &[]);
+    assert_eq!(kind, ErrorKind::Corrupt);
+    assert!(message.starts_with("/bad.arrow: no readable arrow file"), "{message}");
+    let error = rows_in(Path::new("/no/such/flights.csv"), &schema, &[]).unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Unavailable, "/no/such/flights.csv does not exist"));
+}
+
+#[test]
+fn truncated_files_are_corrupt() {
+    let batch = every_type();
+    for (name, more) in [("t.parquet", "parquet"), ("t.arrow", "arrow"), ("t.csv.zst", "csv"), ("t.csv.xz", "csv")] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        write_file(&path, more, WriteMode::NoOverwrite, 1, std::slice::from_ref(&batch)).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 7]).unwrap();
+        let error = rows_in(&path, &batch.schema(), &[]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn text_forgives_what_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bom.csv");
+    std::fs::write(&path, b"\xEF\xBB\xBFn\n1\n\n2").unwrap();
+    let schema = numbers([]).schema();
+    assert_eq!(rows_in(&path, &schema, &[("csv.header", "true")]).unwrap(), ["1", "2", "null"]);
+    let path = directory.path().join("bad.json");
+    std::fs::write(&path, b"{\"n\":1}\nnot json\n{\"n\":2,\"more\":[1]}\n{}").unwrap();
+    let context = source_context(1, 1_000);
+    let source = open(&path, &schema, &[("json.ignore-parse-errors", "true")]).unwrap();
+    assert_eq!(read(&*source, &context).unwrap(), ["1", "2", "null"]);
+    assert_eq!(context.metrics.values()[tidemill_core::metrics::RECORDS_SKIPPED], 1);
+}
+
+#[test]
+fn an_inferred_type_that_clashes_later_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("late.csv");
+    let lines: String = (0..30_000).map(|n| format!("{n}\n")).collect();
+    std::fs::write(&path, format!("n\n{lines}x\n")).unwrap();
+    let inferred = block_on(crate::infer_schema(&Stores::local(), path.to_str().unwrap(), None)).unwrap();
+    let source = crate::source(Options::new(inferred.options), inferred.schema, &TableContext::new("test")).unwrap();
+    let error = read(&*source, &source_context(1, 1_000)).unwrap_err().to_string();
+    assert!(error.contains("line 30002, column 1: 'x' is no BIGINT for 'n'; the types were inferred"), "{error}");
+}
+
+#[test]
+fn new_files_are_found_once() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.csv"), "1\n").unwrap();
+    let source = open(directory.path(), &numbers([]).schema(), &[("format", "csv"), ("source.monitor-interval", "1 s")]).unwrap();
+    assert_eq!(source.boundedness(), tidemill_core::source::Boundedness::Unbounded);
+    let context = source_context(1, 10);
+    let mut enumerator = source.enumerator(&context).unwrap();
+    let mut found = Vec::new();
+    for round in 0..6 {
+        match block_on(enumerator.next_split(0)).unwrap() {
+            tidemill_core::source::SplitAssignment::Split(split) => found.push(split.id.to_string()),
+            tidemill_core::source::SplitAssignment::Later(pause) => block_on(context.clock.sleep(pause)),
+            tidemill_core::source::SplitAssignment::Finished => panic!("never"),
+        }
+        if round == 2 {
+            std::fs::write(directory.path().join("b.csv"), "2\n").unwrap();
+        }
+    }
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+fn write_file(path: &Path, format: &str, mode: WriteMode, parallelism: usize, batches: &[RecordBatch]) -> Result<()> {
+    run_to_end(&file_sink(path, format, mode, parallelism, batches)?, parallelism, batches)
+}
+
+fn file_sink(path: &Path, format: &str, mode: WriteMode, parallelism: usize, batches: &[RecordBatch]) -> Result<FileSink> {
+    let location = Stores::local().resolve(path.to_str().unwrap())?;
+    let format = Format::from_options(format, &mut options(path, &[]))?;
+    FileSink::write_as(path.to_str().unwrap(), location, format, batches[0].schema(), "job", mode, parallelism)
+}
+
+/// SUB-14 on a local disk.
+#[test]
+fn write_modes() {
+    use WriteMode::{NoOverwrite, Overwrite};
+    let directory = tempfile::tempdir().unwrap();
+    let (old, new) = ([numbers([1])], [numbers([2]), numbers([3])]);
+    let single = directory.path().join("single.csv");
+    write_file(&single, "csv", NoOverwrite, 1, &old).unwrap();
+    let error = write_file(&single, "csv", NoOverwrite, 1, &new).unwrap_err();
+    assert!(error.to_string().contains("single.csv exists already"), "{error}");
+    write_file(&single, "csv", Overwrite, 1, &new).unwrap();
+    assert_eq!(std::fs::read_to_string(&single).unwrap(), "2\n3\n");
+
+    let parallel = directory.path().join("parallel");
+    std::fs::create_dir(&parallel).unwrap();
+    std::fs::write(parallel.join("stale"), "9\n").unwrap();
+    write_file(&parallel, "csv", NoOverwrite, 2, &new).unwrap();
+    assert_eq!(names(&parallel), ["1", "2", "stale"]);
+    assert!(write_file(&parallel, "csv", NoOverwrite, 3, &new).is_err());
+    write_file(&parallel, "csv", Overwrite, 2, &[old[0].clone(), old[0].clone()]).unwrap();
+    assert_eq!(std::fs::read_to_string(parallel.join("2")).unwrap(), "1\n");
+    assert_eq!(names(&parallel), ["1", "2", "stale"], "a local directory keeps stale files");
+
+    write_file(&parallel, "csv", Overwrite, 1, &new).unwrap();
+    assert_eq!(std::fs::read_to_string(&parallel).unwrap(), "2\n3\n", "a file takes the place of the directory");
+    assert!(write_file(&parallel, "csv", NoOverwrite, 2, &new).is_err(), "a file where the directory would be");
+    write_file(&parallel, "csv", Overwrite, 2, &new).unwrap();
+    assert_eq!(names(&parallel), ["1", "2"]);
+    assert_eq!(names(directory.path()), ["parallel", "single.csv"]);
+}
+
+#[test]
+fn a_failed_overwrite_keeps_the_old_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.csv.gz");
+    write_file(&path, "csv", WriteMode::NoOverwrite, 1, &[numbers([1])]).unwrap();
+    let new = [numbers([2])];
+    let committer = run(&file_sink(&path, "csv", WriteMode::Overwrite, 1, &new).unwrap(), 1, &new).unwrap();
+    block_on(committer.abort()).unwrap();
+    assert_eq!(rows_in(&path, &new[0].schema(), &[]).unwrap(), ["1"]);
+    assert_eq!(names(directory.path()), ["f.csv.gz"]);
+}
+
+#[test]
+fn one_text_file_over_several_checkpoints() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.csv");
+    let sink = file_sink(&path, "csv", WriteMode::NoOverwrite, 1, &[numbers([])]).unwrap();
+    let committer = sink.prepare().unwrap();
+    block_on(async {
+        let mut writer = sink.writer(&sink_context(0, 1, numbers([]).schema())).unwrap();
+        for n in 1..=12 {
+            writer.write(Batch::append(numbers([n]))).await.unwrap();
+            committer.commit(writer.prepare_commit(Some(n as u64)).await.unwrap()).await.unwrap();
+        }
+        committer.commit(writer.prepare_commit(None).await.unwrap()).await.unwrap();
+        assert!(!path.exists());
+        committer.finish().await.unwrap();
+    });
+    let expected: String = (1..=12).map(|n| format!("{n}\n")).collect();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+    assert_eq!(names(directory.path()), ["f.csv"]);
+}
+
+#[test]
+fn replacing_takes_exactly_the_old_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t");
+    let schema = numbers([]).schema();
+    let csv = [("format", "csv")];
+    run_to_end(&*table(&path, &schema, "one", Disposition::Append, &csv), 2, &[numbers([1]), numbers([2])]).unwrap();
+    std::fs::write(path.join("_SUCCESS"), "").unwrap();
+    run_to_end(&*table(&path, &schema, "two", Disposition::Replace, &csv), 1, &[numbers([3])]).unwrap();
+    assert_eq!(rows_in(&path, &schema, &csv).unwrap(), ["3"]);
+    assert!(path.join("_SUCCESS").exists());
+}
+
+/// A crash right behind the marker: readers see the new rows already, and the next job tidies up.
+#[test]
+fn a_replacement_counts_from_its_marker_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t");
+    let schema = numbers([]).schema();
+    let csv = [("format", "csv")];
+    run_to_end(&*table(&path, &schema, "one", Disposition::Append, &csv), 1, &[numbers([1])]).unwrap();
+    let old = names(&path);
+    run(&*table(&path, &schema, "two", Disposition::Replace, &csv), 1, &[numbers([2])]).unwrap();
+    assert_eq!(rows_in(&path, &schema, &csv).unwrap(), ["1"]);
+    let hidden = names(&path).into_iter().find(|name| name.ends_with(".ready")).unwrap();
+    let shown = hidden.trim_start_matches('.').trim_end_matches(".ready").to_owned();
+    let replacement = Replacement { published: vec![(hidden, shown)], condemned: old };
+    let place = Stores::local().resolve(path.to_str().unwrap()).unwrap();
+    block_on(replacement.begin(&place, "two")).unwrap();
+    assert_eq!(rows_in(&path, &schema, &csv).unwrap(), ["2"]);
+    run_to_end(&*table(&path, &schema, "three", Disposition::Append, &csv), 1, &[numbers([3])]).unwrap();
+    assert_eq!(rows_in(&path, &schema, &csv).unwrap(), ["2", "3"]);
+    assert!(names(&path).iter().all(|name| !name.starts_with('.')), "{:?}", names(&path));
+}
+
+#[test]
+fn a_job_without_rows_leaves_an_empty_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t");
+    let schema = numbers([]).schema();
+    let csv = [("format", "csv")];
+    run_to_end(&*table(&path, &schema, "one", Disposition::Append, &csv), 2, &[numbers([])]).unwrap();
+    assert!(rows_in(&path, &schema, &csv).unwrap().is_empty());
+    write_file(&directory.path().join("f.parquet"), "parquet", WriteMode::NoOverwrite, 1, &[numbers([])]).unwrap();
+    assert!(rows_in(&directory.path().join("f.parquet"), &schema, &[]).unwrap().is_empty());
+}
+
+#[test]
+fn options_are_checked() {
+    let schema = numbers([]).schema();
+    let error = |more: &[(&str, &str)]| open(Path::new("/tmp/t"), &schema, more).unwrap_err().to_string();
+    assert_eq!(error(&[]), "the format of '/tmp/t' is not known; say it with option 'format'");
+    assert_eq!(error(&[("format", "jsn")]), "unknown format 'jsn'; did you mean 'json'?");
+    let message = error(&[("format", "json"), ("csv.header", "true")]);
+    assert!(message.starts_with("unknown option 'csv.header' of connector 'filesystem'; known: "), "{message}");
+    assert_eq!(
+        error(&[("format", "raw")]),
+        "format 'raw' has one STRING column, the table 1; use format 'csv' or 'json' for rows with several columns or other types"
+    );
+}

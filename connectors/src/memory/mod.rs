@@ -7,3 +7,6 @@ mod sequence;
 pub use collect::{CollectHandle, CollectSink};
 pub use collection::CollectionSource;
 pub use sequence::SequenceSource;
+
+#[cfg(test)]
+mod tests;

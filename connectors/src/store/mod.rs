@@ -115,6 +115,8 @@ impl Location {
         match self.store.head(&self.path).await {
             Ok(meta) => Ok(Some(meta)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
+            // Below a file there is nothing either.
+            Err(error) if io_error(&error).is_some_and(|io| io.kind() == std::io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(self.error(error)),
         }
     }
@@ -165,23 +167,23 @@ pub(crate) fn store_error(place: impl fmt::Display, error: object_store::Error) 
     Error::new(kind_of(&error), message).with_source(error)
 }
 
-/// The kind of the I/O error at the bottom of `error`, or `Unavailable`.
+/// The kind of the I/O error below `error`, or `Unavailable`.
 fn kind_of(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
+    match io_error(error).map(std::io::Error::kind) {
+        Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => ErrorKind::Exhausted,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
     let mut current = Some(error);
     while let Some(error) = current {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return io_error_kind(io);
+        if let Some(io) = error.downcast_ref() {
+            return Some(io);
         }
         current = error.source();
     }
-    ErrorKind::Unavailable
-}
-
-fn io_error_kind(error: &std::io::Error) -> ErrorKind {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Exhausted,
-        _ => ErrorKind::Unavailable,
-    }
+    None
 }
 
 /// The message at the bottom says what happened; those above it say where, which we know better.

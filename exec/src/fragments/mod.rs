@@ -22,9 +22,15 @@ pub mod exchange_exec;
 mod fragment;
 mod lower;
 mod routing;
+pub mod session;
 pub mod slots;
+pub mod source_exec;
+pub mod source_table;
 
 pub use cut::cut;
 pub use exchange_exec::ExchangeExec;
 pub use fragment::{PlanFragment, Reader};
 pub use lower::{FragmentOptions, lower};
+pub use session::{bounded_config, bounded_runtime};
+pub use source_exec::{Scan, SourceExec};
+pub use source_table::SourceTable;

@@ -13,7 +13,7 @@ mod input;
 pub mod job;
 mod output;
 mod pull;
-mod reader;
+pub mod reader;
 mod sink;
 mod source;
 mod task;

@@ -18,9 +18,12 @@ use tidemill_core::{Error, Result};
 
 pub use create::{TableBuilder, definition_of_schema, find_name};
 pub use files::{file_table, looks_like_file};
-pub use scan::ScanTable;
+pub use scan::{Scan, ScanTable, scan_table};
 pub use table::{ColumnDefinition, ColumnOrigin, TableDefinition, ViewDefinition, WatermarkDefinition};
 pub use type_name::{sql_type, type_name};
+
+/// The name of the one database, which may stand before a table's.
+pub const DEFAULT_DATABASE: &str = "default_database";
 
 /// What a name stands for.
 #[derive(Clone, Debug)]
@@ -120,7 +123,7 @@ pub fn simple_name(name: &ObjectName) -> Result<String> {
     let parts: Option<Vec<&str>> = name.0.iter().map(|part| part.as_ident().map(|ident| ident.value.as_str())).collect();
     match parts.as_deref() {
         Some([name]) => Ok((*name).to_owned()),
-        Some(["default_database", name]) | Some(["default_catalog", "default_database", name]) => Ok((*name).to_owned()),
+        Some([DEFAULT_DATABASE, name]) | Some(["default_catalog", DEFAULT_DATABASE, name]) => Ok((*name).to_owned()),
         _ => Err(Error::request(format!("name '{name}' has a catalog or database"))
             .with_hint("there is one of each, default_catalog.default_database, which need not be written")),
     }

@@ -14,9 +14,9 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, TableReference};
-use datafusion::datasource::TableType;
+use datafusion::datasource::{DefaultTableSource, TableType};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, TableSource};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
@@ -25,7 +25,8 @@ use tidemill_connectors::{Options, TableContext, source};
 use tidemill_core::Result;
 use tidemill_core::graph::SourceNode;
 use tidemill_core::source::{Boundedness, Source};
-use tidemill_exec::error::from_datafusion;
+use tidemill_exec::error::{from_datafusion, to_datafusion};
+use tidemill_exec::fragments::{self, SourceExec};
 use tidemill_exec::operators::expression::{ComputedColumns, ExpressionWatermarks};
 
 use super::table::{ColumnOrigin, TableDefinition};
@@ -153,4 +154,35 @@ fn places(expr: &Arc<dyn PhysicalExpr>) -> Vec<usize> {
     let mut places: Vec<usize> = collect_columns(expr).iter().map(Column::index).collect();
     places.sort_unstable();
     places
+}
+
+#[async_trait]
+impl TableProvider for ScanTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+        let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let SourceNode { source, projection, derive, .. } =
+            self.scan_columns(&columns, false).map_err(to_datafusion)?.node;
+        let scan = fragments::Scan { source, read: projection, derive, keep: None };
+        let partitions = session.config().target_partitions();
+        Ok(Arc::new(SourceExec::new(scan, partitions, limit).map_err(to_datafusion)?))
+    }
+}
+
+/// The table that a plan's scan reads, if it is one of ours.
+pub fn scan_table(source: &Arc<dyn TableSource>) -> Option<&ScanTable> {
+    source.downcast_ref::<DefaultTableSource>()?.table_provider.downcast_ref()
 }

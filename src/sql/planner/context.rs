@@ -19,6 +19,7 @@ use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement as SqlSt
 
 use super::relation::WindowRelations;
 use super::types::SqlTypes;
+use crate::sql::catalog::DEFAULT_DATABASE;
 use crate::sql::error::UnknownRelation;
 use crate::sql::logical::group_window::{assign_group_windows, split_group_windows};
 
@@ -64,7 +65,10 @@ impl ContextProvider for Planner<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
         let opened = match &name {
             TableReference::Bare { table } => self.relations.opened.get(table.as_ref()),
-            _ => None,
+            TableReference::Partial { schema, table } | TableReference::Full { schema, table, .. } => {
+                let own = schema.as_ref() == DEFAULT_DATABASE;
+                own.then(|| self.relations.opened.get(table.as_ref())).flatten()
+            }
         };
         opened.map(|table| provider_as_source(table.clone())).ok_or_else(|| {
             let unknown = UnknownRelation { name: name.to_string(), known: self.relations.known.clone() };

@@ -49,6 +49,7 @@ impl Lowering<'_> {
             return Err(Error::request("a window over rows that are updated does not run as a stream")
                 .with_hint("put the window below the aggregate or Top-N whose rows are updated"));
         }
+        self.check_watermarks()?;
         let width = input.schema.fields().len();
         let mut columns = Columns::identity(width);
         columns.0.extend([Bound::Start, Bound::End, Bound::Time].map(Place::Bound));

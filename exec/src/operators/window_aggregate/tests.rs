@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{AsArray, Int64Array, TimestampMillisecondArray};
+use arrow::array::{Array, AsArray, Int64Array, TimestampMillisecondArray};
 use arrow::datatypes::{Field, Int64Type, Schema, TimeUnit, TimestampMillisecondType};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;

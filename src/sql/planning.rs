@@ -1,0 +1,138 @@
+//! From statements to logical plans: relations opened, names mended, views inlined.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::common::Result as PlanResult;
+use datafusion::datasource::{TableProvider, ViewTable};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::sql::sqlparser::ast::{Query, visit_relations};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tidemill_connectors::registry::Disposition;
+use tidemill_core::{Error, Result};
+use tidemill_exec::error::from_datafusion;
+
+use super::catalog::{Entry, ScanTable, ViewDefinition, file_table, looks_like_file, simple_name};
+use super::parser::{Parsed, parse_script};
+use super::planner::repair::{Repair, queries};
+use super::planner::{Planner, Relations};
+use super::session::Session;
+
+/// How deep views may use views; more is a circle.
+const VIEW_DEPTH_MAX: usize = 32;
+
+impl Session {
+    /// The plans of a statement's queries, and the statement with its names as they were declared.
+    pub(super) async fn plans(&self, state: &SessionState, parsed: &Parsed) -> Result<(Parsed, Vec<LogicalPlan>)> {
+        self.plans_within(state, parsed, 0).await
+    }
+
+    /// The plan of a statement that is one query.
+    pub(super) async fn plan(&self, state: &SessionState, parsed: &Parsed) -> Result<LogicalPlan> {
+        let (_, mut plans) = self.plans(state, parsed).await?;
+        plans.pop().ok_or_else(|| Error::internal("a query without a plan"))
+    }
+
+    /// Tries `plan` with the statement's relations opened, mending names until it goes well or fails for another reason.
+    pub(super) async fn mended<T>(
+        &self,
+        state: &SessionState,
+        parsed: &Parsed,
+        depth: usize,
+        plan: impl Fn(&Planner<'_>, &Parsed) -> PlanResult<T>,
+    ) -> Result<(Parsed, T)> {
+        let mut repair = Repair::new(parsed);
+        let mut parsed = parsed.clone();
+        loop {
+            let relations = self.relations(state, &queries(&parsed.statement), depth).await?;
+            let planned = plan(&Planner::new(state, &relations, self.settings.local_time_zone()), &parsed);
+            match planned {
+                Ok(planned) => return Ok((parsed, planned)),
+                Err(error) => parsed = repair.mend(error)?,
+            }
+        }
+    }
+
+    /// The columns and plan of a view.
+    pub(super) fn view<'a>(
+        &'a self,
+        state: &'a SessionState,
+        view: &'a ViewDefinition,
+        depth: usize,
+    ) -> BoxFuture<'a, Result<LogicalPlan>> {
+        async move {
+            if depth > VIEW_DEPTH_MAX {
+                return Err(Error::request(format!("view '{}' uses itself", view.name)));
+            }
+            let in_view = |error: Error| error.context(format!("view '{}'", view.name));
+            let parsed = parse_script(&view.text).map_err(in_view)?;
+            let Some(parsed) = parsed.first() else {
+                return Err(Error::internal(format!("view '{}' has no query", view.name)));
+            };
+            let (_, mut plans) = self.plans_within(state, parsed, depth).await.map_err(in_view)?;
+            let plan = plans.pop().ok_or_else(|| Error::internal("a view without a plan"))?;
+            renamed(plan, view).map_err(in_view)
+        }
+        .boxed()
+    }
+
+    async fn plans_within(
+        &self,
+        state: &SessionState,
+        parsed: &Parsed,
+        depth: usize,
+    ) -> Result<(Parsed, Vec<LogicalPlan>)> {
+        let plan = |planner: &Planner<'_>, parsed: &Parsed| {
+            queries(&parsed.statement).iter().map(|query| planner.query(query)).collect()
+        };
+        self.mended(state, parsed, depth, plan).await
+    }
+
+    /// Opens what the queries name. What is not there stays out, and is an error once it is planned: it may be a `WITH`.
+    async fn relations(&self, state: &SessionState, queries: &[Query], depth: usize) -> Result<Relations> {
+        let mut names = BTreeSet::new();
+        for query in queries {
+            let _ = visit_relations(query, |name| {
+                let quoted = name.0.last().and_then(|part| part.as_ident()).is_some_and(|name| name.quote_style.is_some());
+                names.extend(simple_name(name).map(|name| (name, quoted)));
+                ControlFlow::<()>::Continue(())
+            });
+        }
+        let mut relations = Relations { known: self.catalog.names(), ..Relations::default() };
+        for (name, quoted) in names {
+            let table: Arc<dyn TableProvider> = match self.catalog.get(&name) {
+                Some(Entry::Table(table)) => {
+                    Arc::new(ScanTable::open(table.clone(), state, &self.table_context(Disposition::Append))?)
+                }
+                Some(Entry::View(view)) => {
+                    let plan = self.view(state, view, depth + 1).await?;
+                    Arc::new(ViewTable::new(plan, Some(view.text.clone())))
+                }
+                None if quoted && looks_like_file(&name) => {
+                    let table = Arc::new(file_table(&self.stores, &name).await?);
+                    Arc::new(ScanTable::open(table, state, &self.table_context(Disposition::Append))?)
+                }
+                None => continue,
+            };
+            relations.opened.insert(name, table);
+        }
+        Ok(relations)
+    }
+}
+
+/// The plan with the names that the view gives its columns.
+fn renamed(plan: LogicalPlan, view: &ViewDefinition) -> Result<LogicalPlan> {
+    if view.columns.is_empty() {
+        return Ok(plan);
+    }
+    let columns = plan.schema().columns();
+    if columns.len() != view.columns.len() {
+        return Err(Error::request(format!("{} names for {} columns", view.columns.len(), columns.len())));
+    }
+    let named = columns.into_iter().zip(&view.columns).map(|(column, name)| Expr::Column(column).alias(&name.value));
+    let named: Vec<Expr> = named.collect();
+    LogicalPlanBuilder::from(plan).project(named).and_then(LogicalPlanBuilder::build).map_err(from_datafusion)
+}

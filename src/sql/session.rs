@@ -1,0 +1,221 @@
+//! A session: settings, tables, and statements executed one after the other.
+
+use std::sync::Arc;
+
+use datafusion::execution::session_state::SessionState;
+use tidemill_connectors::TableContext;
+use tidemill_connectors::registry::Disposition;
+use tidemill_connectors::store::Stores;
+use tidemill_core::settings::Origin;
+use tidemill_core::{Error, Result, Settings};
+use tidemill_exec::runtime::{Engine, JobHandle};
+
+use super::catalog::Catalog;
+use super::parser::{Parsed, Statement};
+use super::query::Query;
+use super::rows::Rows;
+use super::state::{base_state, statement_state};
+
+/// Executes statements against one catalog and one engine in this process.
+///
+/// ```
+/// use tidemill::sql::parser::parse_script;
+/// use tidemill::sql::{Outcome, Session};
+/// use tidemill_core::Settings;
+///
+/// let mut session = Session::new(Settings::default())?;
+/// for statement in parse_script("CREATE VIEW v AS SELECT 1 AS n; SELECT n + 1 AS m FROM v")? {
+///     if let Outcome::Query(query) = session.run(&statement)? {
+///         assert_eq!(session.block_on(query.collect())?.num_rows(), 1);
+///     }
+/// }
+/// # Ok::<(), tidemill_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Session {
+    pub(super) settings: Settings,
+    pub(super) catalog: Catalog,
+    pub(super) stores: Stores,
+    pub(super) base: SessionState,
+    pub(super) jobs: Vec<SessionJob>,
+    warnings: Vec<String>,
+    // Last, so that everything which may still use it is dropped before.
+    engine: Engine,
+}
+
+/// A job that a statement started.
+#[derive(Clone, Debug)]
+pub struct SessionJob {
+    /// What `CANCEL JOB` calls it.
+    pub id: String,
+    /// The job.
+    pub handle: JobHandle,
+}
+
+/// What a statement gave.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is done; what was done.
+    Done(String),
+    /// A table that is there at once: `SHOW`, `DESCRIBE`, `EXPLAIN`, `SET`.
+    Table(Rows),
+    /// A running query.
+    Query(Query),
+    /// A running `INSERT`; [`Session::jobs`] has its id.
+    Job(JobHandle),
+    /// A word for the shell.
+    Shell(ShellWord),
+}
+
+/// Statements that only a shell can act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShellWord {
+    /// `HELP`
+    Help,
+    /// `QUIT`, `EXIT`
+    Quit,
+    /// `CLEAR`
+    Clear,
+}
+
+impl Session {
+    /// A session of its own engine, with all cores unless the settings say otherwise.
+    pub fn new(mut settings: Settings) -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        for key in ["parallelism.default", "taskmanager.numberOfTaskSlots"] {
+            if !settings.is_set(key) {
+                settings.set(key, &cores.to_string(), Origin::Default)?;
+            }
+        }
+        let slots = settings.task_slots().unwrap_or(cores).max(cores).max(settings.parallelism());
+        let dirs = settings.temporary_dirs().into_iter().map(Into::into).collect();
+        let engine = Engine::new(slots, dirs)?;
+        let base = base_state(&settings, engine.environment())?;
+        Ok(Self {
+            settings,
+            catalog: Catalog::default(),
+            stores: Stores::local(),
+            base,
+            jobs: Vec::new(),
+            warnings: Vec::new(),
+            engine,
+        })
+    }
+
+    /// The settings now.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The settings, to be changed.
+    pub fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    /// The engine that jobs run in.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The tables and views.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The stores that URLs lead to, to be added to.
+    pub fn stores_mut(&mut self) -> &mut Stores {
+        &mut self.stores
+    }
+
+    /// The jobs that `INSERT` started, oldest first.
+    pub fn jobs(&self) -> &[SessionJob] {
+        &self.jobs
+    }
+
+    /// What deserves a word but is no error, since it was last asked for.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Waits for `future` on this thread.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.engine.block_on(future)
+    }
+
+    /// Executes one statement and waits until it is done, or begins to give rows.
+    pub fn run(&mut self, parsed: &Parsed) -> Result<Outcome> {
+        let compute = self.engine.compute_handle();
+        compute.block_on(self.execute(parsed))
+    }
+
+    /// Executes one statement. A query or job is running when this returns, and goes on by itself.
+    pub async fn execute(&mut self, parsed: &Parsed) -> Result<Outcome> {
+        Ok(match &parsed.statement {
+            Statement::Query(_) => Outcome::Query(self.query(parsed).await?),
+            Statement::CreateTable(_) => self.create_table(parsed).await?,
+            Statement::CreateView(create) => self.create_view(parsed, create).await?,
+            Statement::Drop(drop) => self.drop_relation(drop)?,
+            Statement::Insert(_) | Statement::StatementSet(_) => Outcome::Job(self.insert(parsed).await?),
+            Statement::Set(Some((key, value))) => {
+                self.warnings.extend(self.settings.set(key, value, Origin::Statement)?);
+                Outcome::Done(format!("{key} is set"))
+            }
+            Statement::Set(None) => Outcome::Table(self.all_settings()?),
+            Statement::Reset(key) => {
+                self.settings.reset(key.as_deref())?;
+                Outcome::Done(key.as_ref().map_or_else(|| "all settings are reset".to_owned(), |key| format!("{key} is reset")))
+            }
+            Statement::Explain(explain) => Outcome::Table(self.explain(parsed, explain).await?),
+            Statement::Describe(name) => Outcome::Table(self.describe(name).await?),
+            Statement::Show(show) => Outcome::Table(self.show(show).await?),
+            Statement::StopJob { id, savepoint, drain } => {
+                if *savepoint || *drain {
+                    let error = Error::request("STOP JOB with a savepoint or drained is not supported yet");
+                    return Err(error.with_hint("CANCEL JOB ends a job at once"));
+                }
+                self.cancel_job(id)?
+            }
+            Statement::CancelJob { id } => self.cancel_job(id)?,
+            Statement::Help => Outcome::Shell(ShellWord::Help),
+            Statement::Quit => Outcome::Shell(ShellWord::Quit),
+            Statement::Clear => Outcome::Shell(ShellWord::Clear),
+            Statement::Other(_) => self.other(parsed).await?,
+        })
+    }
+
+    /// The functions and options of a statement that begins now.
+    pub(super) fn state(&self) -> SessionState {
+        statement_state(&self.base, &self.settings, self.engine.environment())
+    }
+
+    /// What connectors may know; each call is for another job.
+    pub(super) fn table_context(&self, disposition: Disposition) -> TableContext {
+        let millis = self.engine.environment().clock.now_millis();
+        // Part of file names: unique among sessions and processes that write to one directory.
+        let job = format!("{millis:x}-{:x}-{}", std::process::id(), self.jobs.len());
+        TableContext {
+            job: job.into(),
+            parallelism: self.settings.parallelism(),
+            disposition,
+            time_zone: Arc::from(self.settings.local_time_zone()),
+            stores: self.stores.clone(),
+        }
+    }
+
+    /// Files a started job under a new id.
+    pub(super) fn started(&mut self, handle: JobHandle) -> JobHandle {
+        let id = (self.jobs.len() + 1).to_string();
+        self.jobs.push(SessionJob { id, handle: handle.clone() });
+        handle
+    }
+
+    fn cancel_job(&self, id: &str) -> Result<Outcome> {
+        match self.jobs.iter().find(|job| job.id == id) {
+            Some(job) => {
+                job.handle.cancel();
+                Ok(Outcome::Done(format!("job {id} is being cancelled")))
+            }
+            None => Err(Error::request(format!("no job '{id}'")).with_hint("`SHOW JOBS` lists them")),
+        }
+    }
+}
