@@ -1,3 +1,6 @@
 //! tidemill
 
 pub mod sql;
+pub mod stream;
+
+pub use sql::sql;

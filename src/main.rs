@@ -1,1 +1,11 @@
-fn main(){}
+//! The `tidemill` command.
+
+mod cli;
+
+// Pages once touched stay: batches come and go in the same sizes, and first touch costs more than the work on them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

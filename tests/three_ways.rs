@@ -121,6 +121,7 @@ impl From<tidemill_core::Error> for Failure {
     }
 }
 
+#[async_trait::async_trait]
 impl AsyncDB for Database {
     type Error = Failure;
     type ColumnType = DefaultColumnType;

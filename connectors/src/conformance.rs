@@ -60,8 +60,11 @@ pub fn sink_context(subtask: usize, parallelism: usize, schema: SchemaRef) -> Si
 
 /// The rows of a batch as text, one string a row, NULL and text `null` told apart.
 pub fn rows_as_text(records: &RecordBatch) -> Result<Vec<String>> {
-    let columns: Vec<Vec<String>> =
-        records.columns().iter().map(|column| format_column(column.as_ref(), TextStyle::JSON)).collect::<Result<_>>()?;
+    let columns: Vec<Vec<String>> = records
+        .columns()
+        .iter()
+        .map(|column| format_column(column.as_ref(), TextStyle::JSON))
+        .collect::<Result<_>>()?;
     let row = |row: usize| columns.iter().map(|column| column[row].as_str()).collect::<Vec<_>>().join("|");
     Ok((0..records.num_rows()).map(row).collect())
 }
@@ -101,7 +104,9 @@ pub async fn read_all(source: &dyn Source, context: &SourceContext) -> Result<De
     }
     let mut is_done = vec![false; readers.len()];
     while is_done.contains(&false) {
-        for (subtask, reader) in readers.iter_mut().enumerate().filter(|(subtask, _)| !is_done[*subtask]).collect::<Vec<_>>() {
+        for (subtask, reader) in
+            readers.iter_mut().enumerate().filter(|(subtask, _)| !is_done[*subtask]).collect::<Vec<_>>()
+        {
             match reader.next().await? {
                 SourceEvent::NeedsSplit => match enumerator.next_split(subtask).await? {
                     SplitAssignment::Split(split) => reader.add_splits(vec![split]).await?,

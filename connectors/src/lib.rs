@@ -21,12 +21,14 @@
 //! 2. [`store`]: from a URL to an object store and a path; which files a path means.
 //! 3. [`formats`]: from bytes to columns and back; the text form of every value ([`formats::text`]).
 //! 4. [`filesystem`]: tables of files, exactly once.
-//! 5. [`datagen`], [`socket`], [`print`], [`blackhole`], [`memory`]: made-up rows, lines over TCP, the terminal, nothing, and
+//! 5. [`datagen`], [`socket`], [`mod@print`], [`blackhole`], [`memory`]: made-up rows, lines over TCP, the terminal, nothing, and
 //!    collections of the program itself.
 //! 6. [`conformance`]: what every source and sink must pass.
 //!
 //! [`Source`]: tidemill_core::source::Source
 //! [`Sink`]: tidemill_core::sink::Sink
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may fail loudly"))]
 
 pub mod options;
 pub mod registry;

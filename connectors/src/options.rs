@@ -44,11 +44,6 @@ impl Options {
         &self.connector
     }
 
-    /// The keys that start with `prefix`. Does not count as reading them.
-    pub fn keys_with_prefix(&self, prefix: &str) -> Vec<String> {
-        self.entries.keys().filter(|key| key.starts_with(prefix)).cloned().collect()
-    }
-
     /// The value of `key`, if the table sets it.
     pub fn optional(&mut self, key: &str) -> Option<String> {
         self.asked.insert(key.to_owned());
@@ -57,8 +52,7 @@ impl Options {
 
     /// The value of `key`, or an error that names what is missing.
     pub fn required(&mut self, key: &str) -> Result<String> {
-        self.optional(key)
-            .ok_or_else(|| Error::request(format!("connector '{}' needs option '{key}'", self.connector)))
+        self.optional(key).ok_or_else(|| Error::request(format!("connector '{}' needs option '{key}'", self.connector)))
     }
 
     /// The value of `key` as a `T`; `what` says in the error what was expected.

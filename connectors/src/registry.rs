@@ -113,8 +113,9 @@ fn wrong_end(connector: &Connector, verb: &str, can: impl Fn(&Connector) -> bool
 pub(crate) fn refuse_replace(context: &TableContext, connector: impl fmt::Display) -> Result<()> {
     match context.disposition {
         Disposition::Append => Ok(()),
-        Disposition::Replace => Err(Error::request(format!("connector '{connector}' cannot be overwritten"))
-            .with_hint("use INSERT INTO")),
+        Disposition::Replace => {
+            Err(Error::request(format!("connector '{connector}' cannot be overwritten")).with_hint("use INSERT INTO"))
+        }
     }
 }
 
@@ -137,10 +138,7 @@ mod tests {
 
     #[test]
     fn a_sink_cannot_be_read() {
-        assert_eq!(
-            open_source("print"),
-            "connector 'print' cannot be read; can be read: filesystem, datagen, socket"
-        );
+        assert_eq!(open_source("print"), "connector 'print' cannot be read; can be read: filesystem, datagen, socket");
         let schema = Arc::new(Schema::empty());
         let written = sink(Options::new([("connector", "datagen")]), schema, &TableContext::new("job"));
         assert!(written.unwrap_err().to_string().starts_with("connector 'datagen' cannot be written"));

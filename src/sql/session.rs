@@ -40,7 +40,7 @@ pub struct Session {
     pub(super) jobs: Vec<SessionJob>,
     warnings: Vec<String>,
     // Last, so that everything which may still use it is dropped before.
-    engine: Engine,
+    engine: Arc<Engine>,
 }
 
 /// A job that a statement started.
@@ -89,7 +89,7 @@ impl Session {
         }
         let slots = settings.task_slots().unwrap_or(cores).max(cores).max(settings.parallelism());
         let dirs = settings.temporary_dirs().into_iter().map(Into::into).collect();
-        let engine = Engine::new(slots, dirs)?;
+        let engine = Arc::new(Engine::new(slots, dirs)?);
         let base = base_state(&settings, engine.environment())?;
         Ok(Self {
             settings,
@@ -144,8 +144,8 @@ impl Session {
 
     /// Executes one statement and waits until it is done, or begins to give rows.
     pub fn run(&mut self, parsed: &Parsed) -> Result<Outcome> {
-        let compute = self.engine.compute_handle();
-        compute.block_on(self.execute(parsed))
+        let engine = self.engine.clone();
+        engine.block_on(self.execute(parsed))
     }
 
     /// Executes one statement. A query or job is running when this returns, and goes on by itself.

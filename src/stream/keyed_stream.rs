@@ -91,7 +91,7 @@ impl<K: Record, T: Record> KeyedStream<K, T> {
     pub fn sum<V>(&self, field: impl Fn(&mut T) -> &mut V + Send + Sync + 'static) -> DataStream<T>
     where
         T: Clone,
-        V: AddAssign + Clone,
+        V: AddAssign + Clone + 'static,
     {
         self.rolling("sum", summed(field))
     }
@@ -100,7 +100,7 @@ impl<K: Record, T: Record> KeyedStream<K, T> {
     pub fn min<V>(&self, field: impl Fn(&mut T) -> &mut V + Send + Sync + 'static) -> DataStream<T>
     where
         T: Clone,
-        V: PartialOrd + Clone,
+        V: PartialOrd + Clone + 'static,
     {
         self.rolling("min", kept(field, |new, old| new < old))
     }
@@ -109,7 +109,7 @@ impl<K: Record, T: Record> KeyedStream<K, T> {
     pub fn max<V>(&self, field: impl Fn(&mut T) -> &mut V + Send + Sync + 'static) -> DataStream<T>
     where
         T: Clone,
-        V: PartialOrd + Clone,
+        V: PartialOrd + Clone + 'static,
     {
         self.rolling("max", kept(field, |new, old| new > old))
     }

@@ -88,15 +88,9 @@ impl Environment {
             }
             Err(error) => {
                 self.program().fail(error);
-                let nothing = CollectionSource::new(Arc::new(Schema::empty()), Vec::new());
-                match nothing {
-                    Ok(nothing) => {
-                        let node =
-                            SourceNode { source: Arc::new(nothing), projection: None, derive: None, watermarks: None };
-                        Node::untyped(name, Vec::new(), Kind::Source(node), Arc::new(Schema::empty()))
-                    }
-                    Err(_) => unreachable!("a collection of no batches has no wrong one"),
-                }
+                // A place holder in a program that will not run.
+                let plain = Arc::new(PlainCodec::new(codec.clone(), false));
+                Node::typed(name, Vec::new(), Kind::Rows(plain.clone(), None), plain)
             }
         };
         let node = self.program().add(node);

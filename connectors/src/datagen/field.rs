@@ -24,19 +24,38 @@ pub struct FieldSpec {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Values {
     /// Integers, decimals, dates and times of day: `min ..= min + span`.
-    Integers { min: i64, span: u64 },
+    Integers {
+        min: i64,
+        span: u64,
+    },
     /// `min ..= max`
-    Floats { min: f64, max: f64 },
+    Floats {
+        min: f64,
+        max: f64,
+    },
     Booleans,
     /// Hexadecimal digits.
-    Strings { length: usize },
-    Bytes { length: usize },
+    Strings {
+        length: usize,
+    },
+    Bytes {
+        length: usize,
+    },
     /// Between `now - max_past` and now, in milliseconds.
-    Past { max_past: u64 },
+    Past {
+        max_past: u64,
+    },
     /// `start + row * step`, `rows` of them.
-    Sequence { start: i64, step: i64, rows: Option<u64> },
+    Sequence {
+        start: i64,
+        step: i64,
+        rows: Option<u64>,
+    },
     /// The same as text.
-    SequenceOfStrings { start: i64, rows: Option<u64> },
+    SequenceOfStrings {
+        start: i64,
+        rows: Option<u64>,
+    },
 }
 
 #[derive(Clone, Copy)]

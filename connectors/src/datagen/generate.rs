@@ -58,7 +58,9 @@ impl FieldSpec {
                     (min * (1.0 - share) + max * share).clamp(min, max)
                 };
                 Ok(match self.data_type {
-                    DataType::Float32 => Arc::new(Float32Array::from_iter_values(rows.iter().map(|row| value(row) as f32))),
+                    DataType::Float32 => {
+                        Arc::new(Float32Array::from_iter_values(rows.iter().map(|row| value(row) as f32)))
+                    }
                     _ => Arc::new(Float64Array::from_iter_values(rows.iter().map(value))),
                 })
             }

@@ -58,7 +58,9 @@ impl GeneratedSource {
         let most = if self.rate.is_some() { parallelism } else { parallelism * SPLITS_A_SUBTASK };
         let least = if self.rate.is_some() { 1 } else { SPLIT_ROWS_MIN };
         let length = rows.div_ceil(most).max(least);
-        (0..rows.div_ceil(length)).map(|at| RowSet::Range { start: at * length, end: rows.min((at + 1) * length) }).collect()
+        (0..rows.div_ceil(length))
+            .map(|at| RowSet::Range { start: at * length, end: rows.min((at + 1) * length) })
+            .collect()
     }
 }
 
@@ -179,7 +181,11 @@ impl SourceReader for GeneratedReader {
             let next = match split.position.as_slice() {
                 [] => rows.first(),
                 position => u64::from_le_bytes(position.try_into().map_err(|_| {
-                    Error::corrupt(format!("position of split '{}' has {} bytes instead of 8", split.id, position.len()))
+                    Error::corrupt(format!(
+                        "position of split '{}' has {} bytes instead of 8",
+                        split.id,
+                        position.len()
+                    ))
                 })?),
             };
             self.splits.push_back(OpenSplit { id: split.id, rows, next });
@@ -207,11 +213,8 @@ impl SourceReader for GeneratedReader {
         if let Some(pace) = &mut self.pace {
             pace.taken(count);
         }
-        let event = SourceEvent::Batch {
-            split: split.id.clone(),
-            records,
-            position: split.next.to_le_bytes().to_vec(),
-        };
+        let event =
+            SourceEvent::Batch { split: split.id.clone(), records, position: split.next.to_le_bytes().to_vec() };
         match split.rows {
             RowSet::Range { .. } => self.splits.push_front(split),
             RowSet::Blocks { .. } => self.splits.push_back(split),

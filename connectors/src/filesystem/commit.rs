@@ -63,7 +63,7 @@ impl FileCommitter {
 
     async fn replacing(&self, parts: Vec<PartName>) -> Result<Replacement> {
         let files = list_files(&self.directory, &FileSelection::default()).await?;
-        let own = format!("part-{}-", self.job);
+        let own = PartName::prefix(&self.job);
         let old = files.iter().filter_map(|file| file.location.filename()).filter(|name| !name.starts_with(&own));
         Ok(Replacement {
             condemned: old.map(str::to_owned).collect(),
@@ -101,7 +101,7 @@ impl FileCommitter {
             let message = format!("{} parts of one {} file", parts.len(), self.format.name());
             return Err(Error::internal(message));
         }
-        let whole = self.directory.child(&format!(".part-{}-whole-{name}{IN_PROGRESS}", self.job));
+        let whole = self.directory.child(&format!(".{}whole-{name}{IN_PROGRESS}", PartName::prefix(&self.job)));
         let mut upload = whole.store.put_multipart(&whole.path).await.map_err(|error| whole.error(error))?;
         for (_, part) in parts {
             let place = self.directory.child(&part.ready());
@@ -160,7 +160,7 @@ impl Committer for FileCommitter {
             // Too late: since the marker is there the new files count.
             return Replacement::load(&marker).await?.carry_out(&self.directory, &marker).await;
         }
-        let own = format!(".part-{}-", self.job);
+        let own = format!(".{}", PartName::prefix(&self.job));
         for name in names_in(&self.directory).await?.iter().filter(|name| name.starts_with(&own)) {
             self.directory.child(name).delete().await?;
         }

@@ -34,11 +34,7 @@ pub use source::FileSource;
 const INFERRED_SCHEMA: &str = "source.inferred-schema";
 
 /// Opens `'connector' = 'filesystem'` for reading.
-pub(crate) fn open_source(
-    options: &mut Options,
-    schema: SchemaRef,
-    context: &TableContext,
-) -> Result<Arc<dyn Source>> {
+pub(crate) fn open_source(options: &mut Options, schema: SchemaRef, context: &TableContext) -> Result<Arc<dyn Source>> {
     let path = options.required("path")?;
     let selection = FileSelection {
         recursive: options.flag("source.recursive", false)?,

@@ -100,7 +100,8 @@ impl FileSink {
     /// and only the files that would collide count; on a distributed store anything that exists does.
     async fn make_room(&self) -> Result<()> {
         let refuse = |place: &Location| {
-            Err(Error::request(format!("{place} exists already")).with_hint("choose another path or WriteMode OVERWRITE"))
+            Err(Error::request(format!("{place} exists already"))
+                .with_hint("choose another path or WriteMode OVERWRITE"))
         };
         match &self.layout {
             Layout::Parts(_) => {

@@ -116,7 +116,9 @@ impl Source for FileSource {
         let open = move |split: Split| -> BoxFuture<'static, Result<SplitStream>> {
             let opened = open_split(location.clone(), format.clone(), options.clone(), split);
             match is_inferred {
-                true => Box::pin(async { Ok(opened.await.map_err(explain_inferred)?.map_err(explain_inferred).boxed()) }),
+                true => {
+                    Box::pin(async { Ok(opened.await.map_err(explain_inferred)?.map_err(explain_inferred).boxed()) })
+                }
                 false => Box::pin(opened),
             }
         };

@@ -27,7 +27,11 @@ fn every_type() -> RecordBatch {
         ("s", Arc::new(StringArray::from(vec![Some("a,\"b\"\nc"), Some(""), None])), true),
         ("f", Arc::new(Float64Array::from(vec![Some(0.1), Some(f64::NAN), Some(f64::INFINITY)])), true),
         ("b", Arc::new(BooleanArray::from(vec![Some(true), Some(false), None])), true),
-        ("d", Arc::new(Decimal128Array::from(vec![Some(-105), None, Some(1)]).with_precision_and_scale(10, 2).unwrap()), true),
+        (
+            "d",
+            Arc::new(Decimal128Array::from(vec![Some(-105), None, Some(1)]).with_precision_and_scale(10, 2).unwrap()),
+            true,
+        ),
         ("x", Arc::new(BinaryArray::from_opt_vec(vec![Some(b"\x00\xFF"), None, Some(b"tide")])), true),
         ("t", Arc::new(TimestampMillisecondArray::from(vec![Some(-1), None, Some(1_500)])), true),
         ("z", Arc::new(TimestampMillisecondArray::from(vec![Some(0), None, Some(1)]).with_timezone("UTC")), true),
@@ -111,7 +115,12 @@ fn every_format_goes_there_and_back() {
     for format in FORMATS {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("table");
-        run_to_end(&*table(&path, &batch.schema(), "job", Disposition::Append, format), 2, &[batch.clone(), batch.slice(1, 1)]).unwrap();
+        run_to_end(
+            &*table(&path, &batch.schema(), "job", Disposition::Append, format),
+            2,
+            &[batch.clone(), batch.slice(1, 1)],
+        )
+        .unwrap();
         let mut expected = rows_as_text(&batch).unwrap();
         expected.push(expected[1].clone());
         expected.sort_unstable();
@@ -169,7 +178,10 @@ fn errors_name_the_file_and_the_line() {
     };
     let long: String = (0..20_000).map(|n| format!("{n}\n")).collect();
     let (kind, message) = error("late.csv", format!("{long}x\n").as_bytes(), &[]);
-    assert_eq!((kind, message.as_str()), (ErrorKind::Data, "/late.csv: line 20001, column 1: 'x' is no BIGINT for 'n'"));
+    assert_eq!(
+        (kind, message.as_str()),
+        (ErrorKind::Data, "/late.csv: line 20001, column 1: 'x' is no BIGINT for 'n'")
+    );
     let (_, message) = error("late.csv", format!("n\n{long}x").as_bytes(), &[("csv.header", "true")]);
     assert_eq!(message, "/late.csv: line 20002, column 1: 'x' is no BIGINT for 'n'");
     let (kind, message) = error("bad.json", b"{\"n\":1}\n{\"n\":\n", &[]);
@@ -187,7 +199,10 @@ fn errors_name_the_file_and_the_line() {
     assert_eq!(kind, ErrorKind::Corrupt);
     assert!(message.starts_with("/bad.arrow: no readable arrow file"), "{message}");
     let error = rows_in(Path::new("/no/such/flights.csv"), &schema, &[]).unwrap_err();
-    assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Unavailable, "/no/such/flights.csv does not exist"));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (ErrorKind::Unavailable, "/no/such/flights.csv does not exist")
+    );
 }
 
 #[test]
@@ -236,7 +251,9 @@ fn an_inferred_type_that_clashes_later_says_what_to_do() {
 fn new_files_are_found_once() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("a.csv"), "1\n").unwrap();
-    let source = open(directory.path(), &numbers([]).schema(), &[("format", "csv"), ("source.monitor-interval", "1 s")]).unwrap();
+    let source =
+        open(directory.path(), &numbers([]).schema(), &[("format", "csv"), ("source.monitor-interval", "1 s")])
+            .unwrap();
     assert_eq!(source.boundedness(), tidemill_core::source::Boundedness::Unbounded);
     let context = source_context(1, 10);
     let mut enumerator = source.enumerator(&context).unwrap();
@@ -258,7 +275,13 @@ fn write_file(path: &Path, format: &str, mode: WriteMode, parallelism: usize, ba
     run_to_end(&file_sink(path, format, mode, parallelism, batches)?, parallelism, batches)
 }
 
-fn file_sink(path: &Path, format: &str, mode: WriteMode, parallelism: usize, batches: &[RecordBatch]) -> Result<FileSink> {
+fn file_sink(
+    path: &Path,
+    format: &str,
+    mode: WriteMode,
+    parallelism: usize,
+    batches: &[RecordBatch],
+) -> Result<FileSink> {
     let location = Stores::local().resolve(path.to_str().unwrap())?;
     let format = Format::from_options(format, &mut options(path, &[]))?;
     FileSink::write_as(path.to_str().unwrap(), location, format, batches[0].schema(), "job", mode, parallelism)
@@ -387,4 +410,79 @@ fn options_are_checked() {
         error(&[("format", "raw")]),
         "format 'raw' has one STRING column, the table 1; use format 'csv' or 'json' for rows with several columns or other types"
     );
+}
+
+/// The same table on a store that is no file system: nothing is synced, a rename is a copy, a directory is a prefix.
+#[test]
+fn any_object_store_will_do() {
+    let store = Arc::new(object_store::memory::InMemory::new());
+    let stores = Stores::local().with("mem://lake", store.clone());
+    let batches = [numbers(0..5), numbers(5..9)];
+    let schema = batches[0].schema();
+    let count = || block_on(futures::StreamExt::count(object_store::ObjectStore::list(&*store, None)));
+    for disposition in [Disposition::Append, Disposition::Replace] {
+        let path = format!("mem://lake/{disposition:?}");
+        let context = TableContext { stores: stores.clone(), disposition, ..TableContext::new("job") };
+        let options = || Options::new([("connector", "filesystem"), ("path", path.as_str()), ("format", "parquet")]);
+        let visible = async || {
+            let source = crate::registry::source(options(), schema.clone(), &context).unwrap();
+            let delivered = read_all(&*source, &source_context(1, 1_000)).await;
+            delivered.map(|delivered| delivered.sorted_rows()).unwrap_or_default()
+        };
+        let sink = || crate::registry::sink(options(), schema.clone(), &context);
+        // The count is taken on a thread of its own: the check runs in an executor already.
+        let traces = || std::thread::scope(|scope| scope.spawn(count).join().unwrap());
+        block_on(check_sink(sink, &batches, visible, traces)).unwrap();
+    }
+}
+
+/// On a distributed store any existing path refuses, and a parallel overwrite clears the directory (SUB-14).
+#[test]
+fn write_modes_on_an_object_store() {
+    let stores = Stores::local().with("mem://lake", Arc::new(object_store::memory::InMemory::new()));
+    let batches = [numbers([2]), numbers([3])];
+    let write = |mode, parallelism| {
+        let format = Format::from_options("csv", &mut options(Path::new("/"), &[]))?;
+        let location = stores.resolve("mem://lake/out")?;
+        let sink = FileSink::write_as("out", location, format, batches[0].schema(), "job", mode, parallelism)?;
+        run_to_end(&sink, parallelism, &batches)
+    };
+    let files = || {
+        let location = stores.resolve("mem://lake/out").unwrap();
+        let files = block_on(crate::store::list_files(&location, &FileSelection::default())).unwrap();
+        files.iter().map(|file| file.location.to_string()).collect::<Vec<_>>()
+    };
+    write(WriteMode::NoOverwrite, 2).unwrap();
+    assert_eq!(files(), ["out/1", "out/2"]);
+    assert!(write(WriteMode::NoOverwrite, 2).unwrap_err().to_string().starts_with("mem://lake/out exists already"));
+    assert!(write(WriteMode::NoOverwrite, 1).is_err());
+    write(WriteMode::Overwrite, 1).unwrap();
+    assert_eq!(files(), ["out"]);
+    write(WriteMode::Overwrite, 2).unwrap();
+    assert_eq!(files(), ["out/1", "out/2"]);
+}
+
+#[test]
+fn raw_lines_go_there_and_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lines.txt");
+    std::fs::write(&path, "one\r\n\ntwo é\nlast").unwrap();
+    let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("line", DataType::Utf8View, true)]));
+    assert_eq!(rows_in(&path, &schema, &[]).unwrap(), ["\"\"", "\"last\"", "\"one\"", "\"two é\""]);
+    block_on(check_source(&*open(&path, &schema, &[]).unwrap())).unwrap();
+    std::fs::write(&path, b"one\ntwo \xFF\n").unwrap();
+    let error = rows_in(&path, &schema, &[]).unwrap_err().to_string();
+    assert!(error.ends_with("lines.txt: line 2: byte 0xff is not UTF-8"), "{error}");
+}
+
+#[tokio::test]
+async fn a_sink_prepares_inside_a_runtime() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t");
+    let schema = numbers([]).schema();
+    let sink = table(&path, &schema, "one", Disposition::Replace, &[("format", "csv")]);
+    let committer = sink.prepare().unwrap();
+    assert!(path.is_dir());
+    committer.abort().await.unwrap();
+    assert!(!path.exists(), "a directory that the job made goes with it");
 }

@@ -3,7 +3,6 @@
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use object_store::{MultipartUpload, ObjectStoreExt};
-use serde::{Deserialize, Serialize};
 use tidemill_core::batch::Batch;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::event::CheckpointId;
@@ -16,20 +15,26 @@ use crate::store::{Location, sync_file};
 /// Bytes that are gathered before they are sent on. Stores refuse parts below 5 MiB.
 const UPLOAD_BYTES: usize = 8 << 20;
 
-/// The name of a part file: `part-<job>-<opened>-<subtask>-<number>.<extension>`. Together with the time at which its writer
-/// opened, a job's name is unique over restarts, and parts of one subtask sort in the order in which they were written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The name of a part file: `part-<job>.<opened>-<subtask>-<number>.<extension>`. Together with the time at which its writer
+/// opened, a job's name is unique over restarts, and parts of one subtask sort in the order in which they were written. A job's
+/// name has no dot here, so that no job takes the files of another whose name goes on behind its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PartName(String);
 
 impl PartName {
     fn new(job: &str, opened: i64, subtask: usize, number: u64, extension: &str) -> Self {
-        Self(format!("part-{job}-{opened}-{subtask}-{number}.{extension}"))
+        Self(format!("{}{opened}-{subtask}-{number}.{extension}", Self::prefix(job)))
+    }
+
+    /// How the names of all parts of `job` begin.
+    pub(super) fn prefix(job: &str) -> String {
+        format!("part-{job}.")
     }
 
     /// The part behind a hidden name with this ending, if it is one of `job`.
     pub(super) fn of_hidden(name: &str, job: &str, ending: &str) -> Option<Self> {
         let name = name.strip_prefix('.')?.strip_suffix(ending)?;
-        name.strip_prefix("part-")?.strip_prefix(job)?.starts_with('-').then(|| Self(name.to_owned()))
+        name.starts_with(&Self::prefix(job)).then(|| Self(name.to_owned()))
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -48,11 +53,10 @@ impl PartName {
 
     /// Subtask, then what orders its parts.
     pub(super) fn order(&self) -> Option<(usize, (i64, u64))> {
-        let stem = self.0.split_once('.')?.0;
-        let mut parts = stem.rsplitn(4, '-');
-        let number = parts.next()?.parse().ok()?;
-        let subtask = parts.next()?.parse().ok()?;
-        Some((subtask, (parts.next()?.parse().ok()?, number)))
+        let mut numbers = self.0.split('.').nth(1)?.splitn(3, '-');
+        let opened = numbers.next()?.parse().ok()?;
+        let subtask = numbers.next()?.parse().ok()?;
+        Some((subtask, (opened, numbers.next()?.parse().ok()?)))
     }
 }
 
@@ -199,10 +203,11 @@ mod tests {
     #[test]
     fn names_tell_job_subtask_and_order() {
         let name = PartName::new("job-7", 1_000, 2, 13, "csv.gz");
-        assert_eq!(name.in_progress(), ".part-job-7-1000-2-13.csv.gz.inprogress");
+        assert_eq!(name.in_progress(), ".part-job-7.1000-2-13.csv.gz.inprogress");
         assert_eq!(name.order(), Some((2, (1_000, 13))));
         assert_eq!(PartName::of_hidden(&name.ready(), "job-7", READY), Some(name.clone()));
         assert_eq!(PartName::of_hidden(&name.ready(), "job-71", READY), None);
+        assert_eq!(PartName::of_hidden(&name.ready(), "job", READY), None);
         assert_eq!(PartName::of_hidden(name.as_str(), "job-7", READY), None);
     }
 }

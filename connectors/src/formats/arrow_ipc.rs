@@ -163,9 +163,10 @@ async fn open_stream(file: Location, size: u64) -> Result<(SchemaRef, Batches)> 
     let bytes = read_text(&file, size, 0).await?;
     let mut reader = StreamReader { file, bytes, buffer: Buffer::default(), decoder: StreamDecoder::new() };
     let first = reader.next().await?;
-    let schema = reader.decoder.schema().ok_or_else(|| {
-        Error::corrupt(format!("{}: no readable arrow stream: it has no schema", reader.file))
-    })?;
+    let schema = reader
+        .decoder
+        .schema()
+        .ok_or_else(|| Error::corrupt(format!("{}: no readable arrow stream: it has no schema", reader.file)))?;
     let rest = futures::stream::try_unfold(reader, |mut reader| async move {
         Ok(reader.next().await?.map(|batch| (batch, reader)))
     });

@@ -39,7 +39,8 @@ pub async fn infer_schema(stores: &Stores, path: &str, format: Option<&str>) -> 
     let first = files.first().ok_or_else(|| Error::unavailable(format!("'{path}' holds no file")))?;
     let first_name = first.location.filename().unwrap_or_default();
     let format = format.or_else(|| Format::of_file_name(first_name)).ok_or_else(|| {
-        Error::request(format!("the format of '{path}' is not known")).with_hint("name it: csv, json, raw, parquet, arrow")
+        Error::request(format!("the format of '{path}' is not known"))
+            .with_hint("name it: csv, json, raw, parquet, arrow")
     })?;
     let mut options = BTreeMap::from([
         ("connector".to_owned(), "filesystem".to_owned()),
@@ -231,9 +232,8 @@ async fn infer_json(location: &Location, files: &[ObjectMeta]) -> Result<SchemaR
             true => sample.text.len(),
             false => memchr::memrchr(b'\n', &sample.text).map_or(sample.text.len(), |end| end + 1),
         };
-        let (schema, rows) = infer_json_schema(&sample.text[..end], Some(left)).map_err(|error| {
-            Error::data(format!("{}: no JSON lines: {error}", sample.file)).with_source(error)
-        })?;
+        let (schema, rows) = infer_json_schema(&sample.text[..end], Some(left))
+            .map_err(|error| Error::data(format!("{}: no JSON lines: {error}", sample.file)).with_source(error))?;
         schemas.push(schema);
         left = left.saturating_sub(rows);
         if left == 0 {
@@ -254,5 +254,4 @@ async fn infer_json(location: &Location, files: &[ObjectMeta]) -> Result<SchemaR
 }
 
 #[cfg(test)]
-#[path = "infer_tests.rs"]
 mod tests;

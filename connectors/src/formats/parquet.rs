@@ -110,7 +110,8 @@ pub(crate) async fn open(range: FileRange, options: ReadOptions) -> Result<Split
     let target = options.projected()?;
     let places = places_of(&range.file, builder.schema(), &target)?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), places.iter().copied());
-    let first_rows = usize::try_from(start).map_err(|_| Error::corrupt(format!("position {start} in {}", range.file)))?;
+    let first_rows =
+        usize::try_from(start).map_err(|_| Error::corrupt(format!("position {start} in {}", range.file)))?;
     let stream = builder
         .with_projection(mask)
         .with_offset(first_rows)
@@ -145,7 +146,12 @@ pub(crate) fn places_of(file: &Location, schema: &SchemaRef, target: &SchemaRef)
 }
 
 /// Brings a batch of a file into the order and the types of the table. `order` holds, for each column, its place in the batch.
-pub(crate) fn conform(file: &Location, batch: &RecordBatch, order: &[usize], target: &SchemaRef) -> Result<RecordBatch> {
+pub(crate) fn conform(
+    file: &Location,
+    batch: &RecordBatch,
+    order: &[usize],
+    target: &SchemaRef,
+) -> Result<RecordBatch> {
     let mut columns = Vec::with_capacity(order.len());
     for (place, field) in order.iter().zip(target.fields()) {
         let column = batch.column(*place);
@@ -169,7 +175,9 @@ fn parquet_error(file: &Location, error: ParquetError) -> Error {
             Err(source) => Error::corrupt(format!("{file}: {source}")).with_source(source),
         },
         ParquetError::NYI(what) => Error::request(format!("{file}: not supported: {what}")),
-        other => Error::new(ErrorKind::Corrupt, format!("{file}: no readable parquet file: {other}")).with_source(other),
+        other => {
+            Error::new(ErrorKind::Corrupt, format!("{file}: no readable parquet file: {other}")).with_source(other)
+        }
     }
 }
 

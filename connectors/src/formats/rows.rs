@@ -259,8 +259,8 @@ impl TextReader {
             return Ok(());
         }
         let decoded = rows.records.num_rows() + rows.skipped;
-        if decoded > 0 {
-            let batch_bytes = rows.consumed / decoded * self.batch_rows;
+        if let Some(row_bytes) = rows.consumed.checked_div(decoded) {
+            let batch_bytes = row_bytes * self.batch_rows;
             self.target = (batch_bytes + batch_bytes / 8).clamp(TEXT_BYTES_MIN, TEXT_BYTES_MAX);
         }
         Ok(())
@@ -319,6 +319,9 @@ pub(crate) fn batch_of(
     rows: usize,
 ) -> Result<RecordBatch, RowError> {
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-        .map_err(|error| RowError { offset: 0, column: None, reason: error.to_string() })
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|error| RowError {
+        offset: 0,
+        column: None,
+        reason: error.to_string(),
+    })
 }

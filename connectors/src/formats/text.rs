@@ -191,7 +191,12 @@ fn write_float(is_finite: bool, value: f64, shortest: &dyn std::fmt::Debug, json
     quoted(json, out, |out| out.extend_from_slice(name.as_bytes()));
 }
 
-fn decimals<'a, T: DecimalType>(column: &'a dyn Array, precision: u8, scale: i8, style: TextStyle<'a>) -> WriteValue<'a> {
+fn decimals<'a, T: DecimalType>(
+    column: &'a dyn Array,
+    precision: u8,
+    scale: i8,
+    style: TextStyle<'a>,
+) -> WriteValue<'a> {
     let values = column.as_primitive::<T>();
     Box::new(move |row, out| {
         let text = T::format_decimal(values.value(row), precision, scale);
@@ -391,5 +396,4 @@ pub(crate) fn write_json_string(text: &str, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-#[path = "text_tests.rs"]
 mod tests;

@@ -73,12 +73,13 @@ fn from_position(
     batch_rows: usize,
     position: &[u8],
 ) -> Result<SplitStream> {
-    let start = match position {
-        [] => 0,
-        bytes => u64::from_le_bytes(bytes.try_into().map_err(|_| {
-            Error::corrupt(format!("position in a collection has {} bytes instead of 8", bytes.len()))
-        })?),
-    };
+    let start =
+        match position {
+            [] => 0,
+            bytes => u64::from_le_bytes(bytes.try_into().map_err(|_| {
+                Error::corrupt(format!("position in a collection has {} bytes instead of 8", bytes.len()))
+            })?),
+        };
     let mut skip = usize::try_from(start).unwrap_or(usize::MAX);
     let mut rest = Vec::with_capacity(batches.len());
     for batch in batches.iter() {

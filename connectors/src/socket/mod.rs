@@ -73,8 +73,13 @@ impl SocketOptions {
         let delimiter = unescape(&options.optional("delimiter").unwrap_or_else(|| "\n".to_owned()));
         let retries: i64 = options.parsed("max-retries", "a number, or -1 for ever")?.unwrap_or(0);
         let name = options.optional("format").unwrap_or_else(|| "raw".to_owned());
-        let socket =
-            Self { hostname, port, delimiter, retries_max: u32::try_from(retries).ok(), format: Format::from_options(&name, options)? };
+        let socket = Self {
+            hostname,
+            port,
+            delimiter,
+            retries_max: u32::try_from(retries).ok(),
+            format: Format::from_options(&name, options)?,
+        };
         socket.check()?;
         Ok(socket)
     }

@@ -100,8 +100,7 @@ struct SocketReader {
 impl SocketReader {
     /// The whole rows in the buffer.
     fn decode(&mut self, split: &Arc<str>, is_last: bool) -> Result<Option<SourceEvent>> {
-        let text =
-            RowText { bytes: &self.buffer, rows_max: self.batch_rows, starts_before: usize::MAX, is_last };
+        let text = RowText { bytes: &self.buffer, rows_max: self.batch_rows, starts_before: usize::MAX, is_last };
         let rows = self.decoder.decode(text).map_err(|error| {
             let before = count_lines(&self.buffer[..error.offset]);
             error.at_line(self.lines + before).context(format_args!("socket {}", self.socket.address()))

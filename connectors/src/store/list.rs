@@ -126,9 +126,8 @@ async fn expand_glob(location: &Location, selection: &FileSelection) -> Result<V
     }
     let mut patterns = Vec::with_capacity(components.len() - literal);
     for part in &components[literal..] {
-        let pattern = Pattern::new(part).map_err(|error| {
-            Error::request(format!("'{part}' of '{location}' is no pattern")).with_source(error)
-        })?;
+        let pattern = Pattern::new(part)
+            .map_err(|error| Error::request(format!("'{part}' of '{location}' is no pattern")).with_source(error))?;
         patterns.push(pattern);
     }
     let mut files = Vec::new();

@@ -68,6 +68,17 @@ impl ExchangeExec {
         self.properties.output_partitioning()
     }
 
+    /// What it does for the fragment above, that fragment's input `port`.
+    pub fn describe_input(&self, port: usize) -> String {
+        format!("ExchangeExec: input {port}{}", self.describe_reading())
+    }
+
+    fn describe_reading(&self) -> String {
+        let merge = self.ordering.as_ref().map_or_else(String::new, |ordering| format!(", merge=[{ordering}]"));
+        let fetch = self.fetch.map_or_else(String::new, |fetch| format!(", fetch={fetch}"));
+        merge + &fetch
+    }
+
     /// Where channels are placed before they are read.
     pub fn slots(&self) -> &Arc<Slots> {
         &self.slots
@@ -167,11 +178,7 @@ impl ExecutionPlan for ExchangeExec {
 
 impl DisplayAs for ExchangeExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ExchangeExec: {}", self.partitioning())?;
-        if let Some(ordering) = &self.ordering {
-            write!(f, ", merge=[{ordering}]")?;
-        }
-        self.fetch.map_or(Ok(()), |fetch| write!(f, ", fetch={fetch}"))
+        write!(f, "ExchangeExec: {}{}", self.partitioning(), self.describe_reading())
     }
 }
 

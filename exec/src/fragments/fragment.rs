@@ -65,7 +65,7 @@ impl PlanFragment {
         merged: Option<LexOrdering>,
     ) -> Self {
         let mut description = String::new();
-        describe(&plan, 0, &mut description);
+        describe(&plan, 0, &mut 0, &mut description);
         let partitions = plan.output_partitioning().partition_count();
         let running = AtomicUsize::new(subtasks);
         let shared = Arc::new(Shared { plan: Mutex::new(Some(plan)), inputs, running });
@@ -187,13 +187,19 @@ fn with_metrics(context: &TaskContext, metrics: tidemill_core::metrics::Metrics)
     )
 }
 
-/// The fragment's operators, a line each, down to its exchanges.
-fn describe(plan: &Arc<dyn ExecutionPlan>, depth: usize, text: &mut String) {
-    let line = displayable(&**plan).one_line().to_string();
+/// The fragment's operators, a line each, down to its exchanges, which are named by their input port.
+fn describe(plan: &Arc<dyn ExecutionPlan>, depth: usize, ports: &mut usize, text: &mut String) {
+    let line = match plan.downcast_ref::<ExchangeExec>() {
+        Some(exchange) => {
+            *ports += 1;
+            exchange.describe_input(*ports - 1)
+        }
+        None => displayable(&**plan).one_line().to_string(),
+    };
     text.push_str(&"  ".repeat(depth));
     text.push_str(line.trim_end());
     text.push('\n');
     if !plan.is::<ExchangeExec>() {
-        plan.children().into_iter().for_each(|child| describe(child, depth + 1, text));
+        plan.children().into_iter().for_each(|child| describe(child, depth + 1, ports, text));
     }
 }

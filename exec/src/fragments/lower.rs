@@ -100,7 +100,12 @@ impl Lowering<'_> {
     /// What a fragment is called: its number and its last operator, such as `stage 3: HashJoin`.
     fn next_name(&mut self, plan: &dyn ExecutionPlan) -> String {
         self.fragments += 1;
-        format!("stage {}: {}", self.fragments, plan.name().trim_end_matches("Exec"))
+        let operator = match plan.downcast_ref::<ExchangeExec>() {
+            Some(exchange) if exchange.ordering().is_some() => "Merge",
+            Some(_) => "Gather",
+            None => plan.name().trim_end_matches("Exec"),
+        };
+        format!("stage {}: {operator}", self.fragments)
     }
 }
 

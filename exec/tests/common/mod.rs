@@ -25,8 +25,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const TABLES: [&str; 8] = ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"];
 
-/// The folder of TPC-H tables at scale factor 0.02, written if it is not there.
+/// The folder of TPC-H tables: that of the variable `TPCH`, or one at scale factor 0.02, written if it is not there.
 pub fn tpch_data() -> PathBuf {
+    if let Some(folder) = std::env::var_os("TPCH") {
+        return folder.into();
+    }
     let cache = std::env::var_os("TIDEMILL_CACHE").map(PathBuf::from);
     let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/tidemill"));
     let folder = cache.join("data/tpch-sf0.02");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, TimeUnit};
 use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::logical_expr::{

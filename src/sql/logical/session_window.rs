@@ -8,7 +8,7 @@
 //!
 //! The gap must be exceeded: rows exactly as far apart as the gap are one session (SUB-04).
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::{max, min, sum};
 use datafusion::functions_window::expr_fn::lag;

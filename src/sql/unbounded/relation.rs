@@ -127,7 +127,7 @@ impl<'a> Lowering<'a> {
                 let schema = Arc::new(plan.schema().as_arrow().clone());
                 let nulls = schema.fields().iter().map(|field| arrow::array::new_null_array(field.data_type(), rows));
                 let records = batch_of(&schema, nulls.collect(), rows)?;
-                Ok(self.collection(schema, records))
+                self.collection(schema, records)
             }
             LogicalPlan::Values(values) => self.lower_values(values),
             LogicalPlan::Window(_) => Err(Error::request("OVER windows do not run as a stream yet")
@@ -264,13 +264,13 @@ impl<'a> Lowering<'a> {
             columns.push(arrow::compute::concat(&cells)?);
         }
         let records = batch_of(&schema, columns, values.values.len())?;
-        Ok(self.collection(schema, records))
+        self.collection(schema, records)
     }
 
-    fn collection(&mut self, schema: SchemaRef, records: arrow::array::RecordBatch) -> Relation {
-        let source = Arc::new(CollectionSource::new(schema.clone(), vec![records]));
+    fn collection(&mut self, schema: SchemaRef, records: arrow::array::RecordBatch) -> Result<Relation> {
+        let source = Arc::new(CollectionSource::new(schema.clone(), vec![records])?);
         let source = SourceNode { source, projection: None, derive: None, watermarks: None };
-        self.source("values", source, schema)
+        Ok(self.source("values", source, schema))
     }
 
     /// A source.

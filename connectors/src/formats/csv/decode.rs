@@ -97,7 +97,10 @@ impl RowDecoder for CsvDecoder {
 impl CsvDecoder {
     /// The text as UTF-8. Rows with other bytes are problems; those bytes become `?`, so that offsets stay.
     fn utf8<'a>(&self, bytes: &'a [u8], problems: &mut Vec<Problem>) -> Cow<'a, str> {
-        let Err(error) = std::str::from_utf8(bytes) else { return String::from_utf8_lossy(bytes) };
+        let error = match std::str::from_utf8(bytes) {
+            Ok(text) => return Cow::Borrowed(text),
+            Err(error) => error,
+        };
         let mut mended = bytes.to_vec();
         let mut bad = Some(error.valid_up_to());
         while let Some(at) = bad {

@@ -52,26 +52,42 @@ fn check(csv: &CsvOptions, bytes: &[u8], expected: Expect) {
 #[test]
 fn empty_is_null_and_quoted_empty_is_not() {
     let csv = CsvOptions::default();
-    check(&csv, b"1,,\n,\"\",2.5\n\"\",\" x \",\"3\"", expect![[r#"
+    check(
+        &csv,
+        b"1,,\n,\"\",2.5\n\"\",\" x \",\"3\"",
+        expect![[r#"
         1|null|null
         null|""|2.5
-        null|" x "|3.0"#]]);
+        null|" x "|3.0"#]],
+    );
     let csv = CsvOptions { null_literal: Some("NA".into()), ..csv };
-    check(&csv, b"NA,NA,NA\n1,\"NA\",NA\n", expect![[r#"
+    check(
+        &csv,
+        b"NA,NA,NA\n1,\"NA\",NA\n",
+        expect![[r#"
         null|null|null
-        1|"NA"|null"#]]);
+        1|"NA"|null"#]],
+    );
 }
 
 #[test]
 fn quotes_line_ends_and_comments() {
     let csv = CsvOptions { comments: true, ..CsvOptions::default() };
-    check(&csv, b"# a,b\r\n1,\"a \"\"b\"\"\nc\",NaN\r\n\r\n2,\"x,y\",-Infinity", expect![[r#"
+    check(
+        &csv,
+        b"# a,b\r\n1,\"a \"\"b\"\"\nc\",NaN\r\n\r\n2,\"x,y\",-Infinity",
+        expect![[r#"
         1|"a \"b\"\nc"|"NaN"
-        2|"x,y"|"-Infinity""#]]);
+        2|"x,y"|"-Infinity""#]],
+    );
     let csv = CsvOptions { escape: Some(b'\\'), delimiter: b';', ..CsvOptions::default() };
-    check(&csv, b"1;\"a\\\"b\";1\n2;c\\;d;2\n", expect![[r#"
+    check(
+        &csv,
+        b"1;\"a\\\"b\";1\n2;c\\;d;2\n",
+        expect![[r#"
         1|"a\"b"|1.0
-        2|"c;d"|2.0"#]]);
+        2|"c;d"|2.0"#]],
+    );
     let csv = CsvOptions { quote: None, ..CsvOptions::default() };
     check(&csv, b"1,\"a\",2\n", expect![[r#"1|"\"a\""|2.0"#]]);
 }
@@ -91,10 +107,14 @@ fn errors_name_line_and_column() {
 #[test]
 fn bad_rows_can_be_skipped() {
     let csv = CsvOptions { ignore_parse_errors: true, ..CsvOptions::default() };
-    check(&csv, b"1,a,2\n2,b\nx,c,3\n4,\xFF\xFE,4\n5,\"q\"q,5\n6,d,6\n", expect![[r#"
+    check(
+        &csv,
+        b"1,a,2\n2,b\nx,c,3\n4,\xFF\xFE,4\n5,\"q\"q,5\n6,d,6\n",
+        expect![[r#"
         1|"a"|2.0
         6|"d"|6.0
-        skipped 4"#]]);
+        skipped 4"#]],
+    );
 }
 
 #[test]
@@ -123,7 +143,8 @@ fn columns_are_matched_by_header() {
 #[test]
 fn instants_parse_with_zones() {
     let schema = schema(&[DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), DataType::Int64]);
-    let rows = decode(&CsvOptions::default(), &schema, b"1970-01-01T00:00:01Z,1\n1970-01-01 01:00:02+01:00,2\n").unwrap();
+    let rows =
+        decode(&CsvOptions::default(), &schema, b"1970-01-01T00:00:01Z,1\n1970-01-01 01:00:02+01:00,2\n").unwrap();
     let times = rows.records.column(0).as_primitive::<TimestampMillisecondType>();
     assert_eq!(times.values(), &[1_000, 2_000]);
 }
@@ -207,7 +228,8 @@ proptest! {
 #[test]
 fn a_column_of_nulls_keeps_its_rows() {
     let schema = schema(&[DataType::Int64]);
-    let written = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![Some(1), None, None]))]).unwrap();
+    let written =
+        RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![Some(1), None, None]))]).unwrap();
     let mut bytes = Vec::new();
     CsvEncoder::new(&CsvOptions::default(), &schema).unwrap().encode(&written, &mut bytes).unwrap();
     let read = decode(&CsvOptions::default(), &schema, &bytes).unwrap().records;

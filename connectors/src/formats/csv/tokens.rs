@@ -20,8 +20,8 @@ const FLAG: u32 = 1 << 31;
 #[derive(Debug)]
 pub(super) struct Tokens {
     dialect: CsvOptions,
-    /// Bytes at which the scan of an unquoted field stops.
-    stops: [bool; 256],
+    /// Bytes at which the scan of an unquoted field stops, each in all bytes of a word.
+    stops: [u64; 3],
     /// Fields a row; `None` if any number will do.
     width: Option<usize>,
     spans: Vec<Span>,
@@ -35,7 +35,11 @@ enum Scan {
     Partial,
     Row(usize),
     Nothing(usize),
-    Bad { next: usize, column: usize, reason: String },
+    Bad {
+        next: usize,
+        column: usize,
+        reason: String,
+    },
 }
 
 enum FieldEnd {
@@ -47,10 +51,8 @@ enum FieldEnd {
 
 impl Tokens {
     pub(super) fn new(dialect: &CsvOptions, width: Option<usize>) -> Self {
-        let mut stops = [false; 256];
-        for stop in [Some(dialect.delimiter), Some(b'\n'), dialect.escape_apart()].into_iter().flatten() {
-            stops[usize::from(stop)] = true;
-        }
+        let stops = [dialect.delimiter, b'\n', dialect.escape_apart().unwrap_or(b'\n')];
+        let stops = stops.map(|stop| u64::from_ne_bytes([stop; 8]));
         let dialect = dialect.clone();
         Self { dialect, stops, width, spans: Vec::new(), row_starts: Vec::new(), scratch: Vec::new() }
     }
@@ -173,9 +175,7 @@ impl Tokens {
         let mut at = start;
         let mut escapes = false;
         loop {
-            while at < bytes.len() && !self.stops[usize::from(bytes[at])] {
-                at += 1;
-            }
+            at = find_stop(bytes, at, self.stops);
             match bytes.get(at) {
                 None if !is_last => return FieldEnd::Partial,
                 Some(byte) if *byte == self.dialect.delimiter => {
@@ -223,21 +223,49 @@ impl Tokens {
         if is_delimiter { FieldEnd::Delimiter(next) } else { FieldEnd::Line(next) }
     }
 
+    #[inline]
     fn push(&mut self, bytes: &[u8], start: usize, end: usize, escapes: bool, is_quoted: bool) {
-        let quoted = if is_quoted { FLAG } else { 0 };
-        if !escapes {
-            self.spans.push(Span { start: start as u32, end: end as u32 | quoted });
-            return;
+        if escapes {
+            return self.push_unescaped(bytes, start, end, is_quoted);
         }
+        let quoted = if is_quoted { FLAG } else { 0 };
+        self.spans.push(Span { start: start as u32, end: end as u32 | quoted });
+    }
+
+    #[cold]
+    fn push_unescaped(&mut self, bytes: &[u8], start: usize, end: usize, is_quoted: bool) {
+        let quoted = if is_quoted { FLAG } else { 0 };
         let begin = self.scratch.len() as u32;
         let mut field = bytes[start..end].iter();
         while let Some(byte) = field.next() {
-            let escapes_next = Some(*byte) == self.dialect.escape_apart() || (is_quoted && Some(*byte) == self.dialect.quote);
+            let escapes_next =
+                Some(*byte) == self.dialect.escape_apart() || (is_quoted && Some(*byte) == self.dialect.quote);
             let kept = if escapes_next { field.next() } else { Some(byte) };
             self.scratch.extend(kept);
         }
         self.spans.push(Span { start: begin | FLAG, end: self.scratch.len() as u32 | quoted });
     }
+}
+
+/// The first of `stops` at or behind `at`, or the end. Fields are short, so eight bytes at once beat a wider search.
+#[inline]
+fn find_stop(bytes: &[u8], mut at: usize, stops: [u64; 3]) -> usize {
+    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let word = u64::from_le_bytes(*word);
+        let hits = stops.into_iter().fold(0, |hits, stop| hits | zero_bytes(word ^ stop));
+        if hits != 0 {
+            return at + hits.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let is_stop = |byte: &u8| stops.iter().any(|stop| stop.to_ne_bytes()[0] == *byte);
+    at + bytes[at..].iter().position(is_stop).unwrap_or(bytes.len() - at)
+}
+
+/// The high bit of every byte that is zero. Bytes above the first zero may be marked too.
+#[inline]
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
 }
 
 /// Where the line behind `start` begins; `None` if its end has not been read yet.

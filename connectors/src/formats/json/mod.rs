@@ -39,7 +39,9 @@ pub(crate) fn check_schema(schema: &Schema) -> Result<()> {
     let nested = schema.fields().iter().find(|field| !is_bytes(field.data_type()) && holds_bytes(field.data_type()));
     match nested {
         None => Ok(()),
-        Some(field) => Err(Error::request(format!("column '{}' nests BYTES, which format 'json' cannot", field.name()))),
+        Some(field) => {
+            Err(Error::request(format!("column '{}' nests BYTES, which format 'json' cannot", field.name())))
+        }
     }
 }
 
@@ -49,9 +51,10 @@ fn is_bytes(data_type: &DataType) -> bool {
 
 fn holds_bytes(data_type: &DataType) -> bool {
     match data_type {
-        DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) | DataType::Map(field, _) => {
-            holds_bytes(field.data_type())
-        }
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => holds_bytes(field.data_type()),
         DataType::Struct(fields) => fields.iter().any(|field| holds_bytes(field.data_type())),
         other => is_bytes(other),
     }

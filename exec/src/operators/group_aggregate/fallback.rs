@@ -17,15 +17,17 @@ use super::accumulate::{Changes, LiveAccumulator};
 use crate::error::from_datafusion;
 use crate::operators::aggregate::{Aggregate, Arguments};
 
-/// Functions whose accumulators take back any row, not only the oldest: they keep sums alone.
-const TAKES_BACK_ANY: &[&str] = &[
-    "avg", "sum", "count", "var", "var_pop", "var_samp", "stddev", "stddev_pop", "stddev_samp", "covar_samp", "covar_pop", "corr",
-];
+/// Functions whose accumulators take back any row exactly. Deviations and correlations are not among them: what their rounding
+/// leaves can be a NaN.
+const TAKES_BACK_ANY: &[&str] = &["avg", "sum", "count"];
 
 /// One boxed accumulator a group.
 pub struct Fallback {
     function: Arc<AggregateFunctionExpr>,
     groups: Vec<Option<Box<dyn Accumulator>>>,
+    /// Rows in each group whose arguments are not NULL. When the last one is taken back the accumulator begins anew: what is
+    /// left in it could only be rounding.
+    counted: Vec<i64>,
 }
 
 impl Fallback {
@@ -40,7 +42,7 @@ impl Fallback {
                     .with_hint("aggregate the rows before they are updated, or run the query as a batch"));
             }
         }
-        Ok(Self { function, groups: Vec::new() })
+        Ok(Self { function, groups: Vec::new(), counted: Vec::new() })
     }
 
     fn group(&mut self, slot: usize) -> Result<&mut Box<dyn Accumulator>> {
@@ -56,6 +58,7 @@ impl Fallback {
 impl LiveAccumulator for Fallback {
     fn resize(&mut self, slots: usize) {
         self.groups.resize_with(slots, || None);
+        self.counted.resize(slots, 0);
     }
 
     fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()> {
@@ -64,12 +67,20 @@ impl LiveAccumulator for Fallback {
         for (row, slot) in changes.slots.iter().enumerate() {
             let passes = arguments.filter.as_ref().is_none_or(|filter| filter.value(row));
             if passes {
-                rows_of.entry((*slot, changes.adds(row))).or_default().push(row as u32);
+                // Additions first: nothing is taken back before it was given.
+                rows_of.entry((*slot, !changes.adds(row))).or_default().push(row as u32);
             }
         }
-        for ((slot, adds), rows) in rows_of {
+        for ((slot, takes_back), rows) in rows_of {
+            let adds = !takes_back;
             let rows = UInt32Array::from(rows);
             let values = arguments.values.iter().map(|values| Ok(take(values, &rows, None)?)).collect::<Result<Vec<_>>>()?;
+            let counted = (0..rows.len()).filter(|row| values.iter().all(|values| !values.is_null(*row))).count() as i64;
+            self.counted[slot] += if adds { counted } else { -counted };
+            if !adds && self.counted[slot] == 0 {
+                self.groups[slot] = None;
+                continue;
+            }
             let group = self.group(slot)?;
             let done = if adds { group.update_batch(&values) } else { group.retract_batch(&values) };
             done.map_err(from_datafusion)?;
@@ -100,5 +111,6 @@ impl LiveAccumulator for Fallback {
 
     fn clear(&mut self, slot: usize) {
         self.groups[slot] = None;
+        self.counted[slot] = 0;
     }
 }

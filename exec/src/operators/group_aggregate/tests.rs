@@ -6,10 +6,10 @@ use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{Field, Float64Type, Int64Type, Schema};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
-use datafusion::functions_aggregate::stddev::stddev_pop_udaf;
+use datafusion::functions_aggregate::average::avg_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
-use datafusion::physical_expr::expressions::col;
+use datafusion::physical_expr::expressions::{cast, col};
 use proptest::prelude::*;
 use tidemill_core::metrics::Metrics;
 use tidemill_core::operator::Emission;
@@ -23,14 +23,18 @@ fn input_schema() -> SchemaRef {
 fn plan(keys: Vec<usize>) -> GroupAggregate {
     let input_schema = input_schema();
     let aggregate = |udaf, distinct: bool, name: &str| {
-        let builder = AggregateExprBuilder::new(udaf, vec![col("v", &input_schema).unwrap()]);
+        let argument = match name {
+            "avg" => cast(col("v", &input_schema).unwrap(), &input_schema, DataType::Float64).unwrap(),
+            _ => col("v", &input_schema).unwrap(),
+        };
+        let builder = AggregateExprBuilder::new(udaf, vec![argument]);
         let function = builder.schema(input_schema.clone()).alias(name).with_distinct(distinct).build().unwrap();
         Aggregate::new(Arc::new(function), None, &input_schema).unwrap()
     };
     let mut fields = vec![Field::new("k", DataType::Int64, true); keys.len()];
     let names = ["count", "sum", "min", "max", "distinct"];
     fields.extend(names.iter().map(|name| Field::new(*name, DataType::Int64, true)));
-    fields.push(Field::new("stddev", DataType::Float64, true));
+    fields.push(Field::new("avg", DataType::Float64, true));
     GroupAggregate {
         keys,
         aggregates: vec![
@@ -39,7 +43,7 @@ fn plan(keys: Vec<usize>) -> GroupAggregate {
             aggregate(min_udaf(), false, "min"),
             aggregate(max_udaf(), false, "max"),
             aggregate(count_udaf(), true, "distinct"),
-            aggregate(stddev_pop_udaf(), false, "stddev"),
+            aggregate(avg_udaf(), false, "avg"),
         ],
         input_updates: true,
         input_schema,
@@ -90,14 +94,13 @@ fn oracle(rows: &[Input], keyed: bool) -> BTreeMap<String, i64> {
         let count = values.len() as f64;
         let distinct: std::collections::BTreeSet<i64> = values.iter().copied().collect();
         let mean = values.iter().sum::<i64>() as f64 / count;
-        let variance = values.iter().map(|value| (*value as f64 - mean).powi(2)).sum::<f64>() / count;
         let mut columns = if keyed { vec![show(key)] } else { vec![] };
         columns.push(values.len().to_string());
         columns.push(show((!values.is_empty()).then(|| values.iter().sum())));
         columns.push(show(distinct.first().copied()));
         columns.push(show(distinct.last().copied()));
         columns.push(distinct.len().to_string());
-        columns.push(if values.is_empty() { "null".to_owned() } else { format!("{:.6}", variance.sqrt()) });
+        columns.push(if values.is_empty() { "null".to_owned() } else { format!("{mean:.6}") });
         (columns.join(","), 1)
     };
     groups.into_iter().map(result).collect()
@@ -162,4 +165,16 @@ fn an_update_is_two_adjacent_rows() {
     };
     assert_eq!(kinds(output.pop()), ["+I"]);
     assert_eq!(kinds(output.pop()), ["-U", "+U"]);
+}
+
+#[test]
+fn a_function_that_cannot_take_rows_back_says_so() {
+    let mut plan = plan(vec![0]);
+    let argument = cast(col("v", &plan.input_schema).unwrap(), &plan.input_schema, DataType::Float64).unwrap();
+    let udaf = datafusion::functions_aggregate::stddev::stddev_udaf();
+    let function = AggregateExprBuilder::new(udaf, vec![argument]).schema(plan.input_schema.clone()).alias("s").build();
+    plan.aggregates = vec![Aggregate::new(Arc::new(function.unwrap()), None, &plan.input_schema).unwrap()];
+    assert!(plan.check().unwrap_err().to_string().contains("cannot take back rows"));
+    plan.input_updates = false;
+    plan.check().unwrap();
 }

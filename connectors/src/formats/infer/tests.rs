@@ -9,7 +9,7 @@ fn infer(name: &str, content: &str) -> Result<InferredTable> {
 }
 
 fn types(inferred: &InferredTable) -> Vec<(String, String)> {
-    let shown = |field: &Arc<Field>| (field.name().clone(), super::super::sql_name(field.data_type()));
+    let shown = |field: &Arc<Field>| (field.name().clone(), crate::formats::sql_name(field.data_type()));
     inferred.schema.fields().iter().map(shown).collect()
 }
 

@@ -1,0 +1,201 @@
+//! Queries and inserts: plans that run.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{Column, ScalarValue};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::sql::sqlparser::ast::Ident;
+use tidemill_connectors::registry::Disposition;
+use tidemill_connectors::{CollectSink, Options, sink};
+use tidemill_core::sink::{ChangelogMode, Sink};
+use tidemill_core::{Error, Result};
+use tidemill_exec::error::from_datafusion;
+use tidemill_exec::runtime::JobHandle;
+
+use super::catalog::{ColumnDefinition, TableDefinition, find_name, simple_name, type_name};
+use super::error::at;
+use super::functions::not_null::not_null;
+use super::parser::{Insert, Parsed, Statement};
+use super::program::{Program, runs_as_batch};
+use super::query::Query;
+use super::session::Session;
+use super::shaped_sink::ShapedSink;
+
+/// Batches between a job and whoever reads its rows.
+const COLLECTED_BATCHES: usize = 4;
+
+impl Session {
+    /// Starts a query.
+    pub(super) async fn query(&mut self, parsed: &Parsed) -> Result<Query> {
+        let state = self.state();
+        let plan = self.plan(&state, parsed).await?;
+        let batch = runs_as_batch(std::slice::from_ref(&plan), &self.settings)?;
+        let mut program = Program::new(plan, batch, &state, &self.settings).await?;
+        let (sink, rows) = CollectSink::new(COLLECTED_BATCHES);
+        program.add_sink("collect", Arc::new(sink), &self.settings);
+        let job = program.start("query", self)?;
+        let Program { schema, bounded, updates, order, .. } = program;
+        Ok(Query { schema, bounded, append_only: !updates, job, order, rows })
+    }
+
+    /// Starts an `INSERT` or a statement set as one job.
+    pub(super) async fn insert(&mut self, parsed: &Parsed) -> Result<JobHandle> {
+        let (name, program) = self.insert_program(parsed).await?;
+        let job = program.start(&name, self)?;
+        Ok(self.started(job))
+    }
+
+    /// Starts a job that writes what `plan` yields to a table, column by column.
+    pub(super) async fn insert_plan(&mut self, table: &str, plan: LogicalPlan) -> Result<JobHandle> {
+        let table = self.catalog.table(table)?;
+        let batch = runs_as_batch(std::slice::from_ref(&plan), &self.settings)?;
+        let program = self.sink_program(plan, &table, Disposition::Append, batch).await?;
+        let job = program.start(&job_name(&table.name), self)?;
+        Ok(self.started(job))
+    }
+
+    /// The program of an `INSERT` or a statement set, and the job's name.
+    pub(super) async fn insert_program(&self, parsed: &Parsed) -> Result<(String, Program)> {
+        let state = self.state();
+        let (parsed, plans) = self.plans(&state, parsed).await?;
+        let inserts = inserts(&parsed.statement);
+        let batch = runs_as_batch(&plans, &self.settings)?;
+        let mut whole: Option<Program> = None;
+        let mut tables = Vec::new();
+        for (insert, plan) in inserts.iter().zip(plans) {
+            let table = self.catalog.table(&simple_name(&insert.table)?)?;
+            let disposition = disposition(insert, batch)?;
+            let plan = for_columns(plan, &table, &insert.columns)?;
+            let program = self.sink_program(plan, &table, disposition, batch).await?;
+            match &mut whole {
+                Some(whole) => whole.absorb(program),
+                None => whole = Some(program),
+            }
+            tables.push(table.name.clone());
+        }
+        let program = whole.ok_or_else(|| Error::internal("an INSERT without a query"))?;
+        Ok((job_name(&tables.join(", ")), program))
+    }
+
+    /// `plan`, which yields the table's physical columns, with the table's sink behind it.
+    async fn sink_program(
+        &self,
+        plan: LogicalPlan,
+        table: &TableDefinition,
+        disposition: Disposition,
+        batch: bool,
+    ) -> Result<Program> {
+        let plan = cast_to(plan, table)?;
+        let schema = table.physical_schema();
+        let options = Options::new(table.options.iter().cloned());
+        let sink = sink(options, schema.clone(), &self.table_context(disposition))
+            .map_err(|error| error.context(format!("table '{}'", table.name)))?;
+        let mut program = Program::new(plan, batch, &self.state(), &self.settings).await?;
+        check_changes(&program, sink.as_ref(), &table.name)?;
+        program.schema = schema.clone();
+        program.add_sink(&table.name, shaped(sink, schema), &self.settings);
+        Ok(program)
+    }
+}
+
+/// A sink that is given exactly the columns that it was made for.
+pub(super) fn shaped(sink: Arc<dyn Sink>, schema: SchemaRef) -> Arc<dyn Sink> {
+    Arc::new(ShapedSink::new(sink, schema))
+}
+
+fn job_name(tables: &str) -> String {
+    format!("insert into {tables}")
+}
+
+fn inserts(statement: &Statement) -> &[Insert] {
+    match statement {
+        Statement::Insert(insert) => std::slice::from_ref(insert),
+        Statement::StatementSet(inserts) => inserts,
+        Statement::Explain(explain) => inserts(&explain.statement),
+        _ => &[],
+    }
+}
+
+fn disposition(insert: &Insert, batch: bool) -> Result<Disposition> {
+    if let Some((column, _)) = insert.partition.first() {
+        return Err(at(Error::request("INSERT … PARTITION is not supported yet"), column.span.start));
+    }
+    match (insert.overwrite, batch) {
+        (false, _) => Ok(Disposition::Append),
+        (true, true) => Ok(Disposition::Replace),
+        (true, false) => Err(Error::request("INSERT OVERWRITE of a streaming query")
+            .with_hint("old rows can be replaced only once all new ones are there; write INSERT INTO")),
+    }
+}
+
+/// The plan with a value for each physical column of the table: `columns` in this order, all where there are none.
+fn for_columns(plan: LogicalPlan, table: &TableDefinition, columns: &[Ident]) -> Result<LogicalPlan> {
+    let physical: Vec<&ColumnDefinition> = table.physical().collect();
+    let given: Vec<Column> = plan.schema().columns();
+    let targets = match columns {
+        [] => (0..physical.len()).collect(),
+        columns => target_columns(columns, table, &physical)?,
+    };
+    if given.len() != targets.len() {
+        let wanted = match columns {
+            [] => format!("table '{}' has {} columns to write", table.name, targets.len()),
+            _ => format!("INSERT INTO '{}' names {} columns", table.name, targets.len()),
+        };
+        let names: Vec<&str> = targets.iter().map(|target| physical[*target].name.as_str()).collect();
+        return Err(Error::request(format!("{wanted}, the query gives {}", given.len()))
+            .with_hint(format!("the columns are {}", names.join(", "))));
+    }
+    let values = physical.iter().enumerate().map(|(place, column)| {
+        match targets.iter().position(|target| *target == place) {
+            Some(source) => Ok(Expr::Column(given[source].clone()).alias(&column.name)),
+            None if column.nullable => Ok(lit(ScalarValue::Null).alias(&column.name)),
+            None => Err(Error::request(format!("column '{}' of '{}' is NOT NULL and gets no value", column.name, table.name))),
+        }
+    });
+    let values = values.collect::<Result<Vec<Expr>>>()?;
+    LogicalPlanBuilder::from(plan).project(values).and_then(LogicalPlanBuilder::build).map_err(from_datafusion)
+}
+
+fn target_columns(columns: &[Ident], table: &TableDefinition, physical: &[&ColumnDefinition]) -> Result<Vec<usize>> {
+    let names: Vec<&str> = physical.iter().map(|column| column.name.as_str()).collect();
+    let mut targets = Vec::with_capacity(columns.len());
+    for column in columns {
+        let here = |error| at(error, column.span.start);
+        let target = find_name(&column.value, &names).map_err(|hint| {
+            here(Error::request(format!("column '{}' not found in '{}'", column.value, table.name)).with_hint(hint))
+        })?;
+        if targets.contains(&target) {
+            return Err(here(Error::request(format!("column '{}' is named twice", column.value))));
+        }
+        targets.push(target);
+    }
+    Ok(targets)
+}
+
+/// The plan's columns cast to the table's physical ones, NULL refused where those are `NOT NULL`.
+fn cast_to(plan: LogicalPlan, table: &TableDefinition) -> Result<LogicalPlan> {
+    let schema = plan.schema().clone();
+    let cast = |(column, (qualifier, field)): (&ColumnDefinition, (_, &arrow::datatypes::FieldRef))| {
+        let value = Expr::Column(Column::from((qualifier, field)));
+        let value = value.cast_to(&column.data_type, schema.as_ref()).map_err(|_| {
+            let (found, wanted) = (type_name(field.data_type()), column.type_text());
+            Error::request(format!("column '{}' of '{}' is {wanted}, the query gives {found}", column.name, table.name))
+                .with_hint("CAST it in the query")
+        })?;
+        let value = if field.is_nullable() && !column.nullable { not_null(value, &column.name) } else { value };
+        Ok(value.alias(&column.name))
+    };
+    let columns = table.physical().zip(schema.iter()).map(cast).collect::<Result<Vec<Expr>>>()?;
+    LogicalPlanBuilder::from(plan).project(columns).and_then(LogicalPlanBuilder::build).map_err(from_datafusion)
+}
+
+fn check_changes(program: &Program, sink: &dyn Sink, table: &str) -> Result<()> {
+    match (program.updates, sink.changelog_mode()) {
+        (true, ChangelogMode::Append) => {
+            let error = Error::request(format!("the query updates rows, and table '{table}' takes only new ones"));
+            Err(error.with_hint("write to a connector that takes changes (print), or aggregate over windows"))
+        }
+        _ => Ok(()),
+    }
+}

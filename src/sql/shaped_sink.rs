@@ -1,0 +1,74 @@
+//! A sink behind a plan: batches get the table's own schema.
+//!
+//! A plan knows more about its columns than the table does (a literal is never NULL), and writers compare schemas.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use tidemill_core::event::CheckpointId;
+use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter};
+use tidemill_core::{Batch, Result};
+
+/// A sink that is given exactly the columns it was made for.
+#[derive(Debug)]
+pub struct ShapedSink {
+    inner: Arc<dyn Sink>,
+    schema: SchemaRef,
+}
+
+impl ShapedSink {
+    /// `inner` behind a plan whose columns have the types of `schema`.
+    pub fn new(inner: Arc<dyn Sink>, schema: SchemaRef) -> Self {
+        Self { inner, schema }
+    }
+}
+
+impl Sink for ShapedSink {
+    fn changelog_mode(&self) -> ChangelogMode {
+        self.inner.changelog_mode()
+    }
+
+    fn parallelism_max(&self) -> Option<usize> {
+        self.inner.parallelism_max()
+    }
+
+    fn prepare(&self) -> Result<Arc<dyn Committer>> {
+        self.inner.prepare()
+    }
+
+    fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
+        let context = SinkContext { schema: self.schema.clone(), ..context.clone() };
+        Ok(Box::new(ShapedWriter { inner: self.inner.writer(&context)?, schema: self.schema.clone() }))
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+struct ShapedWriter {
+    inner: Box<dyn SinkWriter>,
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl SinkWriter for ShapedWriter {
+    async fn write(&mut self, batch: Batch) -> Result<()> {
+        let records = RecordBatch::try_new_with_options(
+            self.schema.clone(),
+            batch.records().columns().to_vec(),
+            &arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
+        )?;
+        self.inner.write(batch.with_records(records)?).await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.inner.flush().await
+    }
+
+    async fn prepare_commit(&mut self, checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
+        self.inner.prepare_commit(checkpoint).await
+    }
+}

@@ -1,0 +1,177 @@
+//! Bounded queries and inserts.
+
+use super::*;
+
+const ORDERS: &str = "id,customer,amount,at\n\
+    1,ann,10.5,2026-01-01T00:00:01\n\
+    2,bob,20.0,2026-01-01T00:00:04\n\
+    3,ann,5.5,2026-01-01T00:00:11\n\
+    4,eve,,2026-01-01T00:00:12\n";
+
+fn orders(dir: &Path) -> String {
+    let path = file(dir, "orders.csv", ORDERS);
+    format!(
+        "CREATE TABLE orders (id BIGINT, customer STRING, amount DOUBLE, `at` TIMESTAMP(3))
+         WITH ('connector' = 'filesystem', 'path' = '{path}', 'format' = 'csv', 'csv.header' = 'true');"
+    )
+}
+
+#[test]
+fn values_and_expressions() {
+    check("SELECT 1 + 1 AS two, 'a' || 'b'", &["2|ab"]);
+    check("VALUES (1, 'x'), (2, NULL)", &["1|x", "2|NULL"]);
+    check("SELECT CAST('1.50' AS DECIMAL(5, 2)), CAST(1 AS STRING), TO_TIMESTAMP_LTZ(1, 0)", &["1.50|1|1970-01-01T00:00:01Z"]);
+}
+
+#[test]
+fn a_file_is_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "orders.csv", ORDERS);
+    check(
+        &format!("SELECT customer, SUM(amount) FROM '{path}' GROUP BY customer"),
+        &["ann|16.0", "bob|20.0", "eve|NULL"],
+    );
+    check(&format!("SELECT COUNT(*) FROM '{path}'"), &["4"]);
+}
+
+#[test]
+fn tables_views_and_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = orders(dir.path())
+        + "CREATE VIEW big (who, how_much) AS SELECT customer, amount FROM orders WHERE amount > 6;
+           SELECT * FROM big ORDER BY how_much DESC LIMIT 1";
+    check(&script, &["bob|20.0"]);
+}
+
+#[test]
+fn joins_run_in_parallel() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = orders(dir.path())
+        + "SELECT o.id, n.name FROM orders AS o
+           JOIN (VALUES ('ann', 'Ann A.'), ('bob', 'Bob B.')) AS n (short, name) ON o.customer = n.short";
+    check(&script, &["1|Ann A.", "2|Bob B.", "3|Ann A."]);
+}
+
+#[test]
+fn computed_columns_are_read_like_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "n.csv", "1\n2\n");
+    let script = format!(
+        "CREATE TABLE n (twice AS n * 2, n INT, ts AS TO_TIMESTAMP_LTZ(n, 0), WATERMARK FOR ts AS ts - INTERVAL '1' SECOND)
+         WITH ('connector' = 'filesystem', 'path' = '{path}', 'format' = 'csv');"
+    );
+    check(&(script.clone() + "SELECT * FROM n"), &["2|1|1970-01-01T00:00:01Z", "4|2|1970-01-01T00:00:02Z"]);
+    check(&(script.clone() + "SELECT twice FROM n"), &["2", "4"]);
+    check(&(script + "SELECT COUNT(*) FROM n"), &["2"]);
+}
+
+#[test]
+fn inserts_cast_and_fill_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let table = format!(
+        "CREATE TABLE t (a INT, b STRING, c DOUBLE) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');",
+        out.display()
+    );
+    let script = table + "INSERT INTO t VALUES ('7', 8, 9); INSERT INTO t (C, a) SELECT 1, 2; SELECT * FROM t;";
+    check(&script, &["7|8|9.0", "2|NULL|1.0"]);
+}
+
+#[test]
+fn overwrite_replaces() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = format!(
+        "CREATE TABLE t (a INT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');",
+        dir.path().join("out").display()
+    );
+    let script = table + "INSERT INTO t VALUES (1), (2); INSERT OVERWRITE t VALUES (3); SELECT * FROM t;";
+    check(&script, &["3"]);
+}
+
+#[test]
+fn statement_sets_are_one_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = |name: &str| {
+        let path = dir.path().join(name);
+        format!("CREATE TABLE {name} (a INT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');", path.display())
+    };
+    let script = table("x")
+        + &table("y")
+        + "EXECUTE STATEMENT SET BEGIN INSERT INTO x SELECT 1; INSERT INTO y SELECT 2; END;
+           SELECT * FROM x UNION ALL SELECT * FROM y;";
+    check(&script, &["1", "2"]);
+}
+
+#[test]
+fn copy_and_create_as() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f.parquet");
+    let script = format!("COPY (SELECT 1 AS a, 'x' AS b) TO '{0}'; SELECT * FROM '{0}'", path.display());
+    check(&script, &["1|x"]);
+    let csv = dir.path().join("f.csv");
+    let script = format!("COPY (SELECT 1 AS a, 'x' AS b) TO '{0}'; SELECT b, a FROM '{0}'", csv.display());
+    check(&script, &["x|1"]);
+    let script = format!(
+        "CREATE TABLE c WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json') AS SELECT 5 AS five;
+         SELECT five FROM c",
+        dir.path().join("c").display()
+    );
+    check(&script, &["5"]);
+}
+
+#[test]
+fn what_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = orders(dir.path());
+    check(&(table.clone() + "CREATE VIEW v AS SELECT 1 AS x; SHOW TABLES"), &["orders", "v"]);
+    check(&(table.clone() + "CREATE VIEW v AS SELECT 1 AS x; SHOW VIEWS"), &["v"]);
+    check(&(table.clone() + "DESCRIBE orders"), &[
+        "amount|DOUBLE|true|NULL|NULL|NULL",
+        "at|TIMESTAMP(3)|true|NULL|NULL|NULL",
+        "customer|STRING|true|NULL|NULL|NULL",
+        "id|BIGINT|true|NULL|NULL|NULL",
+    ]);
+    check(&(table + "SHOW COLUMNS FROM orders LIKE 'a%'"), &[
+        "amount|DOUBLE|true|NULL|NULL|NULL",
+        "at|TIMESTAMP(3)|true|NULL|NULL|NULL",
+    ]);
+    let mut session = session();
+    let all = run(&mut session, "SET 'execution.batch-rows' = '7'; SET;").unwrap();
+    assert!(all.contains("execution.batch-rows|7|SET"), "{all}");
+}
+
+#[test]
+fn show_create_table_creates_the_same_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut session = session();
+    run(&mut session, &orders(dir.path())).unwrap();
+    let text = run(&mut session, "SHOW CREATE TABLE orders").unwrap();
+    run(&mut session, &format!("DROP TABLE orders; {text}")).unwrap();
+    assert_eq!(run(&mut session, "SHOW CREATE TABLE orders").unwrap(), text);
+}
+
+#[test]
+fn explain_shows_every_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = orders(dir.path()) + "EXPLAIN SELECT customer, COUNT(*) FROM orders GROUP BY customer";
+    let text = run(&mut session(), &script).unwrap();
+    for piece in ["logical plan|", "TableScan: orders", "job graph|", "stage 1", "<- [0] ", "collect"] {
+        assert!(text.contains(piece), "{piece} in\n{text}");
+    }
+    let script = orders(dir.path()) + "EXPLAIN ANALYZE SELECT customer, COUNT(*) FROM orders GROUP BY customer";
+    let text = run(&mut session(), &script).unwrap();
+    assert!(text.contains("numRecordsIn"), "{text}");
+}
+
+#[test]
+fn gates_follow_the_settings() {
+    let explain = "EXPLAIN SELECT a, COUNT(*) FROM (VALUES (1), (2)) AS t (a) GROUP BY a";
+    for (settings, gate) in [
+        ("", "full"),
+        ("SET 'execution.batch-shuffle-mode' = 'blocking';", "infinite"),
+        ("SET 'execution.batch-shuffle-mode' = 'blocking'; SET 'execution.buffer-timeout' = '5 ms';", "5 ms"),
+    ] {
+        let text = run(&mut session(), &format!("{settings}{explain}")).unwrap();
+        assert!(text.contains(&format!(", {gate}")), "{gate} in\n{text}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Streams of typed records: sources, functions, keys, windows, sinks. Bounded or not is a matter of the source.
+//!
+//! ```
+//! use tidemill::stream::Environment;
+//!
+//! let environment = Environment::local();
+//! let counts = environment
+//!     .from_elements(["to be or not".to_owned(), "to be".to_owned()])
+//!     .flat_map(|line, out| out.extend(line.split(' ').map(|word| (word.to_owned(), 1_i64))))
+//!     .group_by(|(word, _)| word.clone())
+//!     .sum(|(_, count)| count);
+//! let mut counts = counts.collect()?;
+//! counts.sort();
+//! assert_eq!(counts[0], ("be".to_owned(), 2));
+//! # Ok::<(), tidemill_core::Error>(())
+//! ```
+//!
+//! A program is built first and runs when it is executed. On the way it becomes:
+//!
+//! ```text
+//! calls on streams --> program (a node a call) --lower--> StreamGraph (functions fused) --chain--> tasks
+//! ```
+//!
+//! In reading order:
+//!
+//! 1. [`Environment`], [`DataStream`], [`KeyedStream`], [`WindowedStream`]: what users call; `sources`, `sinks`, `placement`,
+//!    `watermarks` are more of the same, and `parameters` reads the arguments of a program.
+//! 2. `record`, `layout`, `rows`: records as Rust values and as columns.
+//! 3. `stage`, `operator`: functions of rows, fused; `rolling`, `window_operator`, `count_window`: those that remember.
+//! 4. `program`, `lower`, `runner`: from calls to a running job.
+
+mod count_window;
+mod data_stream;
+mod environment;
+mod keyed_stream;
+mod keys;
+mod layout;
+mod lines;
+mod lower;
+mod operator;
+mod panes;
+mod parameters;
+mod placement;
+mod print_lines;
+mod program;
+mod record;
+mod rolling;
+mod rows;
+mod runner;
+mod sinks;
+mod sources;
+mod stage;
+mod watermarks;
+mod whole_batch;
+mod window_logic;
+mod window_operator;
+mod window_sessions;
+mod window_slices;
+mod windowed_stream;
+mod windows;
+
+pub use count_window::CountWindowedStream;
+pub use data_stream::DataStream;
+pub use environment::Environment;
+pub use keyed_stream::KeyedStream;
+pub use layout::ROWTIME;
+pub use parameters::Parameters;
+pub use record::Record;
+pub use rows::Collector;
+pub use runner::JobHandle;
+pub use sinks::{DataSink, WriteMode};
+pub use tidemill_core::window::Window;
+pub use tidemill_exec::runtime::JobResult;
+pub use watermarks::Watermarks;
+pub use window_logic::AggregateFunction;
+pub use windowed_stream::{OutputTag, WindowedStream};
+pub use windows::{Session, Sliding, Tumbling, Windows};

@@ -1,0 +1,68 @@
+//! Sessions: windows that grow and merge as rows come (SUB-04).
+
+use tidemill_core::window::Window;
+use tidemill_core::{Error, Result};
+
+use super::panes::Pane;
+use super::record::Record;
+use super::window_logic::WindowLogic;
+use super::window_operator::WindowOperator;
+use super::windows::last_moment;
+
+impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K, T, R, L> {
+    /// Merges the row's own window with every session that it meets, and adds the row.
+    ///
+    /// Sessions whose distance is exactly the gap meet. Whether the row is late is judged by the merged session, so a live one
+    /// can save it, and it can bridge two.
+    pub(super) fn add_to_session(&mut self, slot: usize, time: i64, gap: i64, value: T) -> Result<()> {
+        let end = time.checked_add(gap);
+        let end = end.ok_or_else(|| Error::data(format!("time {time} is too far from 1970 for a session")))?;
+        let own = Window { start: time, end };
+        let panes = &self.panes[slot];
+        let from = panes.partition_point(|pane| pane.window.end < own.start);
+        let to = panes.partition_point(|pane| pane.window.start <= own.end).max(from);
+        let met = &panes[from..to];
+        let merged = Window {
+            start: met.first().map_or(own.start, |pane| pane.window.start.min(own.start)),
+            end: met.last().map_or(own.end, |pane| pane.window.end.max(own.end)),
+        };
+        if self.is_over(&merged) {
+            self.skip(time, value);
+            return Ok(());
+        }
+        let had_end = met.iter().any(|pane| pane.window.end == merged.end);
+        let mut state: Option<L::State> = None;
+        for pane in self.panes[slot].drain(from..to) {
+            match &mut state {
+                None => state = Some(pane.state),
+                Some(state) => self.plan.logic.merge(state, &pane.state),
+            }
+        }
+        let mut state = state.unwrap_or_else(|| self.plan.logic.create());
+        self.plan.logic.add(&mut state, value);
+        let last = last_moment(&merged);
+        if last <= self.passed {
+            let key = self.key(slot)?;
+            self.fire(key.as_ref(), merged, &state)?;
+        }
+        if !had_end {
+            if last > self.passed {
+                self.timers.add(last, slot);
+            }
+            if self.cleanup_time(&merged) != last {
+                self.timers.add(self.cleanup_time(&merged), slot);
+            }
+        }
+        self.panes[slot].insert(from, Pane { window: merged, state });
+        Ok(())
+    }
+
+    /// Fires the session of `slot` whose last moment is `time`, if it has not grown since.
+    pub(super) fn fire_session_ending(&mut self, slot: usize, time: i64, key: Option<&K>) -> Result<()> {
+        let panes = std::mem::take(&mut self.panes[slot]);
+        let mut ending = panes.iter().filter(|pane| last_moment(&pane.window) == time);
+        let result = ending.try_for_each(|pane| self.fire(key, pane.window, &pane.state));
+        self.panes[slot] = panes;
+        result
+    }
+}

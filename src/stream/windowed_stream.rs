@@ -1,0 +1,276 @@
+//! Keyed records in windows of time, waiting for the function of the window.
+
+use std::any::TypeId;
+use std::convert::Infallible;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::AddAssign;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_core::window::Window;
+use tidemill_core::{Error, Result};
+
+use super::data_stream::DataStream;
+use super::keyed_stream::{KeyedStream, kept, summed};
+use super::layout::{PlainCodec, RowCodec};
+use super::program::{Input, SideOutput};
+use super::record::Record;
+use super::rows::Collector;
+use super::window_logic::{AggregateFunction, Aggregating, Keeping, Reducing, WindowLogic};
+use super::window_operator::{WindowHead, WindowPlan};
+use super::windows::{TimeDomain, Windows, millis};
+
+/// The name and type of a side output.
+#[derive(Clone, Debug)]
+pub struct OutputTag<T> {
+    name: Arc<str>,
+    record: PhantomData<fn() -> T>,
+}
+
+impl<T: Record> OutputTag<T> {
+    /// A tag called `name`.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), record: PhantomData }
+    }
+}
+
+/// Keyed records in windows of time.
+///
+/// A window fires when the watermark has reached its last moment, and its results have that moment as their time, so that
+/// windows over windows line up (SUB-26). Windows that fire together do so by time, then key group, then key.
+///
+/// A record that comes too late for every one of its windows is dropped and counted
+/// ([`late_records_dropped`](super::JobResult::late_records_dropped)), or goes to a side output:
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::stream::{Environment, OutputTag, Tumbling, Watermarks};
+///
+/// let environment = Environment::collections();
+/// environment.set("execution.batch-rows", "1");
+/// let late = OutputTag::new("late");
+/// let counts = environment
+///     .from_elements([(1_i64, 500_i64), (1, 2_500), (1, 700)])
+///     .assign_timestamps_and_watermarks(Watermarks::ascending(), |row| row.1)
+///     .key_by(|row| row.0)
+///     .window(Tumbling::of(Duration::from_secs(1)))
+///     .side_output_late(&late)
+///     .process(|_key, window, rows, out| out.collect((window.start, rows.len() as i64)));
+/// assert_eq!(counts.collect()?, [(0, 1), (2_000, 1)]);
+/// assert_eq!(counts.side_output(&late).collect()?, [(1, 700)]);
+/// # Ok::<(), tidemill_core::Error>(())
+/// ```
+pub struct WindowedStream<K, T> {
+    keyed: KeyedStream<K, T>,
+    windows: Windows,
+    lateness_millis: i64,
+    late: Option<OutputTag<T>>,
+}
+
+impl<K, T> fmt::Debug for WindowedStream<K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WindowedStream({:?}, {:?})", self.keyed, self.windows)
+    }
+}
+
+impl<K: Record, T: Record> WindowedStream<K, T> {
+    pub(super) fn new(keyed: KeyedStream<K, T>, windows: Windows) -> Self {
+        if windows.needs_event_time() && !keyed.timed {
+            keyed.fail(
+                Error::request("windows over event time of records that have none")
+                    .with_hint("call assign_timestamps_and_watermarks first, or in_processing_time on the windows"),
+            );
+        }
+        Self { keyed, windows, lateness_millis: 0, late: None }
+    }
+
+    /// Keeps a window so long after it fired; a record that comes within that time fires it again (SUB-02).
+    #[must_use]
+    pub fn allowed_lateness(self, lateness: Duration) -> Self {
+        Self { lateness_millis: millis(lateness), ..self }
+    }
+
+    /// Sends records that are too late to the side output `tag` of the window's results (TRG-13).
+    #[must_use]
+    pub fn side_output_late(self, tag: &OutputTag<T>) -> Self {
+        if self.windows.domain() == TimeDomain::Event && !self.keyed.timed {
+            return self;
+        }
+        Self { late: Some(OutputTag { name: tag.name.clone(), record: PhantomData }), ..self }
+    }
+
+    /// The result of an aggregate for each key and window.
+    pub fn aggregate<A: AggregateFunction<T>>(&self, function: A) -> DataStream<A::Output> {
+        let finish = |_: Option<&K>, _: Window, result: A::Output, out: &mut Collector<A::Output>| out.collect(result);
+        self.fired("aggregate", Aggregating { function, finish, needs_key: false })
+    }
+
+    /// The result of an aggregate for each key and window, together with both (FUN-07).
+    pub fn aggregate_with<A, R>(
+        &self,
+        function: A,
+        finish: impl Fn(&K, Window, A::Output, &mut Collector<R>) + Send + Sync + 'static,
+    ) -> DataStream<R>
+    where
+        A: AggregateFunction<T>,
+        R: Record,
+    {
+        let finish = move |key: Option<&K>, window: Window, result: A::Output, out: &mut Collector<R>| {
+            if let Some(key) = key {
+                finish(key, window, result, out);
+            }
+        };
+        self.fired("aggregate", Aggregating { function, finish, needs_key: true })
+    }
+
+    /// The records of each key and window reduced to one.
+    pub fn reduce(&self, function: impl Fn(T, T) -> T + Send + Sync + 'static) -> DataStream<T>
+    where
+        T: Clone,
+    {
+        self.fired("reduce", Reducing(Arc::new(function)))
+    }
+
+    /// The first record of each key and window, where `field` is the sum.
+    pub fn sum<V>(&self, field: impl Fn(&mut T) -> &mut V + Send + Sync + 'static) -> DataStream<T>
+    where
+        T: Clone,
+        V: AddAssign + Clone + 'static,
+    {
+        self.fired("sum", Reducing(Arc::new(summed(field))))
+    }
+
+    /// The first record of each key and window, where `field` is the least (SUB-13).
+    pub fn min<V>(&self, field: impl Fn(&mut T) -> &mut V + Send + Sync + 'static) -> DataStream<T>
+    where
+        T: Clone,
+        V: PartialOrd + Clone + 'static,
+    {
+        self.fired("min", Reducing(Arc::new(kept(field, |new, old| new < old))))
+    }
+
+    /// The first record of each key and window, where `field` is the greatest (SUB-13).
+    pub fn max<V>(&self, field: impl Fn(&mut T) -> &mut V + Send + Sync + 'static) -> DataStream<T>
+    where
+        T: Clone,
+        V: PartialOrd + Clone + 'static,
+    {
+        self.fired("max", Reducing(Arc::new(kept(field, |new, old| new > old))))
+    }
+
+    /// The record of each key and window whose `field` is the least, the first of them (SUB-13).
+    pub fn min_by<V: PartialOrd>(&self, field: impl Fn(&T) -> V + Send + Sync + 'static) -> DataStream<T>
+    where
+        T: Clone,
+    {
+        let least = move |old: T, new: T| if field(&new) < field(&old) { new } else { old };
+        self.fired("min_by", Reducing(Arc::new(least)))
+    }
+
+    /// The record of each key and window whose `field` is the greatest, the first of them (SUB-13).
+    pub fn max_by<V: PartialOrd>(&self, field: impl Fn(&T) -> V + Send + Sync + 'static) -> DataStream<T>
+    where
+        T: Clone,
+    {
+        let greatest = move |old: T, new: T| if field(&new) > field(&old) { new } else { old };
+        self.fired("max_by", Reducing(Arc::new(greatest)))
+    }
+
+    /// A function of all records of each key and window, in the order in which they came (FUN-06). They are kept until then:
+    /// where an aggregate will do, it takes less memory.
+    pub fn process<R: Record>(
+        &self,
+        function: impl Fn(&K, Window, &[T], &mut Collector<R>) + Send + Sync + 'static,
+    ) -> DataStream<R>
+    where
+        T: Clone,
+    {
+        let function = move |key: &K, window: Window, values: &[T], out: &mut Collector<R>| {
+            function(key, window, values, out);
+            Ok::<(), Infallible>(())
+        };
+        self.fired("process", Keeping { function, error: PhantomData })
+    }
+
+    /// The same, or the failure of the job.
+    pub fn try_process<R, E>(
+        &self,
+        function: impl Fn(&K, Window, &[T], &mut Collector<R>) -> Result<(), E> + Send + Sync + 'static,
+    ) -> DataStream<R>
+    where
+        T: Clone,
+        R: Record,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        self.fired("process", Keeping { function, error: PhantomData })
+    }
+
+    fn fired<R, L>(&self, name: &str, logic: L) -> DataStream<R>
+    where
+        R: Record,
+        L: WindowLogic<K, T, R>,
+    {
+        let assigner = match self.windows.assigner() {
+            Ok(assigner) => assigner,
+            Err(error) => {
+                self.keyed.fail(error);
+                super::windows::Assigner::Whole
+            }
+        };
+        // Windows have a time in both domains (SUB-26); the end of the input has none.
+        let timed = self.windows.needs_event_time() || self.windows.domain() == TimeDomain::Processing;
+        let late = self.late.as_ref().map(|tag| {
+            let codec = Arc::new(PlainCodec::new(self.keyed.values().clone(), true));
+            let schema = codec.schema();
+            (codec, SideOutput { tag: tag.name.clone(), record: TypeId::of::<T>(), schema })
+        });
+        let (late_codec, side) = late.unzip();
+        let (domain, lateness) = (self.windows.domain(), self.lateness_millis);
+        let text = format!("{name} over {assigner}");
+        let name = format!("window {name}");
+        self.keyed.head(&name, timed, side, |codec| {
+            let plan = WindowPlan { codec, assigner, domain, lateness, logic, late: late_codec, timed, text };
+            Arc::new(WindowHead { plan: Arc::new(plan), result: PhantomData })
+        })
+    }
+}
+
+impl<T: Record> DataStream<T> {
+    /// Puts all records into windows of time, in one subtask (WIN-11).
+    pub fn window_all(&self, windows: Windows) -> WindowedStream<(), T> {
+        self.key_by_nothing().window(windows)
+    }
+
+    /// Groups the records of a bounded stream by key. Results come once, at the end of the input (BOP-23).
+    ///
+    /// ```
+    /// use tidemill::stream::Environment;
+    ///
+    /// let words = Environment::collections().from_elements(["to", "be", "to"].map(str::to_owned));
+    /// let counts = words.map(|word| (word, 1_i64)).group_by(|word| word.0.clone()).sum(|word| &mut word.1);
+    /// let mut counts = counts.collect()?;
+    /// counts.sort();
+    /// assert_eq!(counts, [("be".to_owned(), 1), ("to".to_owned(), 2)]);
+    /// # Ok::<(), tidemill_core::Error>(())
+    /// ```
+    pub fn group_by<K: Record>(&self, selector: impl Fn(&T) -> K + Send + Sync + 'static) -> WindowedStream<K, T> {
+        self.key_by(selector).window(Windows::whole())
+    }
+
+    /// The side output `tag` of the operator that made this stream.
+    pub fn side_output<S: Record>(&self, tag: &OutputTag<S>) -> DataStream<S> {
+        let node = self.inputs.first().map(|input| input.node);
+        let known = node.and_then(|node| self.environment.program().node(node).side.clone());
+        let fits = |side: &SideOutput| side.tag == tag.name && side.record == TypeId::of::<S>();
+        if self.inputs.len() != 1 || !known.as_ref().is_some_and(fits) {
+            self.fail(
+                Error::request(format!("there is no side output '{}' of {} here", tag.name, std::any::type_name::<S>()))
+                    .with_hint("call side_output on the stream that the operator with that tag returned"),
+            );
+        }
+        let inputs = node.map(|node| Input { node, port: 1, partitioning: None }).into_iter().collect();
+        let codec = self.codec_of::<S>();
+        DataStream { environment: self.environment.clone(), inputs, codec, timed: true }
+    }
+}
