@@ -3,4 +3,6 @@
 pub mod sql;
 pub mod stream;
 
-pub use sql::sql;
+pub use sql::{Rows, sql};
+pub use tidemill_core::{Error, ErrorKind, Result, Settings};
+

@@ -129,11 +129,6 @@ impl<K: Record, T: Record> KeyedCodec<K, T> {
         self.key.decode(self.key.fields(), columns, rows)
     }
 
-    /// Whether the records have event time.
-    pub fn is_timed(&self) -> bool {
-        self.values.timed
-    }
-
     /// Takes a batch apart.
     pub fn split(&self, batch: &Batch) -> Result<KeyedRows<T>> {
         let keys = batch.records().columns()[..self.key_columns()].to_vec();

@@ -9,7 +9,7 @@ use tidemill_core::graph::{Chaining, EdgeOptions, NodeIndex, NodeKind, Partition
 use tidemill_core::{Error, Result, Settings};
 
 use super::operator::{Decode, Fused, Head};
-use super::program::{Kind, Node, NodeId, Program};
+use super::program::{Input, Kind, Node, NodeId, Program};
 
 /// The graph of everything that `sinks` need. `job` becomes part of the names of files.
 pub(super) fn lower(program: &Program, sinks: &[NodeId], settings: &Settings, job: &str) -> Result<StreamGraph> {
@@ -116,7 +116,7 @@ impl Lowering<'_> {
                     Some(Partitioning::Forward) if !same => return Err(self.unequal(&groups[source], group)),
                     Some(partitioning) => partitioning.clone(),
                 };
-                self.connect(&mut graph, (source, groups[source].last()), target, input.port, partitioning);
+                self.connect(&mut graph, source, target, input, groups[source].last(), partitioning);
             }
         }
         Ok(graph)
@@ -125,12 +125,19 @@ impl Lowering<'_> {
     fn connect(
         &self,
         graph: &mut StreamGraph,
-        (source, last): (NodeIndex, NodeId),
+        source: NodeIndex,
         target: NodeIndex,
-        port: usize,
+        input: &Input,
+        last: NodeId,
         partitioning: Partitioning,
     ) {
-        let options = EdgeOptions { gate: self.program.node(last).gate, output_port: port, ..EdgeOptions::default() };
+        let side = self.program.node(input.node).side.as_ref().filter(|_| input.port > 0);
+        let options = EdgeOptions {
+            gate: self.program.node(last).gate,
+            output_port: input.port,
+            schema: side.map(|side| side.schema.clone()),
+            ..EdgeOptions::default()
+        };
         graph.connect(source, target, 0, partitioning, options);
     }
 

@@ -33,24 +33,19 @@ pub struct DataSink {
 
 impl DataSink {
     /// Writes with so many subtasks (ENV-06).
-    pub fn set_parallelism(&self, parallelism: usize) -> &Self {
-        self.tuned(|node| node.parallelism = Some(parallelism))
+    pub fn set_parallelism(&self, parallelism: usize) -> Self {
+        for node in &self.nodes {
+            self.environment.program().node_mut(*node).parallelism = Some(parallelism);
+        }
+        self.clone()
     }
 
     /// Names the sink, for plans, errors and metrics.
-    pub fn name(&self, name: &str) -> &Self {
-        let last = self.nodes.last().copied();
-        if let Some(sink) = last {
-            self.environment.program().node_mut(sink).name = name.to_owned();
+    pub fn name(&self, name: &str) -> Self {
+        if let Some(sink) = self.nodes.last() {
+            self.environment.program().node_mut(*sink).name = name.to_owned();
         }
-        self
-    }
-
-    fn tuned(&self, change: impl Fn(&mut Node)) -> &Self {
-        for node in &self.nodes {
-            change(self.environment.program().node_mut(*node));
-        }
-        self
+        self.clone()
     }
 }
 

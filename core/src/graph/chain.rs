@@ -73,7 +73,7 @@ impl StreamGraph {
                 gate: self.gate(edge, settings)?,
                 may_spill: edge.options.may_spill,
                 channels: edge.options.channels.unwrap_or(parallelism[edge.target]),
-                schema: self.node(edge.source).schema.clone(),
+                schema: edge.options.schema.clone().unwrap_or_else(|| self.node(edge.source).schema.clone()),
             });
         }
         Ok(job)

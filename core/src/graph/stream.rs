@@ -195,6 +195,8 @@ pub struct EdgeOptions {
     pub may_spill: bool,
     /// Side output of the producer that this edge carries; 0 is the main one.
     pub output_port: usize,
+    /// Columns of that side output, where they are not those of the main one.
+    pub schema: Option<SchemaRef>,
     /// How many channels a producer deals to: one for each subtask of the consumer when `None`.
     ///
     /// Only an edge into a fragment may say otherwise: a plan that joins three partitions with one has an input of one channel

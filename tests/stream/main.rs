@@ -1,0 +1,81 @@
+//! The stream front end on the whole engine: the same programs under many settings, against models that are too simple to be
+//! wrong.
+//!
+//! What a program means must not depend on how many subtasks run it, when buffers leave, or how rows are cut into batches. So
+//! every program here runs on a grid of those, and its output is compared as a set; only where one subtask does everything is
+//! the order part of the answer.
+
+mod errors;
+mod examples;
+mod files;
+mod keyed;
+mod late;
+mod processing_time;
+mod rows;
+mod windows;
+
+use std::fmt::Debug;
+
+use tidemill::stream::{DataStream, Environment, Record};
+use tidemill_core::Settings;
+use tidemill_core::settings::Origin;
+
+/// How a program runs.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    parallelism: usize,
+    gate: &'static str,
+    batch_rows: usize,
+}
+
+const GATES: [&str; 4] = ["0 ms", "100 ms", "full", "infinite"];
+const BATCH_ROWS: [usize; 3] = [1, 7, 8192];
+
+impl Setup {
+    /// A cover of the grid in which every two values meet.
+    fn grid() -> Vec<Setup> {
+        let mut setups = Vec::new();
+        for (place, gate) in GATES.into_iter().enumerate() {
+            for (shift, batch_rows) in BATCH_ROWS.into_iter().enumerate() {
+                setups.push(Setup { parallelism: (place + shift) % 3 + 1, gate, batch_rows });
+            }
+        }
+        setups
+    }
+
+    fn settings(self) -> Settings {
+        let mut settings = Settings::default();
+        let mut set = |key: &str, value: &str| settings.set(key, value, Origin::Program).unwrap();
+        set("parallelism.default", &self.parallelism.to_string());
+        set("execution.buffer-timeout", self.gate);
+        set("execution.batch-rows", &self.batch_rows.to_string());
+        settings
+    }
+
+    fn environment(self) -> Environment {
+        // Both ways to run a program take part.
+        match self.parallelism {
+            1 => Environment::collections_with(self.settings()),
+            _ => Environment::local_with(self.settings()),
+        }
+    }
+}
+
+/// Runs `program` on the whole grid; its records, sorted, must always be `expected`.
+fn check<T: Record + Ord + Debug>(mut expected: Vec<T>, program: impl Fn(&Environment) -> DataStream<T>) {
+    expected.sort();
+    for setup in Setup::grid() {
+        let mut records = program(&setup.environment()).collect().unwrap();
+        records.sort();
+        assert_eq!(records, expected, "{setup:?}");
+    }
+}
+
+/// An environment of one subtask, in which order is part of the answer.
+fn one() -> Environment {
+    Environment::collections()
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
