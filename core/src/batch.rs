@@ -4,11 +4,12 @@
 //! column of `+I`.
 
 use std::fmt;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, GenericByteViewArray, RecordBatch, UInt32Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{ByteViewType, DataType, SchemaRef};
 
 use crate::error::{Error, Result};
 
@@ -154,6 +155,23 @@ impl Batch {
             + self.hashes.as_ref().map_or(0, |hashes| hashes.len() * size_of::<u64>())
     }
 
+    /// The same rows without the text and bytes of other rows that their columns keep alive, where that is more than their own.
+    ///
+    /// A column of views shares its buffers with every batch that it was ever part of: what is kept, sent on or written must
+    /// not drag all of that along.
+    #[must_use]
+    pub fn compact(self) -> Self {
+        let columns: Vec<Option<ArrayRef>> = self.records.columns().iter().map(compacted).collect();
+        if columns.iter().all(Option::is_none) {
+            return self;
+        }
+        let old = self.records.columns().iter().cloned();
+        let columns = columns.into_iter().zip(old).map(|(new, old)| new.unwrap_or(old)).collect();
+        // Types and lengths are what they were, so this cannot fail; if it did, the old columns would serve as well.
+        let records = RecordBatch::try_new(self.records.schema(), columns).unwrap_or(self.records);
+        Self { records, ..self }
+    }
+
     /// Rows `offset .. offset + length`, without copying.
     #[must_use]
     pub fn slice(&self, offset: usize, length: usize) -> Self {
@@ -225,16 +243,42 @@ fn gather<T: arrow::datatypes::ArrowNativeType>(values: &ScalarBuffer<T>, indice
 }
 
 fn slice_bytes(array: &ArrayRef) -> usize {
-    // The only error is an overflow of usize, which no array in memory can reach.
-    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
+    let nulls = array.nulls().map_or(0, |_| array.len().div_ceil(8));
+    let data_type = array.data_type();
+    if let Some(width) = data_type.primitive_width() {
+        return array.len() * width + nulls;
+    }
+    match data_type {
+        DataType::Utf8View => view_bytes(array.as_string_view()) + nulls,
+        DataType::BinaryView => view_bytes(array.as_binary_view()) + nulls,
+        DataType::Struct(_) => array.as_struct().columns().iter().map(slice_bytes).sum::<usize>() + nulls,
+        // The only error is an overflow of usize, which no array in memory can reach.
+        _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()),
+    }
+}
+
+fn view_bytes<T: ByteViewType>(array: &GenericByteViewArray<T>) -> usize {
+    std::mem::size_of_val(&array.views()[..]) + array.total_buffer_bytes_used()
+}
+
+/// The array without bytes that other rows left in its buffers, if these are worth a copy.
+fn compacted(array: &ArrayRef) -> Option<ArrayRef> {
+    match array.data_type() {
+        DataType::Utf8View => sparse(array.as_string_view()).map(|own| Arc::new(own) as _),
+        DataType::BinaryView => sparse(array.as_binary_view()).map(|own| Arc::new(own) as _),
+        _ => None,
+    }
+}
+
+fn sparse<T: ByteViewType>(array: &GenericByteViewArray<T>) -> Option<GenericByteViewArray<T>> {
+    let held: usize = array.data_buffers().iter().map(|buffer| buffer.len()).sum();
+    (held > 0 && held > 2 * array.total_buffer_bytes_used()).then(|| array.gc())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::Int64Array;
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::array::{Int64Array, StringViewArray};
+    use arrow::datatypes::{Field, Schema};
 
     use super::*;
 
@@ -267,6 +311,17 @@ mod tests {
         let whole = batch((0..1000).collect(), &[0; 1000]);
         assert_eq!(whole.size_bytes(), 8000);
         assert_eq!(whole.slice(0, 10).size_bytes(), 80);
+    }
+
+    #[test]
+    fn a_few_texts_let_go_of_the_others() {
+        let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..100).map(|row| format!("{row:030}"))));
+        let batch = Batch::append(RecordBatch::try_from_iter([("t", texts)]).unwrap());
+        assert_eq!(batch.size_bytes(), 100 * (16 + 30));
+        let held = |batch: &Batch| batch.records().column(0).as_string_view().data_buffers().iter().map(|b| b.len()).sum::<usize>();
+        let (few, most) = (batch.slice(7, 3), batch.slice(0, 60));
+        assert_eq!((held(&few), held(&few.clone().compact()), held(&most.compact())), (3000, 90, 3000));
+        assert_eq!(few.records(), few.clone().compact().records());
     }
 
     #[test]

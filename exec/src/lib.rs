@@ -7,6 +7,7 @@ pub mod error;
 pub mod exchange;
 pub mod fragments;
 pub mod latch;
+pub mod memory;
 pub mod operators;
 pub mod runtime;
 pub mod state;

@@ -325,16 +325,16 @@ async fn the_graph_prints() {
             <- [0] global, full, channels 1
             AggregateExec: mode=Partial, gby=[v@0 as v], aggr=[count(Int64(1))]
               HashJoinExec: mode=CollectLeft, join_type=Inner, on=[(k@0, k@0)], projection=[v@1]
-                ExchangeExec: UnknownPartitioning(1)
+                ExchangeExec: input 0
                 DataSourceExec: partitions=2, partition_sizes=[70, 70], output_ordering=k@0 ASC NULLS LAST
         [2] stage 3: Projection (parallelism 2)
             <- [1] custom(hash v@0), full
             ProjectionExec: expr=[v@0 as v, count(Int64(1))@1 as n]
               SortExec: TopK(fetch=3), expr=[count(Int64(1))@1 ASC NULLS LAST], preserve_partitioning=[true]
                 AggregateExec: mode=FinalPartitioned, gby=[v@0 as v], aggr=[count(Int64(1))]
-                  ExchangeExec: Hash([v@0], 2)
-        [3] stage 4: Exchange (parallelism 1)
+                  ExchangeExec: input 0
+        [3] stage 4: Merge (parallelism 1)
             <- [2] global, full
-            ExchangeExec: UnknownPartitioning(1), merge=[n@1 ASC NULLS LAST], fetch=3
+            ExchangeExec: input 0, merge=[n@1 ASC NULLS LAST], fetch=3
     "#]].assert_eq(&graph.to_job_graph(&settings).unwrap().to_string());
 }

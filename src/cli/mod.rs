@@ -39,7 +39,9 @@ use script::Script;
 
 /// Runs the command that the arguments ask for.
 pub fn main() -> ExitCode {
-    let matches = Tidemill::command().version(args::version()).get_matches();
+    // clap keeps text for as long as the program runs.
+    let version: &str = args::version().leak();
+    let matches = Tidemill::command().version(version).get_matches();
     // clap has checked the arguments against the same definition, so this cannot fail except by a slip of ours.
     let arguments = Tidemill::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match arguments.command {

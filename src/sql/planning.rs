@@ -51,7 +51,7 @@ impl Session {
             let planned = plan(&Planner::new(state, &relations, self.settings.local_time_zone()), &parsed);
             match planned {
                 Ok(planned) => return Ok((parsed, planned)),
-                Err(error) => parsed = repair.mend(error)?,
+                Err(error) => parsed = repair.mend(error, &relations)?,
             }
         }
     }

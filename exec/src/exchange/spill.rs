@@ -153,7 +153,7 @@ fn disk_error(verb: &str, path: &Path, error: std::io::Error) -> Error {
 }
 
 fn encode(batch: Batch) -> Result<Vec<u8>> {
-    let (records, kinds, hashes) = batch.into_parts();
+    let (records, kinds, hashes) = batch.compact().into_parts();
     let (schema, mut columns, rows) = (records.schema(), records.columns().to_vec(), records.num_rows());
     let mut fields: Vec<Arc<Field>> = schema.fields().to_vec();
     if let Some(kinds) = kinds {

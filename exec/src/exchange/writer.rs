@@ -155,7 +155,7 @@ impl EdgeWriter {
         }
         for part in pieces(rows, limits.rows) {
             channel.rows += part.num_rows();
-            channel.bytes += size;
+            channel.bytes += part.size_bytes();
             channel.waiting.push(part);
             if channel.rows >= limits.rows || channel.bytes >= limits.bytes {
                 channel.flush(&schema).await?;
@@ -184,7 +184,7 @@ impl EdgeWriter {
 impl OutputChannel {
     async fn flush(&mut self, schema: &SchemaRef) -> Result<()> {
         if !self.waiting.is_empty() {
-            let batch = Batch::concat(schema, &self.waiting)?;
+            let batch = Batch::concat(schema, &self.waiting)?.compact();
             self.waiting.clear();
             (self.rows, self.bytes) = (0, 0);
             self.send(Event::Batch(batch)).await?;

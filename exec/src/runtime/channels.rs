@@ -8,6 +8,7 @@ use tidemill_core::{Gate, Settings};
 
 use crate::exchange::{self, Demand, InputGate, Overflow, Ready, Receiver, Sender, SpillFile};
 use crate::latch::Latch;
+use crate::memory::network_memory;
 use crate::runtime::environment::Environment;
 use crate::runtime::pull::PullInput;
 
@@ -28,9 +29,12 @@ impl ChannelEnds {
     pub fn new(job: &JobGraph, environment: &Environment, settings: &Settings) -> Self {
         let mut ends = Self::default();
         let count: usize = job.edges.iter().map(|edge| channel_count(job, edge)).sum();
-        let credit = (settings.network_memory_max() / count.max(1)).clamp(1, 4 * settings.segment_size().max(1));
+        let share = (network_memory(settings) / count.max(1)).max(1);
+        // More on the way than a few buffers only makes rows late. What spills when it has no credit uses its whole share.
+        let pipelined = share.min(4 * settings.segment_size().max(1));
         ends.prepare_pushed(job);
         for (number, edge) in job.edges.iter().enumerate() {
+            let credit = if edge.may_spill || edge.gate == Gate::Infinite { share } else { pipelined };
             let producers = EdgeProducers::new(job, edge, credit, environment);
             for channel in 0..edge.channels {
                 for producer in producers_of(job, edge, channel) {

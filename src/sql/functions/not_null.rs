@@ -1,4 +1,4 @@
-//! What a column that is declared `NOT NULL` asks of the rows written to it.
+//! Values that must not be NULL: those of a sink's `NOT NULL` columns, and the times that windows are made of.
 
 use std::sync::Arc;
 
@@ -9,18 +9,46 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use tidemill_core::Error;
+use tidemill_exec::operators::window_assign::null_time;
 
-/// Its argument, unless that is NULL: an error that names the sink's column.
+/// Its argument, unless that is NULL: an error that names the column.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct NotNull {
     column: String,
+    use_of_it: Use,
     signature: Signature,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Use {
+    Sink,
+    Time,
 }
 
 /// `expr`, which must not be NULL in any row, for the sink's `column`.
 pub fn not_null(expr: Expr, column: &str) -> Expr {
-    let function = NotNull { column: column.to_owned(), signature: Signature::any(1, Volatility::Immutable) };
-    ScalarUDF::from(function).call(vec![expr])
+    call(expr, column, Use::Sink)
+}
+
+/// `expr`, the time column `column` of a window, which must not be NULL in any row.
+pub fn known_time(expr: Expr, column: &str) -> Expr {
+    call(expr, column, Use::Time)
+}
+
+fn call(expr: Expr, column: &str, use_of_it: Use) -> Expr {
+    let signature = Signature::any(1, Volatility::Immutable);
+    ScalarUDF::from(NotNull { column: column.to_owned(), use_of_it, signature }).call(vec![expr])
+}
+
+impl NotNull {
+    fn refusal(&self) -> Error {
+        match self.use_of_it {
+            Use::Sink => Error::data(format!("NULL in column '{}' of the sink, which is NOT NULL", self.column))
+                .with_hint("filter such rows out, or use COALESCE"),
+            Use::Time => null_time(&self.column),
+        }
+    }
 }
 
 impl ScalarUDFImpl for NotNull {
@@ -51,11 +79,7 @@ impl ScalarUDFImpl for NotNull {
         };
         match nulls {
             false => Ok(value),
-            true => {
-                let error = Error::data(format!("NULL in column '{}' of the sink, which is NOT NULL", self.column))
-                    .with_hint("filter such rows out, or use COALESCE");
-                Err(DataFusionError::External(Box::new(error)))
-            }
+            true => Err(DataFusionError::External(Box::new(self.refusal()))),
         }
     }
 }

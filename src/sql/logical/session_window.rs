@@ -8,6 +8,7 @@
 //!
 //! The gap must be exceeded: rows exactly as far apart as the gap are one session (SUB-04).
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::{max, min, sum};
@@ -17,10 +18,10 @@ use datafusion::logical_expr::{
     Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, WindowFrame, WindowFrameBound, WindowFrameUnits, cast, lit,
     when,
 };
-use arrow::datatypes::DataType;
 use tidemill_core::window::WindowKind;
 
 use super::window_assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
+use crate::sql::functions::not_null::known_time;
 use crate::sql::functions::session_bound::session_bound;
 use crate::sql::functions::window_bound::Bound;
 
@@ -48,10 +49,11 @@ fn expand(assign: &WindowAssign, gap: i64) -> Result<LogicalPlan> {
     let with = |exprs: Vec<Expr>| inputs.iter().cloned().chain(exprs).collect::<Vec<_>>();
     let time_type = schema.field(assign.time_column).data_type();
 
-    let time = cast(column(assign.time_column), DataType::Int64);
+    let time = cast(known_time(column(assign.time_column), schema.field(assign.time_column).name()), DataType::Int64);
     let by_time = || vec![named(TIME).sort(true, false)];
     let plan = LogicalPlanBuilder::from(assign.input.clone()).project(with(vec![time.alias(TIME)]))?;
-    let previous = lag(named(TIME), None, None).partition_by(keys.clone()).order_by(by_time()).build()?;
+    // Without an offset of its own this `lag` looks at the row itself.
+    let previous = lag(named(TIME), Some(1), None).partition_by(keys.clone()).order_by(by_time()).build()?;
     let plan = plan.window(vec![previous.alias(PREVIOUS)])?;
 
     let begins = when((named(TIME) - named(PREVIOUS)).gt(lit(gap)), lit(1_i64)).otherwise(lit(0_i64))?;

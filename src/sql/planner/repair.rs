@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement, Visit, V
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use tidemill_core::{Error, Result};
 
+use super::context::Relations;
 use crate::sql::error::{UnknownRelation, place_of, planning, root_ref};
 use crate::sql::parser::{DIALECT, Parsed, Statement, locate, parse_script};
 
@@ -23,6 +24,8 @@ pub struct Repair {
     /// The statement, moved to where it stands in its script.
     script: String,
     repairs: usize,
+    /// Places where a name was mended by a guess, which is made once: it may not have been the right one.
+    guessed: Vec<Location>,
 }
 
 impl Repair {
@@ -30,12 +33,16 @@ impl Repair {
     pub fn new(parsed: &Parsed) -> Self {
         let lines = "\n".repeat(parsed.span.line.saturating_sub(1) as usize);
         let columns = " ".repeat(parsed.span.column.saturating_sub(1) as usize);
-        Self { script: format!("{lines}{columns}{}", parsed.text), repairs: 0 }
+        Self { script: format!("{lines}{columns}{}", parsed.text), repairs: 0, guessed: Vec::new() }
     }
 
-    /// The statement with the name mended that `error` speaks of, or the error in our words.
-    pub fn mend(&mut self, error: DataFusionError) -> Result<Parsed> {
-        let mended = (self.repairs < REPAIRS_MAX).then(|| self.replacement(&error)).flatten();
+    /// The statement with the name mended that `error` speaks of, or the error in our words. `relations` are those that the
+    /// statement was planned with.
+    pub fn mend(&mut self, error: DataFusionError, relations: &Relations) -> Result<Parsed> {
+        let mended = match self.repairs < REPAIRS_MAX {
+            true => self.replacement(&error).or_else(|| self.outer_column(&error, relations)),
+            false => None,
+        };
         let Some(script) = mended else { return Err(planning(error)) };
         self.repairs += 1;
         self.script = script;
@@ -82,6 +89,27 @@ impl Repair {
         self.replace(&written, &only(candidates)?, place)
     }
 
+    /// A column of an outer query: the error knows only those of the inner one. What the opened tables have, and which
+    /// names the text gives, has to do.
+    fn outer_column(&mut self, error: &DataFusionError, relations: &Relations) -> Option<String> {
+        let place = place_of(error).filter(|place| !self.guessed.contains(place))?;
+        let DataFusionError::SchemaError(error, _) = root_ref(error) else { return None };
+        let SchemaError::FieldNotFound { field, .. } = error.as_ref() else { return None };
+        let schemas: Vec<_> = relations.opened.values().map(|table| table.schema()).collect();
+        let names = schemas.iter().flat_map(|schema| schema.fields()).map(|field| field.name().clone());
+        let names: BTreeSet<String> = names.filter(|name| differs_in_case_only(name, &field.name)).collect();
+        let name = only(names).unwrap_or_else(|| field.name.clone());
+        let table = field.relation.as_ref().map(|table| {
+            let words = self.words().into_iter().filter(|word| differs_in_case_only(word, table.table()));
+            only(words.collect()).unwrap_or_else(|| table.table().to_owned())
+        });
+        let own_table = field.relation.as_ref().map(|table| table.table().to_owned());
+        let written: Vec<String> = own_table.into_iter().chain([field.name.clone()]).collect();
+        let candidate: Vec<String> = table.into_iter().chain([name]).collect();
+        self.guessed.push(place);
+        (written != candidate).then(|| self.replace(&written, &candidate, Some(place))).flatten()
+    }
+
     fn relation(&self, unknown: &UnknownRelation, place: Option<Location>) -> Option<String> {
         let names = unknown.known.iter().cloned().chain(self.ctes());
         let candidates = names.filter(|name| differs_in_case_only(name, &unknown.name)).collect();
@@ -90,11 +118,7 @@ impl Repair {
 
     /// `T.*` where the table is `t`: DataFusion does not say where, nor what there is, so that the text has to.
     fn qualifier(&self, written: &str) -> Option<String> {
-        let words = self.tokens()?.into_iter().filter_map(|token| match token.token {
-            Token::Word(word) => Some(word.value),
-            _ => None,
-        });
-        let candidates = words.filter(|word| differs_in_case_only(word, written)).collect();
+        let candidates = self.words().into_iter().filter(|word| differs_in_case_only(word, written)).collect();
         self.replace(&[written.to_owned()], &[only(candidates)?], None)
     }
 
@@ -122,6 +146,14 @@ impl Repair {
             }
         }
         replaced.then_some(script)
+    }
+
+    fn words(&self) -> Vec<String> {
+        let word = |token: TokenWithSpan| match token.token {
+            Token::Word(word) => Some(word.value),
+            _ => None,
+        };
+        self.tokens().unwrap_or_default().into_iter().filter_map(word).collect()
     }
 
     fn tokens(&self) -> Option<Vec<TokenWithSpan>> {

@@ -160,7 +160,7 @@ fn explain_shows_every_form() {
     }
     let script = orders(dir.path()) + "EXPLAIN ANALYZE SELECT customer, COUNT(*) FROM orders GROUP BY customer";
     let text = run(&mut session(), &script).unwrap();
-    assert!(text.contains("numRecordsIn"), "{text}");
+    assert!(text.contains("numRecordsOut="), "{text}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod bounded;
 mod errors;
 mod names;
+mod streaming;
 mod windows;
 
 use std::path::Path;
@@ -52,6 +53,12 @@ pub(crate) fn check(script: &str, expected: &[&str]) {
     found.sort_unstable();
     expected.sort_unstable();
     assert_eq!(found, expected, "\nfor: {script}");
+}
+
+/// The same, as a bounded plan and as a stream whose changes are folded.
+pub(crate) fn check_both(script: &str, expected: &[&str]) {
+    check(script, expected);
+    check(&format!("SET 'execution.runtime-mode' = 'streaming'; {script}"), expected);
 }
 
 /// Runs a script that must fail, and compares the error.

@@ -28,6 +28,7 @@ fn ctes_and_subqueries() {
     check_names("WITH Old AS (SELECT * FROM people WHERE age > 30) SELECT id FROM old", &["2"]);
     check_names("SELECT name FROM people WHERE ID IN (SELECT id FROM PETS)", &["ann"]);
     check_names("SELECT name FROM people AS p WHERE EXISTS (SELECT 1 FROM pets WHERE pets.id = P.id)", &["ann"]);
+    check_names("SELECT name FROM people WHERE EXISTS (SELECT 1 FROM pets WHERE pets.id + 29 = AGE)", &["ann"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Windows in bounded plans.
+//! Windows, in bounded plans and in streams.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const BIDS: &str = "CREATE VIEW bid AS SELECT item, price, CAST(t AS TIMESTAMP(3
     ('A', 3, '2020-04-15 08:11:00'), ('B', 1, '2020-04-15 08:13:00'), ('A', 6, '2020-04-15 08:17:00')) AS v (item, price, t);";
 
 fn check_bids(query: &str, expected: &[&str]) {
-    check(&format!("{BIDS}{query}"), expected);
+    check_both(&format!("{BIDS}{query}"), expected);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn zones_and_daylight_saving() {
     let script = "SET 'table.local-time-zone' = 'Europe/Berlin';
         CREATE VIEW v AS SELECT TO_TIMESTAMP_LTZ(n, 0) AS ts FROM (VALUES (1774738800), (1774821599), (1774821600)) AS v (n);
         SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE v, DESCRIPTOR(ts), INTERVAL '1' DAY)) GROUP BY window_start";
-    check(script, &["2026-03-29T00:00:00|2", "2026-03-30T00:00:00|1"]);
+    check_both(script, &["2026-03-29T00:00:00|2", "2026-03-30T00:00:00|1"]);
 }
 
 #[test]

@@ -187,6 +187,12 @@ impl<'a> Lowering<'a> {
         {
             return Ok(relation);
         }
+        if let LogicalPlan::Projection(projection) = filter.input.as_ref()
+            && let LogicalPlan::Window(window) = projection.input.as_ref()
+            && let Some(relation) = self.lower_projected_top_n(filter, projection, window, shows_rank)?
+        {
+            return Ok(relation);
+        }
         let input = self.lower(&filter.input)?;
         let predicate = self.physical_expr(&filter.predicate, &filter.input)?;
         self.filter(input, predicate)

@@ -7,8 +7,9 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::WindowFunctionDefinition;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{BinaryExpr, Expr, Filter, LogicalPlan, Operator, Sort, SortExpr, Window};
+use datafusion::logical_expr::{BinaryExpr, Expr, Filter, LogicalPlan, Operator, Projection, Sort, SortExpr, Window};
 use tidemill_core::Result;
+use tidemill_exec::error::from_datafusion;
 use tidemill_exec::operators::calc::Calc;
 use tidemill_exec::operators::top_n::TopN;
 
@@ -51,6 +52,31 @@ impl Lowering<'_> {
                 self.filter(relation, predicate).map(Some)
             }
         }
+    }
+
+    /// The same behind a projection that only picks columns: the filter reads below it what it reads above.
+    pub(super) fn lower_projected_top_n(
+        &mut self,
+        filter: &Filter,
+        projection: &Projection,
+        window: &Window,
+        shows_rank: bool,
+    ) -> Result<Option<Relation>> {
+        let rank = window.schema.fields().len() - 1;
+        let picks = |expr: &Expr| match expr {
+            Expr::Column(_) => column_index(expr, &window.schema),
+            _ => None,
+        };
+        let Some(picked) = projection.expr.iter().map(picks).collect::<Option<Vec<usize>>>() else { return Ok(None) };
+        // A hidden rank can only be left out behind all others.
+        let shows_rank = shows_rank || picked.last() != Some(&rank);
+        let below = Filter::try_new(filter.predicate.clone(), projection.input.clone()).map_err(from_datafusion)?;
+        let Some(relation) = self.lower_top_n(&below, window, shows_rank)? else { return Ok(None) };
+        let width = relation.schema.fields().len();
+        let exprs = picked.iter().filter(|index| **index < width).map(|index| column(&relation.schema, *index));
+        let exprs: Vec<_> = exprs.collect();
+        let fields: Vec<Arc<Field>> = projection.schema.fields().iter().take(exprs.len()).cloned().collect();
+        self.project_to(relation, exprs, Arc::new(Schema::new(fields))).map(Some)
     }
 
     /// `ORDER BY … LIMIT`: the Top-N of everything.
