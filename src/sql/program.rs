@@ -166,7 +166,10 @@ impl Program {
         if settings.job_name().is_none() {
             settings.set("pipeline.name", name, Origin::Program)?;
         }
-        execute(&self.job_graph(&settings)?, session.engine().environment(), &settings)
+        let mut environment = session.engine().environment().clone();
+        // In this process a slot is a number: whoever asks for more subtasks than there were at the start gets them.
+        environment.slots = environment.slots.max(settings.parallelism());
+        execute(&self.job_graph(&settings)?, &environment, &settings)
     }
 }
 

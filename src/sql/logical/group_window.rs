@@ -111,17 +111,16 @@ fn rewrite(aggregate: Aggregate, zone: &str) -> Result<LogicalPlan> {
         return Err(request("GROUP BY has two different windows", "one query groups by one window; nest the other"));
     }
     let call = WindowCall::of_group(first.window(), args)?;
-    let keys = other_keys(&aggregate)?;
-    let (input, partition_by) = match first.window() {
-        WindowName::Session => with_columns(aggregate.input.clone(), &keys)?,
-        _ => (Arc::unwrap_or_clone(aggregate.input.clone()), Vec::new()),
+    let Keyed { plan: input, places: partition_by, computed } = match first.window() {
+        WindowName::Session => with_columns(aggregate.input.clone(), &other_keys(&aggregate))?,
+        _ => Keyed { plan: Arc::unwrap_or_clone(aggregate.input.clone()), places: Vec::new(), computed: Vec::new() },
     };
     let time_column = column_place(&call.time, input.schema(), first.window().name())?;
     let spec = call.spec(input.schema().field(time_column))?;
     let assign = WindowAssign::try_new(input, spec, zone, time_column, partition_by)?;
     let assign = LogicalPlan::Extension(Extension { node: Arc::new(assign) });
 
-    let group = aggregate.group_expr.iter().map(|expr| to_window_columns(expr.clone()));
+    let group = aggregate.group_expr.iter().map(|expr| to_columns(expr.clone(), &computed));
     let names = aggregate.schema.iter().map(|(qualifier, field)| (qualifier.cloned(), field.name().clone()));
     let names: Vec<_> = names.collect();
     let inner = Aggregate::try_new(Arc::new(assign), group.collect::<Result<_>>()?, aggregate.aggr_expr.clone())?;
@@ -137,48 +136,59 @@ fn rewrite(aggregate: Aggregate, zone: &str) -> Result<LogicalPlan> {
     LogicalPlanBuilder::from(LogicalPlan::Aggregate(inner)).project(columns)?.build()
 }
 
-/// A bound of the window is a column once windows are assigned.
-fn to_window_columns(expr: Expr) -> Result<Expr> {
+/// A bound of the window is a column once windows are assigned, and so is a computed key of a session.
+fn to_columns(expr: Expr, computed: &[(Expr, Column)]) -> Result<Expr> {
     let rewritten = expr.transform(|expr| {
-        Ok(match bound(&expr) {
-            Some((bound, _)) => Transformed::yes(Expr::Column(Column::new_unqualified(match bound.bound() {
+        let column = match bound(&expr) {
+            Some((bound, _)) => Some(Column::new_unqualified(match bound.bound() {
                 Bound::Start => WINDOW_START,
                 Bound::End => WINDOW_END,
                 Bound::RowTime => WINDOW_TIME,
-            }))),
-            None => Transformed::no(expr),
-        })
+            })),
+            None => computed.iter().find(|(key, _)| *key == expr).map(|(_, column)| column.clone()),
+        };
+        Ok(column.map_or_else(|| Transformed::no(expr), |column| Transformed::yes(Expr::Column(column))))
     })?;
     Ok(rewritten.data)
 }
 
 /// What is grouped by beside the window.
-fn other_keys(aggregate: &Aggregate) -> Result<Vec<Expr>> {
-    let [group @ ..] = aggregate.group_expr.as_slice();
-    let exprs = match group {
+fn other_keys(aggregate: &Aggregate) -> Vec<Expr> {
+    let exprs = match aggregate.group_expr.as_slice() {
         [Expr::GroupingSet(set)] => set.distinct_expr().into_iter().cloned().collect(),
         exprs => exprs.to_vec(),
     };
-    Ok(exprs.into_iter().filter(|expr| bound(expr).is_none()).collect())
+    exprs.into_iter().filter(|expr| bound(expr).is_none()).collect()
 }
 
-/// The plan with each key as a column of it, and where those are: sessions are found within the values of columns.
-fn with_columns(plan: Arc<LogicalPlan>, keys: &[Expr]) -> Result<(LogicalPlan, Vec<usize>)> {
+/// A plan whose columns hold some keys.
+struct Keyed {
+    plan: LogicalPlan,
+    /// Where the keys are.
+    places: Vec<usize>,
+    /// The keys that were no columns before, and the columns that they are now.
+    computed: Vec<(Expr, Column)>,
+}
+
+/// The plan with each key as a column of it: sessions are found within the values of columns.
+fn with_columns(plan: Arc<LogicalPlan>, keys: &[Expr]) -> Result<Keyed> {
     let schema: &DFSchema = plan.schema();
     let mut exprs: Vec<Expr> = schema.columns().into_iter().map(Expr::Column).collect();
-    let (width, mut places) = (exprs.len(), Vec::new());
+    let (mut places, mut computed) = (Vec::new(), Vec::new());
     for key in keys {
         match key {
             Expr::Column(column) => places.push(schema.index_of_column(column)?),
             other => {
+                let name = format!("session_key_{}", computed.len());
                 places.push(exprs.len());
-                exprs.push(other.clone().alias(format!("session_key_{}", exprs.len() - width)));
+                exprs.push(other.clone().alias(&name));
+                computed.push((other.clone(), Column::new_unqualified(name)));
             }
         }
     }
     let plan = Arc::unwrap_or_clone(plan);
-    let plan = if exprs.len() == width { plan } else { LogicalPlanBuilder::from(plan).project(exprs)?.build()? };
-    Ok((plan, places))
+    let plan = if computed.is_empty() { plan } else { LogicalPlanBuilder::from(plan).project(exprs)?.build()? };
+    Ok(Keyed { plan, places, computed })
 }
 
 /// A bound that no `GROUP BY` accounts for has no meaning.

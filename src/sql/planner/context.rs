@@ -18,6 +18,7 @@ use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement as SqlStatement};
 
 use super::relation::WindowRelations;
+use super::twins::name_twins;
 use super::types::SqlTypes;
 use crate::sql::catalog::DEFAULT_DATABASE;
 use crate::sql::error::UnknownRelation;
@@ -50,6 +51,7 @@ impl<'a> Planner<'a> {
     /// The plan of a query, group windows resolved.
     pub fn query(&self, query: &Query) -> Result<LogicalPlan> {
         let mut query = query.clone();
+        name_twins(&mut query);
         split_group_windows(&mut query);
         let plan = SqlToRel::new(self).sql_statement_to_plan(SqlStatement::Query(Box::new(query)))?;
         assign_group_windows(plan, self.zone)

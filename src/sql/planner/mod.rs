@@ -8,6 +8,7 @@
 mod context;
 mod relation;
 pub mod repair;
+mod twins;
 mod types;
 pub mod window;
 

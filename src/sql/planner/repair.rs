@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::common::{Column, DataFusionError, SchemaError};
-use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement, TableFactor, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use tidemill_core::{Error, Result};
 
@@ -89,25 +89,29 @@ impl Repair {
         self.replace(&written, &only(candidates)?, place)
     }
 
-    /// A column of an outer query: the error knows only those of the inner one. What the opened tables have, and which
-    /// names the text gives, has to do.
+    /// A column of an outer query: the error knows only those of the inner one. The tables that the text names have to do.
     fn outer_column(&mut self, error: &DataFusionError, relations: &Relations) -> Option<String> {
         let place = place_of(error).filter(|place| !self.guessed.contains(place))?;
         let DataFusionError::SchemaError(error, _) = root_ref(error) else { return None };
         let SchemaError::FieldNotFound { field, .. } = error.as_ref() else { return None };
-        let schemas: Vec<_> = relations.opened.values().map(|table| table.schema()).collect();
-        let names = schemas.iter().flat_map(|schema| schema.fields()).map(|field| field.name().clone());
-        let names: BTreeSet<String> = names.filter(|name| differs_in_case_only(name, &field.name)).collect();
-        let name = only(names).unwrap_or_else(|| field.name.clone());
-        let table = field.relation.as_ref().map(|table| {
-            let words = self.words().into_iter().filter(|word| differs_in_case_only(word, table.table()));
-            only(words.collect()).unwrap_or_else(|| table.table().to_owned())
-        });
-        let own_table = field.relation.as_ref().map(|table| table.table().to_owned());
-        let written: Vec<String> = own_table.into_iter().chain([field.name.clone()]).collect();
-        let candidate: Vec<String> = table.into_iter().chain([name]).collect();
         self.guessed.push(place);
-        (written != candidate).then(|| self.replace(&written, &candidate, Some(place))).flatten()
+        let own_table = field.relation.as_ref().map(|relation| relation.table().to_owned());
+        let columns = |table: &str| relations.opened.get(table).map(|table| table.schema());
+        let mut candidates = BTreeSet::new();
+        for (table, called) in self.tables() {
+            if own_table.as_ref().is_some_and(|own| !same_but_case(own, &called)) {
+                continue;
+            }
+            for column in columns(&table).iter().flat_map(|schema| schema.fields()) {
+                if same_but_case(column.name(), &field.name) {
+                    let called = own_table.is_some().then(|| called.clone());
+                    candidates.insert(called.into_iter().chain([column.name().clone()]).collect::<Vec<_>>());
+                }
+            }
+        }
+        let written: Vec<String> = own_table.into_iter().chain([field.name.clone()]).collect();
+        let candidate = only(candidates).filter(|candidate| *candidate != written)?;
+        self.replace(&written, &candidate, Some(place))
     }
 
     fn relation(&self, unknown: &UnknownRelation, place: Option<Location>) -> Option<String> {
@@ -160,6 +164,35 @@ impl Repair {
         Tokenizer::new(&DIALECT, &self.script).tokenize_with_location().ok()
     }
 
+    /// The tables in `FROM`, and what each is called in its query.
+    fn tables(&self) -> Vec<(String, String)> {
+        struct Tables(Vec<(String, String)>);
+        impl Visitor for Tables {
+            type Break = ();
+
+            fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+                if let TableFactor::Table { name, alias, .. } = factor
+                    && let Some(name) = name.0.last().and_then(|part| part.as_ident())
+                {
+                    let called = alias.as_ref().map_or(&name.value, |alias| &alias.name.value);
+                    self.0.push((name.value.clone(), called.clone()));
+                }
+                ControlFlow::Continue(())
+            }
+        }
+        let mut tables = Tables(Vec::new());
+        self.visit(&mut tables);
+        tables.0
+    }
+
+    fn visit(&self, visitor: &mut impl Visitor) {
+        for parsed in parse_script(&self.script).unwrap_or_default() {
+            for query in queries(&parsed.statement) {
+                let _ = query.visit(visitor);
+            }
+        }
+    }
+
     /// The names that `WITH` gives.
     fn ctes(&self) -> Vec<String> {
         struct Names(Vec<String>);
@@ -173,11 +206,7 @@ impl Repair {
             }
         }
         let mut names = Names(Vec::new());
-        for parsed in parse_script(&self.script).unwrap_or_default() {
-            queries(&parsed.statement).into_iter().for_each(|query| {
-                let _ = query.visit(&mut names);
-            });
-        }
+        self.visit(&mut names);
         names.0
     }
 }

@@ -24,6 +24,19 @@ fn values_and_expressions() {
 }
 
 #[test]
+fn a_column_may_come_twice() {
+    check("SELECT n, n, n + 1, n + 1 FROM (VALUES (1)) AS t (n)", &["1|1|2|2"]);
+}
+
+#[test]
+fn the_parallelism_can_be_set_to_more_than_there_are_cores() {
+    check(
+        "SET 'parallelism.default' = '17'; SELECT k, COUNT(*) FROM (VALUES (1), (2), (1)) AS t (k) GROUP BY k",
+        &["1|2", "2|1"],
+    );
+}
+
+#[test]
 fn a_file_is_a_table() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), "orders.csv", ORDERS);

@@ -1,0 +1,39 @@
+//! `SELECT n, n`: two columns of one expression.
+//!
+//! DataFusion refuses them, because it knows columns by name. As in Flink the second gets a number behind its name.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, VisitMut, VisitorMut};
+
+/// Names the repeated columns of every `SELECT` in `query` apart.
+pub fn name_twins(query: &mut Query) {
+    let _ = query.visit(&mut Namer);
+}
+
+struct Namer;
+
+impl VisitorMut for Namer {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let mut seen = BTreeSet::new();
+        for item in &mut select.projection {
+            let SelectItem::UnnamedExpr(expr) = item else { continue };
+            let text = expr.to_string();
+            if seen.insert(text.clone()) {
+                continue;
+            }
+            let base = match &*expr {
+                Expr::Identifier(name) => name.value.clone(),
+                Expr::CompoundIdentifier(names) => names.last().map_or_else(|| text.clone(), |name| name.value.clone()),
+                _ => text,
+            };
+            let alias = (0..).map(|number| format!("{base}{number}")).find(|alias| seen.insert(alias.clone()));
+            let alias = Ident::new(alias.unwrap_or(base));
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
+        ControlFlow::Continue(())
+    }
+}
