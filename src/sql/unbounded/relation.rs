@@ -167,6 +167,10 @@ impl<'a> Lowering<'a> {
     pub fn project_to(&mut self, input: Relation, exprs: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> Result<Relation> {
         let input = match super::window::project(&input, &exprs, &schema)? {
             Some((exprs, real_schema, window)) => {
+                let keeps_rows = expr::is_identity(&exprs, &input.schema) && real_schema == input.schema;
+                if keeps_rows {
+                    return Ok(Relation { window: Some(window), ..input });
+                }
                 let calc = Calc::project(exprs, real_schema.clone());
                 let mut relation = self.push(&input, "project", calc, real_schema);
                 relation.window = Some(window);
