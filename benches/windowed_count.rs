@@ -61,7 +61,8 @@ fn bench() -> Result<()> {
 
 fn argument(name: &str) -> Result<Option<usize>> {
     let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
-    let number = |text: String| text.parse().map_err(|_| Error::request(format!("'{text}' is not a number for {name}")));
+    let number =
+        |text: String| text.parse().map_err(|_| Error::request(format!("'{text}' is not a number for {name}")));
     arguments.next().map(number).transpose()
 }
 

@@ -10,11 +10,8 @@ use tidemill::stream::{DataStream, Environment, Parameters, WriteMode};
 use tidemill_core::{Gate, Result};
 
 /// What is counted without `--input`.
-pub const TEXT: [&str; 3] = [
-    "The mill goes round and round",
-    "and when the gate is shut",
-    "the water stands behind the gate",
-];
+pub const TEXT: [&str; 3] =
+    ["The mill goes round and round", "and when the gate is shut", "the water stands behind the gate"];
 
 /// A word and how often it occurs.
 pub type Count = (String, i64);

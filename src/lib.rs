@@ -14,4 +14,3 @@ pub mod stream;
 
 pub use sql::{Rows, sql};
 pub use tidemill_core::{Error, ErrorKind, Result, Settings};
-

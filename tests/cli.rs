@@ -324,7 +324,8 @@ fn limit_ends_a_query_that_never_ends() {
 #[test]
 fn changes_come_as_they_happen_and_a_closed_pipe_ends_quietly() {
     let folder = Folder::new();
-    let script = format!("SET 'sql-client.execution.result-mode' = 'changelog'; {TICKS} SELECT COUNT(*) AS c FROM ticks");
+    let script =
+        format!("SET 'sql-client.execution.result-mode' = 'changelog'; {TICKS} SELECT COUNT(*) AS c FROM ticks");
     let mut command = folder.command(&["sql", "-p", "1", "-e", &script]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -388,7 +389,8 @@ fn a_job_that_fails_late_is_exit_code_1() {
 fn ctrl_c_is_exit_code_130() {
     let folder = Folder::new();
     let script = format!("SET 'sql-client.execution.result-mode' = 'changelog'; {TICKS} SELECT n FROM ticks");
-    let mut child = folder.command(&["sql", "-e", &script]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        folder.command(&["sql", "-e", &script]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "op,n");
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();

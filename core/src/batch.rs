@@ -318,7 +318,9 @@ mod tests {
         let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..100).map(|row| format!("{row:030}"))));
         let batch = Batch::append(RecordBatch::try_from_iter([("t", texts)]).unwrap());
         assert_eq!(batch.size_bytes(), 100 * (16 + 30));
-        let held = |batch: &Batch| batch.records().column(0).as_string_view().data_buffers().iter().map(|b| b.len()).sum::<usize>();
+        let held = |batch: &Batch| {
+            batch.records().column(0).as_string_view().data_buffers().iter().map(|b| b.len()).sum::<usize>()
+        };
         let (few, most) = (batch.slice(7, 3), batch.slice(0, 60));
         assert_eq!((held(&few), held(&few.clone().compact()), held(&most.compact())), (3000, 90, 3000));
         assert_eq!(few.records(), few.clone().compact().records());

@@ -15,7 +15,7 @@
 //!
 //! The hash is xxh3-64 with seed 0 over those bytes.
 
-use arrow::array::{Array, ArrayRef, AsArray, ArrowPrimitiveType, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{ArrowNativeType, DataType, Float16Type, Float32Type, Float64Type, ToByteSlice};
 use arrow::downcast_primitive_array;
@@ -76,9 +76,10 @@ pub fn is_hashable(data_type: &DataType) -> bool {
         DataType::Dictionary(_, value) => is_hashable(value),
         DataType::RunEndEncoded(_, values) => is_hashable(values.data_type()),
         DataType::Struct(fields) => fields.iter().all(|field| is_hashable(field.data_type())),
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
-            is_hashable(item.data_type())
-        }
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => is_hashable(item.data_type()),
         DataType::ListView(_) | DataType::LargeListView(_) => false,
         _ => true,
     }
@@ -241,13 +242,16 @@ mod tests {
                 17115361128064962846,
                 14192431797130687760,
             ]
-        "#]].assert_debug_eq(&hashes(&[ints.clone()]));
+        "#]]
+        .assert_debug_eq(&hashes(&[ints.clone()]));
         expect_test::expect![[r#"
             []
-        "#]].assert_debug_eq(&hashes(&[texts.clone()]));
+        "#]]
+        .assert_debug_eq(&hashes(&[texts.clone()]));
         expect_test::expect![[r#"
             []
-        "#]].assert_debug_eq(&hashes(&[ints, texts]));
+        "#]]
+        .assert_debug_eq(&hashes(&[ints, texts]));
     }
 
     #[test]

@@ -91,9 +91,7 @@ pub fn time_array(data_type: &DataType, values: Vec<i64>, nulls: Option<NullBuff
         TimeUnit::Microsecond => {
             Arc::new(TimestampMicrosecondArray::new(values, nulls).with_timezone_opt(zone.clone()))
         }
-        TimeUnit::Nanosecond => {
-            Arc::new(TimestampNanosecondArray::new(values, nulls).with_timezone_opt(zone.clone()))
-        }
+        TimeUnit::Nanosecond => Arc::new(TimestampNanosecondArray::new(values, nulls).with_timezone_opt(zone.clone())),
     })
 }
 
@@ -145,7 +143,9 @@ impl Calendar {
             (true, _) => low,
             (false, true) => high,
             // A gap: the old (smaller) offset maps into the hour after the jump; shift back to the jump itself.
-            (false, false) => return jump_instant(zone, seconds.saturating_sub(high), seconds.saturating_sub(low)) * scale,
+            (false, false) => {
+                return jump_instant(zone, seconds.saturating_sub(high), seconds.saturating_sub(low)) * scale;
+            }
         };
         local.saturating_sub(offset.saturating_mul(scale))
     }
@@ -207,7 +207,10 @@ mod tests {
     fn a_gap_maps_to_the_jump() {
         let berlin = Calendar::parse("Europe/Berlin").unwrap();
         // 2024-03-31 02:30 does not exist; the jump is at 01:00 UTC.
-        assert_eq!(berlin.to_instant(19_813 * 24 * HOUR + 2 * HOUR + 1_800, TimeUnit::Second), 19_813 * 24 * HOUR + HOUR);
+        assert_eq!(
+            berlin.to_instant(19_813 * 24 * HOUR + 2 * HOUR + 1_800, TimeUnit::Second),
+            19_813 * 24 * HOUR + HOUR
+        );
     }
 
     #[test]

@@ -175,7 +175,8 @@ fn gcd(left: i64, right: i64) -> i64 {
 }
 
 fn out_of_range(time: i64) -> Error {
-    Error::data(format!("time {time} is too far from 1970 for a window")).with_hint("the window's bounds overflow 64 bits")
+    Error::data(format!("time {time} is too far from 1970 for a window"))
+        .with_hint("the window's bounds overflow 64 bits")
 }
 
 #[cfg(test)]

@@ -131,9 +131,10 @@ fn parquet(error: &ParquetError) -> Meaning {
 fn store_kind(error: &object_store::Error) -> ErrorKind {
     use object_store::Error as S;
     match error {
-        S::InvalidPath { .. } | S::NotSupported { .. } | S::NotImplemented { .. } | S::UnknownConfigurationKey { .. } => {
-            ErrorKind::Request
-        }
+        S::InvalidPath { .. }
+        | S::NotSupported { .. }
+        | S::NotImplemented { .. }
+        | S::UnknownConfigurationKey { .. } => ErrorKind::Request,
         S::JoinError { .. } => ErrorKind::Internal,
         _ => ErrorKind::Unavailable,
     }

@@ -114,7 +114,9 @@ fn partitioned_joins_wait_for_each_other() {
 fn subqueries_are_there_before_the_rows_that_need_them() {
     check("SELECT k FROM a WHERE k > (SELECT avg(k) FROM b) AND v < (SELECT max(v) FROM c)");
     check("SELECT k, (SELECT max(k) FROM b), (SELECT v FROM c WHERE k = 14) FROM a WHERE v = 3");
-    check("SELECT v, sum(k) FROM a GROUP BY v HAVING sum(k) > (SELECT sum(k) / 20 FROM a WHERE k > (SELECT min(k) FROM c))");
+    check(
+        "SELECT v, sum(k) FROM a GROUP BY v HAVING sum(k) > (SELECT sum(k) / 20 FROM a WHERE k > (SELECT min(k) FROM c))",
+    );
 }
 
 #[test]
@@ -336,5 +338,6 @@ async fn the_graph_prints() {
         [3] stage 4: Merge (parallelism 1)
             <- [2] global, full
             ExchangeExec: input 0, merge=[n@1 ASC NULLS LAST], fetch=3
-    "#]].assert_eq(&graph.to_job_graph(&settings).unwrap().to_string());
+    "#]]
+    .assert_eq(&graph.to_job_graph(&settings).unwrap().to_string());
 }

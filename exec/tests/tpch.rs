@@ -72,7 +72,8 @@ fn all_queries_are_right_with_partitioned_joins_and_filters_in_the_scan() {
 #[test]
 fn nothing_but_our_exchanges_moves_rows_between_partitions() {
     fn look(plan: &Arc<dyn ExecutionPlan>, whole: &Arc<dyn ExecutionPlan>) {
-        let moves = plan.is::<RepartitionExec>() || plan.is::<CoalescePartitionsExec>() || plan.is::<SortPreservingMergeExec>();
+        let moves =
+            plan.is::<RepartitionExec>() || plan.is::<CoalescePartitionsExec>() || plan.is::<SortPreservingMergeExec>();
         assert!(!moves, "{} is left in\n{}", plan.name(), displayable(&**whole).indent(true));
         let alone = plan.children().into_iter().all(|child| !child.is::<ExchangeExec>());
         assert!(!plan.is::<ExchangeExec>() || alone || plan.output_partitioning().partition_count() == 1);

@@ -21,7 +21,9 @@ pub fn load(arguments: &Sql) -> Result<(Settings, Vec<String>)> {
     if let Some(file) = file(arguments.config.as_deref()) {
         loaded.file(&file)?;
     }
-    loaded.environment(std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok())))?;
+    loaded.environment(
+        std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok())),
+    )?;
     for (key, value) in &arguments.define {
         loaded.set(key, value, Origin::CommandLine, "-D")?;
     }
@@ -84,7 +86,9 @@ impl Loaded {
     /// Settings have a dot in their names, so a variable without `__` that is no setting is someone else's.
     fn environment(&mut self, variables: impl Iterator<Item = (String, String)>) -> Result<()> {
         for (name, value) in variables {
-            let Some(rest) = name.get(..PREFIX.len()).filter(|start| start.eq_ignore_ascii_case(PREFIX)) else { continue };
+            let Some(rest) = name.get(..PREFIX.len()).filter(|start| start.eq_ignore_ascii_case(PREFIX)) else {
+                continue;
+            };
             let rest = &name[rest.len()..];
             match setting_of(rest) {
                 Some(key) => self.set(key, &value, Origin::Environment, &name)?,

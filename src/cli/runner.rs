@@ -203,7 +203,9 @@ fn remarks(job: &JobHandle) -> String {
     let tasks = job.metrics().by_task();
     let total = |counter| tasks.iter().filter_map(|(_, counters)| counters.get(counter)).sum::<u64>();
     let mut text = String::new();
-    for (count, what) in [(total(LATE_RECORDS_DROPPED), "dropped as late"), (total(RECORDS_SKIPPED), "skipped as unreadable")] {
+    for (count, what) in
+        [(total(LATE_RECORDS_DROPPED), "dropped as late"), (total(RECORDS_SKIPPED), "skipped as unreadable")]
+    {
         if count > 0 {
             text.push_str(&format!(", {} {what}", grouped(count)));
         }

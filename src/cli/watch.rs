@@ -28,7 +28,12 @@ impl Watch {
     pub fn new(started: Instant, progress: bool) -> Self {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { progress: Progress::new(started, progress), ticks, job: None, interrupt: Box::pin(tokio::signal::ctrl_c()) }
+        Self {
+            progress: Progress::new(started, progress),
+            ticks,
+            job: None,
+            interrupt: Box::pin(tokio::signal::ctrl_c()),
+        }
     }
 
     /// From now on the statement is this job.

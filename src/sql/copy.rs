@@ -38,9 +38,10 @@ impl Session {
         let mut program = Program::new(plan, true, &state, &self.settings).await?;
         let path = copy.target.as_str();
         let context = self.table_context(Disposition::Append);
-        let name = copy.stored_as.clone().or_else(|| Format::of_file_name(path).map(str::to_owned)).ok_or_else(|| {
-            Error::request(format!("the format of '{path}' is not known")).with_hint("write STORED AS CSV")
-        })?;
+        let name =
+            copy.stored_as.clone().or_else(|| Format::of_file_name(path).map(str::to_owned)).ok_or_else(|| {
+                Error::request(format!("the format of '{path}' is not known")).with_hint("write STORED AS CSV")
+            })?;
         let mut options = Options::new(copy_options(copy, &name));
         let format = Format::from_options(&name, &mut options)?;
         options.finish()?;

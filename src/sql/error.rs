@@ -116,8 +116,7 @@ fn hint(name: &str, mut known: Vec<String>) -> Option<String> {
     known.sort();
     known.dedup();
     let last = |known: &str| known.rsplit_once('.').map_or(known, |(_, last)| last).to_lowercase();
-    let same: Vec<&str> =
-        known.iter().map(String::as_str).filter(|known| last(known) == last(name)).collect();
+    let same: Vec<&str> = known.iter().map(String::as_str).filter(|known| last(known) == last(name)).collect();
     if same.len() > 1 {
         return Some(format!("it could be {}", same.join(" or ")));
     }

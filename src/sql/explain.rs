@@ -45,7 +45,8 @@ impl Session {
             }
         };
         let mut forms = vec![form("logical plan", &program.logical)];
-        if let Some(physical) = program.physical.as_ref().filter(|_| explain.details.contains(&ExplainDetail::Verbose)) {
+        if let Some(physical) = program.physical.as_ref().filter(|_| explain.details.contains(&ExplainDetail::Verbose))
+        {
             forms.push(form("physical plan", physical));
         }
         forms.push(form("job graph", &self.job_text(&program)?));

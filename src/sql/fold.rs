@@ -151,7 +151,8 @@ impl Folded {
     /// Lets go of the batches that hold mostly dead rows.
     fn compact(&mut self) -> Result<()> {
         let Rows { batches, .. } = self.rows()?;
-        let rows = batches.iter().enumerate().flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)));
+        let rows =
+            batches.iter().enumerate().flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)));
         self.rows = rows.map(Some).collect();
         self.batches = batches;
         self.places = None;

@@ -146,13 +146,15 @@ fn for_columns(plan: LogicalPlan, table: &TableDefinition, columns: &[Ident]) ->
         return Err(Error::request(format!("{wanted}, the query gives {}", given.len()))
             .with_hint(format!("the columns are {}", names.join(", "))));
     }
-    let values = physical.iter().enumerate().map(|(place, column)| {
-        match targets.iter().position(|target| *target == place) {
+    let values =
+        physical.iter().enumerate().map(|(place, column)| match targets.iter().position(|target| *target == place) {
             Some(source) => Ok(Expr::Column(given[source].clone()).alias(&column.name)),
             None if column.nullable => Ok(lit(ScalarValue::Null).alias(&column.name)),
-            None => Err(Error::request(format!("column '{}' of '{}' is NOT NULL and gets no value", column.name, table.name))),
-        }
-    });
+            None => Err(Error::request(format!(
+                "column '{}' of '{}' is NOT NULL and gets no value",
+                column.name, table.name
+            ))),
+        });
     let values = values.collect::<Result<Vec<Expr>>>()?;
     LogicalPlanBuilder::from(plan).project(values).and_then(LogicalPlanBuilder::build).map_err(from_datafusion)
 }

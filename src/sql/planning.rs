@@ -96,7 +96,8 @@ impl Session {
         let mut names = BTreeSet::new();
         for query in queries {
             let _ = visit_relations(query, |name| {
-                let quoted = name.0.last().and_then(|part| part.as_ident()).is_some_and(|name| name.quote_style.is_some());
+                let quoted =
+                    name.0.last().and_then(|part| part.as_ident()).is_some_and(|name| name.quote_style.is_some());
                 names.extend(simple_name(name).map(|name| (name, quoted)));
                 ControlFlow::<()>::Continue(())
             });

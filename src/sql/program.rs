@@ -99,7 +99,18 @@ impl Program {
                 let lowered = unbounded::lower(&plan, state, settings)?;
                 let unbounded::Lowered { graph, root, schema, updates, order, updating_nodes } = lowered;
                 let order = (!order.is_empty()).then_some(Order { keys: order });
-                Ok(Self { graph, root, schema, updates, updating_nodes, order, batch, bounded, logical, physical: None })
+                Ok(Self {
+                    graph,
+                    root,
+                    schema,
+                    updates,
+                    updating_nodes,
+                    order,
+                    batch,
+                    bounded,
+                    logical,
+                    physical: None,
+                })
             }
         }
     }

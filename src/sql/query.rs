@@ -70,10 +70,10 @@ impl Order {
     /// The rows in this order.
     pub fn apply(&self, rows: Rows) -> Result<Rows> {
         let batch: RecordBatch = rows.to_batch()?;
-        let columns = self.keys.iter().map(|(column, options)| SortColumn {
-            values: batch.column(*column).clone(),
-            options: Some(*options),
-        });
+        let columns = self
+            .keys
+            .iter()
+            .map(|(column, options)| SortColumn { values: batch.column(*column).clone(), options: Some(*options) });
         let columns: Vec<SortColumn> = columns.collect();
         if columns.is_empty() || batch.num_rows() < 2 {
             return Ok(rows);

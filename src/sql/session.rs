@@ -163,7 +163,9 @@ impl Session {
             Statement::Set(None) => Outcome::Table(self.all_settings()?),
             Statement::Reset(key) => {
                 self.settings.reset(key.as_deref())?;
-                Outcome::Done(key.as_ref().map_or_else(|| "all settings are reset".to_owned(), |key| format!("{key} is reset")))
+                Outcome::Done(
+                    key.as_ref().map_or_else(|| "all settings are reset".to_owned(), |key| format!("{key} is reset")),
+                )
             }
             Statement::Explain(explain) => Outcome::Table(self.explain(parsed, explain).await?),
             Statement::Describe(name) => Outcome::Table(self.describe(name).await?),

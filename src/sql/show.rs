@@ -12,9 +12,9 @@ impl Session {
     /// `SET;`
     pub(super) fn all_settings(&self) -> Result<Rows> {
         let settings = self.settings.all();
-        let rows = settings.into_iter().map(|(key, value, origin)| {
-            [Some(key.to_owned()), Some(value.to_owned()), Some(origin.name().to_owned())]
-        });
+        let rows = settings
+            .into_iter()
+            .map(|(key, value, origin)| [Some(key.to_owned()), Some(value.to_owned()), Some(origin.name().to_owned())]);
         Rows::of_text(["key", "value", "origin"], rows.collect())
     }
 
@@ -140,9 +140,13 @@ mod tests {
 
     #[test]
     fn like_knows_two_wildcards() {
-        for (name, pattern, expected) in
-            [("orders", "ord%", true), ("orders", "o_ders", true), ("orders", "order", false), ("A", "a", true), ("", "%", true)]
-        {
+        for (name, pattern, expected) in [
+            ("orders", "ord%", true),
+            ("orders", "o_ders", true),
+            ("orders", "order", false),
+            ("A", "a", true),
+            ("", "%", true),
+        ] {
             assert_eq!(is_like(name, pattern), expected, "{name} like {pattern}");
         }
     }

@@ -17,8 +17,8 @@ use tidemill_core::time::Calendar;
 use tidemill_core::{Result, Settings};
 use tidemill_exec::error::from_datafusion;
 use tidemill_exec::fragments::{bounded_config, bounded_runtime};
-use tidemill_exec::runtime::Environment;
 use tidemill_exec::operators::window_assign_exec::WindowAssignExec;
+use tidemill_exec::runtime::Environment;
 
 use super::functions::functions;
 use super::logical::WindowAssign;

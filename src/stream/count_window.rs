@@ -76,7 +76,9 @@ impl<K: Record, T: Record + Clone> CountWindowedStream<K, T> {
 impl<K: Record, T: Record> CountWindowedStream<K, T> {
     pub(super) fn new(keyed: KeyedStream<K, T>, size: usize, slide: usize) -> Self {
         if size == 0 || slide == 0 {
-            keyed.fail(Error::request(format!("a window of {size} records every {slide}")).with_hint("both must be positive"));
+            keyed.fail(
+                Error::request(format!("a window of {size} records every {slide}")).with_hint("both must be positive"),
+            );
         }
         Self { keyed, size: size.max(1), slide: slide.max(1) }
     }

@@ -169,7 +169,8 @@ impl<K: Record, T: Record> KeyedStream<K, T> {
             None => self.node,
             Some(codec) => {
                 let keys = codec.key_columns();
-                let partitioning = if keys == 0 { Partitioning::Global } else { Partitioning::Hash((0..keys).collect()) };
+                let partitioning =
+                    if keys == 0 { Partitioning::Global } else { Partitioning::Hash((0..keys).collect()) };
                 let inputs = vec![Input { node: self.node, port: 0, partitioning: Some(partitioning) }];
                 let output = Arc::new(super::layout::PlainCodec::new(results.clone(), timed));
                 let mut node = Node::typed(name, inputs, Kind::Head(create(codec.clone())), output);

@@ -105,8 +105,11 @@ impl<K: Record, T: Record> KeyedCodec<K, T> {
     pub fn new(key: Codec<K>, selector: KeySelector<K, T>, values: PlainCodec<T>) -> Result<Self> {
         if let Some(field) = key.fields().iter().find(|field| !is_hashable(field.data_type())) {
             let name = std::any::type_name::<K>();
-            return Err(Error::request(format!("{name} cannot be a key: its part '{}' has no fixed hash", field.name()))
-                .with_hint("enums whose variants hold data are no keys"));
+            return Err(Error::request(format!(
+                "{name} cannot be a key: its part '{}' has no fixed hash",
+                field.name()
+            ))
+            .with_hint("enums whose variants hold data are no keys"));
         }
         let keys = key.fields().iter().enumerate();
         let keys = keys.map(|(place, field)| Arc::new(field.as_ref().clone().with_name(format!("$key.{place}"))));

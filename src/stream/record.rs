@@ -53,8 +53,11 @@ impl<T: Record> Codec<T> {
     /// The codec of `T`; an error names a type whose columns cannot be known.
     pub fn new() -> Result<Self> {
         let item = trace::<T>().map_err(|error| {
-            Error::request(format!("the columns of {} are not known from the type: {error}", std::any::type_name::<T>()))
-                .with_hint("use structs, tuples, enums, lists, options, numbers, strings and byte buffers")
+            Error::request(format!(
+                "the columns of {} are not known from the type: {error}",
+                std::any::type_name::<T>()
+            ))
+            .with_hint("use structs, tuples, enums, lists, options, numbers, strings and byte buffers")
         })?;
         let (layout, fields) = match item.data_type() {
             DataType::Null => (Layout::Empty, Fields::empty()),

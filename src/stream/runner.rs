@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tidemill_connectors::CollectHandle;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::{Batch, Error, Result, Settings};
-use tidemill_connectors::CollectHandle;
 use tidemill_exec::exchange::SpillDirs;
 use tidemill_exec::runtime::{self, Engine, JobResult, TokioClock, TokioSpawner};
 
@@ -29,8 +29,10 @@ impl Runner {
     /// Refuses to block an async task, which would stop its runtime.
     pub fn check_blocking(&self, call: &str) -> Result<()> {
         match (self, tokio::runtime::Handle::try_current()) {
-            (Self::Within(_), _) => Err(Error::request(format!("{call} blocks, and this engine runs on the caller's runtime"))
-                .with_hint(format!("use {call}_async and await it"))),
+            (Self::Within(_), _) => {
+                Err(Error::request(format!("{call} blocks, and this engine runs on the caller's runtime"))
+                    .with_hint(format!("use {call}_async and await it")))
+            }
             (_, Ok(_)) => Err(Error::request(format!("{call} blocks and was called in an async task"))
                 .with_hint(format!("use {call}_async, or call it in spawn_blocking"))),
             (_, Err(_)) => Ok(()),
@@ -40,9 +42,9 @@ impl Runner {
     /// Runs a job to its end.
     pub fn run(&self, job: &JobGraph, settings: &Settings) -> Result<JobResult> {
         match self {
-            Self::Caller => on_this_thread(settings, |engine| async move {
-                runtime::execute(job, &engine, settings)?.wait().await
-            }),
+            Self::Caller => {
+                on_this_thread(settings, |engine| async move { runtime::execute(job, &engine, settings)?.wait().await })
+            }
             _ => self.start(job, settings)?.join(),
         }
     }
@@ -54,13 +56,20 @@ impl Runner {
                 let engine = self.engine(settings)?;
                 engine.block_on(collect(job, engine.environment(), settings, sink))
             }
-            Self::Caller => on_this_thread(settings, |engine| async move { collect(job, &engine, settings, sink).await }),
+            Self::Caller => {
+                on_this_thread(settings, |engine| async move { collect(job, &engine, settings, sink).await })
+            }
             Self::Within(_) => Err(Error::internal("collect within a foreign engine blocks")),
         }
     }
 
     /// The same without blocking.
-    pub async fn start_and_collect(&self, job: &JobGraph, settings: &Settings, sink: CollectHandle) -> Result<Vec<Batch>> {
+    pub async fn start_and_collect(
+        &self,
+        job: &JobGraph,
+        settings: &Settings,
+        sink: CollectHandle,
+    ) -> Result<Vec<Batch>> {
         match self {
             Self::Within(engine) => collect(job, engine, settings, sink).await,
             Self::Local(_) => {

@@ -50,7 +50,8 @@ impl OperatorFactory for WholeBatches {
 fn renamed(records: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let same_types = records.num_columns() == schema.fields().len()
         && records.columns().iter().zip(schema.fields()).all(|(column, field)| column.data_type() == field.data_type())
-        && (schema.fields().iter().all(|field| field.is_nullable()) || records.columns().iter().all(|column| column.null_count() == 0));
+        && (schema.fields().iter().all(|field| field.is_nullable())
+            || records.columns().iter().all(|column| column.null_count() == 0));
     match same_types {
         true => batch_of(schema, records.columns().to_vec(), records.num_rows()),
         false => Ok(records),

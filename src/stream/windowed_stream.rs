@@ -265,8 +265,12 @@ impl<T: Record> DataStream<T> {
         let fits = |side: &SideOutput| side.tag == tag.name && side.record == TypeId::of::<S>();
         if self.inputs.len() != 1 || !known.as_ref().is_some_and(fits) {
             self.fail(
-                Error::request(format!("there is no side output '{}' of {} here", tag.name, std::any::type_name::<S>()))
-                    .with_hint("call side_output on the stream that the operator with that tag returned"),
+                Error::request(format!(
+                    "there is no side output '{}' of {} here",
+                    tag.name,
+                    std::any::type_name::<S>()
+                ))
+                .with_hint("call side_output on the stream that the operator with that tag returned"),
             );
         }
         let inputs = node.map(|node| Input { node, port: 1, partitioning: None }).into_iter().collect();

@@ -40,7 +40,8 @@ fn a_failing_function_fails_the_job() {
 #[test]
 fn windows_need_time() {
     let numbers = one().generate_sequence(1, 3).map(|n| (n, n));
-    let untimed = error(&numbers.key_by(|row| row.0).window(Tumbling::of(Duration::from_secs(1))).sum(|row| &mut row.1));
+    let untimed =
+        error(&numbers.key_by(|row| row.0).window(Tumbling::of(Duration::from_secs(1))).sum(|row| &mut row.1));
     assert!(untimed.to_string().contains("assign_timestamps_and_watermarks"), "{untimed}");
     let numbers = one().generate_sequence(1, 3).map(|n| (n, n));
     let empty = Sliding::of(Duration::from_secs(1), Duration::ZERO).in_processing_time();

@@ -39,7 +39,8 @@ fn word_count_of_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(path("in.txt"), text()).unwrap();
-    let parameters = |output: &str| Parameters::from_args(["--input", &path("in.txt"), "--output", &path(output)]).unwrap();
+    let parameters =
+        |output: &str| Parameters::from_args(["--input", &path("in.txt"), "--output", &path(output)]).unwrap();
     for setup in Setup::grid() {
         word_count::run(&setup.environment(), &parameters("out")).unwrap();
         let mut found = parse(&std::fs::read_to_string(path("out")).unwrap());
@@ -49,7 +50,8 @@ fn word_count_of_a_file() {
         streaming_word_count::run(&setup.environment(), &parameters("running")).unwrap();
         let mut running = parse(&std::fs::read_to_string(path("running")).unwrap());
         running.sort();
-        let expected = counts(&text()).into_iter().flat_map(|(word, count)| (1..=count).map(move |n| (word.clone(), n)));
+        let expected =
+            counts(&text()).into_iter().flat_map(|(word, count)| (1..=count).map(move |n| (word.clone(), n)));
         assert_eq!(running, expected.collect::<Vec<_>>(), "{setup:?}");
     }
 }

@@ -34,7 +34,10 @@ fn check_rolled(reduce: impl Fn(Row, Row) -> Row, program: impl Fn(&DataStream<R
 
 #[test]
 fn a_rolling_aggregate_emits_for_every_record() {
-    check_rolled(|a, b| (a.0, a.1 + b.1, b.2), |rows| rows.key_by(|row| row.0.clone()).reduce(|a, b| (a.0, a.1 + b.1, b.2)));
+    check_rolled(
+        |a, b| (a.0, a.1 + b.1, b.2),
+        |rows| rows.key_by(|row| row.0.clone()).reduce(|a, b| (a.0, a.1 + b.1, b.2)),
+    );
     check_rolled(|a, b| (a.0, a.1 + b.1, a.2), |rows| rows.key_by(|row| row.0.clone()).sum(|row| &mut row.1));
 }
 

@@ -49,7 +49,8 @@ impl Model {
             return;
         }
         let before = std::mem::replace(&mut self.watermark, watermark);
-        let due: Vec<_> = self.windows.keys().copied().filter(|(end, ..)| end - 1 > before && end - 1 <= watermark).collect();
+        let due: Vec<_> =
+            self.windows.keys().copied().filter(|(end, ..)| end - 1 > before && end - 1 <= watermark).collect();
         due.into_iter().for_each(|window| self.fire(window));
         let over: Vec<_> = self.windows.keys().copied().filter(|(end, ..)| self.is_over(*end)).collect();
         over.into_iter().for_each(|window| drop(self.windows.remove(&window)));
@@ -90,7 +91,12 @@ impl Model {
         let mut highest = i64::MIN;
         for (key, time) in rows {
             let mut merged = (time + gap, *key, *time);
-            let met: Vec<_> = self.windows.keys().copied().filter(|(end, other, start)| other == key && *start <= time + gap && *end >= *time).collect();
+            let met: Vec<_> = self
+                .windows
+                .keys()
+                .copied()
+                .filter(|(end, other, start)| other == key && *start <= time + gap && *end >= *time)
+                .collect();
             for window in &met {
                 merged = (merged.0.max(window.0), *key, merged.2.min(window.2));
             }

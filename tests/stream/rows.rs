@@ -35,7 +35,9 @@ fn records_of_any_shape_travel_between_tasks() {
             tags: (0..n % 4).map(|tag| tag.to_string()).collect(),
         })
         .collect();
-    check(visits.clone(), |environment| environment.from_collection(visits.clone()).rebalance().map(|visit| visit).shuffle().filter(|_| true));
+    check(visits.clone(), |environment| {
+        environment.from_collection(visits.clone()).rebalance().map(|visit| visit).shuffle().filter(|_| true)
+    });
 }
 
 #[test]
@@ -78,7 +80,9 @@ fn every_partitioning_delivers_every_record() {
     check(all.clone(), |environment| environment.generate_sequence(1, 60).rescale().map(|n| n));
     check(all.clone(), |environment| environment.generate_sequence(1, 60).global().map(|n| n));
     check(all.clone(), |environment| environment.generate_sequence(1, 60).forward().map(|n| n));
-    check(all, |environment| environment.generate_sequence(1, 60).partition_custom(|n| n % 5, |key, count| *key as usize % count).map(|n| n));
+    check(all, |environment| {
+        environment.generate_sequence(1, 60).partition_custom(|n| n % 5, |key, count| *key as usize % count).map(|n| n)
+    });
 }
 
 #[test]

@@ -28,7 +28,9 @@ impl Shape {
     fn windows(self) -> Windows {
         match self {
             Self::Tumbling { size, offset } => Tumbling::of(millis(size)).with_offset_millis(offset),
-            Self::Sliding { size, slide, offset } => Sliding::of(millis(size), millis(slide)).with_offset_millis(offset),
+            Self::Sliding { size, slide, offset } => {
+                Sliding::of(millis(size), millis(slide)).with_offset_millis(offset)
+            }
             Self::Session { gap } => Session::with_gap(millis(gap)),
         }
     }

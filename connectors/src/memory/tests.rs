@@ -1,3 +1,5 @@
+//! Collections and sequences keep the laws of sources and sinks.
+
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};

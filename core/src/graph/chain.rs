@@ -43,7 +43,8 @@ impl StreamGraph {
             vertex_of[index] = vertex;
             let task = &mut job.vertices[vertex];
             task.schema = node.schema.clone();
-            task.name = if task.name.is_empty() { node.name.clone() } else { format!("{} -> {}", task.name, node.name) };
+            task.name =
+                if task.name.is_empty() { node.name.clone() } else { format!("{} -> {}", task.name, node.name) };
             match &node.kind {
                 NodeKind::Source(source) => task.head = VertexHead::Source(source.clone()),
                 NodeKind::Fragment(fragment) => task.head = VertexHead::Fragment(fragment.clone()),

@@ -57,11 +57,13 @@ impl Value {
         match self {
             Self::Text => Ok(()),
             Self::Boolean => Self::OneOf(&["true", "false"]).check(text),
-            Self::Number { min, max } => match text.parse::<u64>() {
-                Ok(number) if (min..=max).contains(&number) => Ok(()),
-                _ => Err(Error::request(format!("'{text}' is not a whole number"))
-                    .with_hint(format!("from {min} to {max}"))),
-            },
+            Self::Number { min, max } => {
+                match text.parse::<u64>() {
+                    Ok(number) if (min..=max).contains(&number) => Ok(()),
+                    _ => Err(Error::request(format!("'{text}' is not a whole number"))
+                        .with_hint(format!("from {min} to {max}"))),
+                }
+            }
             Self::Duration => parse_duration(text).map(drop),
             Self::Bytes => parse_bytes(text).map(drop),
             Self::Fraction => match text.parse::<f64>() {

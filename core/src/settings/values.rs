@@ -130,7 +130,8 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     let (number, unit) = split_unit(text);
     let nanos = number.zip(scale_nanos(&unit)).and_then(|(number, scale): (u64, u64)| number.checked_mul(scale));
     nanos.map(Duration::from_nanos).ok_or_else(|| {
-        Error::request(format!("'{text}' is not a duration")).with_hint("such as '100 ms', '3 s', '1 min', '2 h', '1 d'")
+        Error::request(format!("'{text}' is not a duration"))
+            .with_hint("such as '100 ms', '3 s', '1 min', '2 h', '1 d'")
     })
 }
 

@@ -42,7 +42,13 @@ pub enum Overflow {
 ///
 /// `demand` is that for the producer, shared by its channels. A pulled producer begins only when its consumers ask, so that what
 /// they prepare first (the build side of a join, a scalar subquery, a filter for the scan) is complete.
-pub fn channel(credit: usize, overflow: Overflow, demand: Arc<Demand>, ready: &Arc<Ready>, index: usize) -> (Sender, Receiver) {
+pub fn channel(
+    credit: usize,
+    overflow: Overflow,
+    demand: Arc<Demand>,
+    ready: &Arc<Ready>,
+    index: usize,
+) -> (Sender, Receiver) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State { queue: VecDeque::new(), bytes: 0, released: false, closed: false }),
         credit,

@@ -24,10 +24,8 @@ struct GateChannel {
 impl InputGate {
     /// A gate over `channels`, each with the input port that it feeds; their numbers are their places in `ready`.
     pub fn new(channels: Vec<(usize, Receiver)>, ready: Arc<Ready>) -> Self {
-        let channels: Vec<GateChannel> = channels
-            .into_iter()
-            .map(|(port, receiver)| GateChannel { port, receiver, ended: false })
-            .collect();
+        let channels: Vec<GateChannel> =
+            channels.into_iter().map(|(port, receiver)| GateChannel { port, receiver, ended: false }).collect();
         Self { open: channels.len(), channels, ready }
     }
 

@@ -71,7 +71,8 @@ impl Partitioner {
                 self.next += 1;
             }
             Partitioning::Hash(columns) => {
-                let keys: Vec<ArrayRef> = columns.iter().map(|column| batch.records().column(*column).clone()).collect();
+                let keys: Vec<ArrayRef> =
+                    columns.iter().map(|column| batch.records().column(*column).clone()).collect();
                 let hashes = hash_columns(&keys, batch.num_rows())?;
                 let batch = batch.with_hashes(hashes)?;
                 self.by_hash(batch, routed)?;

@@ -62,14 +62,8 @@ impl EdgeWriter {
         clock: Arc<dyn Clock>,
         bytes_exchanged: Counter,
     ) -> Self {
-        let channel = |sender| OutputChannel {
-            sender,
-            waiting: Vec::new(),
-            rows: 0,
-            bytes: 0,
-            watermark: None,
-            closed: false,
-        };
+        let channel =
+            |sender| OutputChannel { sender, waiting: Vec::new(), rows: 0, bytes: 0, watermark: None, closed: false };
         let channels = senders.into_iter().map(channel).collect();
         Self { partitioner, channels, schema, gate, limits, clock, deadline: None, bytes_exchanged, routed: Vec::new() }
     }

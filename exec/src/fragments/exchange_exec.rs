@@ -18,8 +18,9 @@ use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSe
 use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    ChildStats, ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
-    PlanProperties, ReplaceChildrenOptions, SendableRecordBatchStream, Statistics, StatisticsArgs, apply_expression_roots,
+    ChildStats, ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
+    Partitioning, PlanProperties, ReplaceChildrenOptions, SendableRecordBatchStream, Statistics, StatisticsArgs,
+    apply_expression_roots,
 };
 use futures::{StreamExt, TryStreamExt};
 use tidemill_core::graph::BatchStream;
@@ -164,11 +165,7 @@ impl ExecutionPlan for ExchangeExec {
         vec![ChildStats::At(None)]
     }
 
-    fn statistics_from_inputs(
-        &self,
-        input: &[Arc<Statistics>],
-        args: &StatisticsArgs,
-    ) -> PlanResult<Arc<Statistics>> {
+    fn statistics_from_inputs(&self, input: &[Arc<Statistics>], args: &StatisticsArgs) -> PlanResult<Arc<Statistics>> {
         match (args.partition(), input) {
             (None, [all]) => Ok(Arc::new(all.as_ref().clone().with_fetch(self.fetch, 0, 1)?)),
             _ => Ok(Arc::new(Statistics::new_unknown(&self.schema()))),

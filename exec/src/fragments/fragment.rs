@@ -78,7 +78,11 @@ impl PlanFragment {
     }
 
     /// One stream of several partitions.
-    fn together(&self, plan: &dyn ExecutionPlan, mut streams: Vec<SendableRecordBatchStream>) -> PlanResult<BatchStream> {
+    fn together(
+        &self,
+        plan: &dyn ExecutionPlan,
+        mut streams: Vec<SendableRecordBatchStream>,
+    ) -> PlanResult<BatchStream> {
         let rows = match (&self.merged, streams.len()) {
             (_, 1) => streams.swap_remove(0).map_err(from_datafusion).boxed(),
             (Some(ordering), 2..) => StreamingMergeBuilder::new()

@@ -146,11 +146,16 @@ mod tests {
         let (slots, dropped) = (Slots::new(1), Arc::new(()));
         slots.close(0);
         let held = dropped.clone();
-        slots.place(0, vec![futures::stream::poll_fn(move |_| {
-            let _ = &held;
-            std::task::Poll::Ready(None)
-        })
-        .boxed()]);
+        slots.place(
+            0,
+            vec![
+                futures::stream::poll_fn(move |_| {
+                    let _ = &held;
+                    std::task::Poll::Ready(None)
+                })
+                .boxed(),
+            ],
+        );
         assert_eq!(Arc::strong_count(&dropped), 1);
         assert_eq!(slots.take(0).await.err().unwrap().kind(), ErrorKind::Internal);
     }

@@ -181,7 +181,8 @@ impl Table {
     fn build(records: RecordBatch, keys: &[usize]) -> Result<Self> {
         let rows = u32::try_from(records.num_rows())
             .map_err(|_| Error::exhausted(format!("the table side of a join has {} rows", records.num_rows())))?;
-        let types: Vec<DataType> = keys.iter().map(|key| records.schema_ref().field(*key).data_type().clone()).collect();
+        let types: Vec<DataType> =
+            keys.iter().map(|key| records.schema_ref().field(*key).data_type().clone()).collect();
         let columns: Vec<ArrayRef> = keys.iter().map(|key| records.column(*key).clone()).collect();
         let mut index = KeyIndex::new(&types)?;
         let mut slots = Vec::with_capacity(records.num_rows());

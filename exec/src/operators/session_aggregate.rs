@@ -49,7 +49,8 @@ pub struct SessionAggregate {
 
 impl OperatorFactory for SessionAggregate {
     fn create(&self) -> Result<Box<dyn Operator>> {
-        let types: Vec<DataType> = self.keys.iter().map(|key| self.input_schema.field(*key).data_type().clone()).collect();
+        let types: Vec<DataType> =
+            self.keys.iter().map(|key| self.input_schema.field(*key).data_type().clone()).collect();
         Ok(Box::new(SessionAggregateOperator {
             plan: Arc::new(self.clone()),
             index: KeyIndex::new(&types)?,
@@ -130,7 +131,8 @@ impl Operator for SessionAggregateOperator {
         for run in runs {
             self.merge(&run, |place, accumulator| {
                 let (begin, rows) = (run.begin, run.rows);
-                let values: Vec<ArrayRef> = arguments[place].values.iter().map(|values| values.slice(begin, rows)).collect();
+                let values: Vec<ArrayRef> =
+                    arguments[place].values.iter().map(|values| values.slice(begin, rows)).collect();
                 let values = match &arguments[place].filter {
                     None => values,
                     Some(filter) => {
@@ -193,7 +195,8 @@ impl SessionAggregateOperator {
         for (place, row) in order.iter().enumerate() {
             let (slot, time) = (slots[*row as usize], times[*row as usize]);
             let end = time.checked_add(self.plan.gap).ok_or_else(|| {
-                Error::data(format!("time {time} is too far from 1970 for a session")).with_hint("its end overflows 64 bits")
+                Error::data(format!("time {time} is too far from 1970 for a session"))
+                    .with_hint("its end overflows 64 bits")
             })?;
             match runs.last_mut() {
                 Some(run) if run.slot == slot && time <= run.end => {
@@ -219,7 +222,8 @@ impl SessionAggregateOperator {
             .map(|(start, _)| *start)
             .collect();
         let ends = touched.iter().filter_map(|start| sessions.get(start)).map(|session| session.end);
-        let (start, end) = (touched.first().map_or(run.start, |first| run.start.min(*first)), ends.fold(run.end, i64::max));
+        let (start, end) =
+            (touched.first().map_or(run.start, |first| run.start.min(*first)), ends.fold(run.end, i64::max));
         if self.is_complete(end) {
             self.late.add(run.rows);
             if sessions.is_empty() {

@@ -45,7 +45,8 @@ impl OperatorFactory for TopN {
     fn create(&self) -> Result<Box<dyn Operator>> {
         let data_type = |column: usize| self.input_schema.field(column).data_type().clone();
         let types: Vec<DataType> = self.partition_by.iter().map(|column| data_type(*column)).collect();
-        let order = self.order_by.iter().map(|(column, options)| SortField::new_with_options(data_type(*column), *options));
+        let order =
+            self.order_by.iter().map(|(column, options)| SortField::new_with_options(data_type(*column), *options));
         let all = self.input_schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
         Ok(Box::new(TopNOperator {
             plan: Arc::new(self.clone()),

@@ -66,7 +66,14 @@ pub fn expand(
     cancelled: &Arc<Latch>,
     metrics: &JobMetrics,
 ) -> Result<Expanded> {
-    let mut expansion = Expansion { job, environment, settings, cancelled, metrics, ends: ChannelEnds::new(job, environment, settings) };
+    let mut expansion = Expansion {
+        job,
+        environment,
+        settings,
+        cancelled,
+        metrics,
+        ends: ChannelEnds::new(job, environment, settings),
+    };
     let mut subtasks = Vec::new();
     let mut committers = BTreeMap::new();
     for (index, vertex) in job.vertices.iter().enumerate() {

@@ -138,8 +138,7 @@ impl std::fmt::Debug for SplitTimes {
 impl SplitTimes {
     fn observe(&mut self, node: &SourceNode, split: Arc<str>, records: &RecordBatch) -> Result<Option<Watermark>> {
         let Some(strategy) = &node.watermarks else { return Ok(None) };
-        let (generator, watermark) =
-            self.splits.entry(split).or_insert_with(|| (strategy.generator(), Watermark::MIN));
+        let (generator, watermark) = self.splits.entry(split).or_insert_with(|| (strategy.generator(), Watermark::MIN));
         if let Some(seen) = generator.observe(records)? {
             *watermark = (*watermark).max(seen);
         }

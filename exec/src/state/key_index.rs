@@ -209,7 +209,8 @@ impl<T: ArrowPrimitiveType> PrimitiveKeys<T> {
 impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
     fn begin(&mut self, columns: &[ArrayRef]) -> Result<()> {
         let column = columns[0].as_primitive_opt::<T>();
-        self.batch = Some(column.ok_or_else(|| Error::internal(format!("key of type {}", columns[0].data_type())))?.clone());
+        self.batch =
+            Some(column.ok_or_else(|| Error::internal(format!("key of type {}", columns[0].data_type())))?.clone());
         Ok(())
     }
 
@@ -352,15 +353,21 @@ impl KeyColumns for RowKeys {
 /// Floats so that equal ones have equal bits: one zero, one NaN.
 pub fn folded_floats(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
-        DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(|value| {
-            if value.is_nan() { f64::NAN } else { value + 0.0 }
-        })),
-        DataType::Float32 => Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|value| {
-            if value.is_nan() { f32::NAN } else { value + 0.0 }
-        })),
-        DataType::Float16 => Arc::new(column.as_primitive::<Float16Type>().unary::<_, Float16Type>(|value| {
-            if value == Default::default() { Default::default() } else { value }
-        })),
+        DataType::Float64 => Arc::new(
+            column
+                .as_primitive::<Float64Type>()
+                .unary::<_, Float64Type>(|value| if value.is_nan() { f64::NAN } else { value + 0.0 }),
+        ),
+        DataType::Float32 => Arc::new(
+            column
+                .as_primitive::<Float32Type>()
+                .unary::<_, Float32Type>(|value| if value.is_nan() { f32::NAN } else { value + 0.0 }),
+        ),
+        DataType::Float16 => Arc::new(
+            column
+                .as_primitive::<Float16Type>()
+                .unary::<_, Float16Type>(|value| if value == Default::default() { Default::default() } else { value }),
+        ),
         _ => column.clone(),
     }
 }

@@ -37,7 +37,11 @@ pub fn tpch_data() -> PathBuf {
         let script = root().join("scripts/tpch.py");
         let python = cache.join("venv/bin/python");
         let status = Command::new(&python).arg(script).arg("0.02").arg(&folder).status();
-        assert!(status.is_ok_and(|status| status.success()), "no TPC-H tables, and {} cannot write them", python.display());
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "no TPC-H tables, and {} cannot write them",
+            python.display()
+        );
     }
     folder
 }
@@ -187,10 +191,11 @@ pub fn assert_same(expected: &[RecordBatch], actual: &[RecordBatch], what: &str)
     let (expected, actual) = (sorted_rows(expected), sorted_rows(actual));
     assert_eq!(expected.len(), actual.len(), "{what}: number of rows");
     for (expected, actual) in expected.iter().zip(&actual) {
-        let same = expected.len() == actual.len() && expected.iter().zip(actual).all(|pair| match pair {
-            (Cell::Float(left), Cell::Float(right)) => (left - right).abs() <= 1e-9 * left.abs().max(1.0),
-            (left, right) => left == right,
-        });
+        let same = expected.len() == actual.len()
+            && expected.iter().zip(actual).all(|pair| match pair {
+                (Cell::Float(left), Cell::Float(right)) => (left - right).abs() <= 1e-9 * left.abs().max(1.0),
+                (left, right) => left == right,
+            });
         assert!(same, "{what}: expected {expected:?}, got {actual:?}");
     }
 }

@@ -9,7 +9,8 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use tidemill_core::metrics::{Metrics, RECORDS_SKIPPED};
 use tidemill_core::source::{
-    Boundedness, ListEnumerator, SequentialReader, Source, SourceContext, SourceReader, Split, SplitEnumerator, SplitStream,
+    Boundedness, ListEnumerator, SequentialReader, Source, SourceContext, SourceReader, Split, SplitEnumerator,
+    SplitStream,
 };
 use tidemill_core::{Error, Result};
 

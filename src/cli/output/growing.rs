@@ -9,7 +9,8 @@ use super::fit::fit;
 use super::{RowWriter, Shape};
 
 /// The top of the box, down to the line below the names.
-const TOP: TableStyle = TableStyle { content_lines: ContentLineStyle::none(), bottom_border: LineStyle::none(), ..STYLE };
+const TOP: TableStyle =
+    TableStyle { content_lines: ContentLineStyle::none(), bottom_border: LineStyle::none(), ..STYLE };
 /// Rows alone.
 const MIDDLE: TableStyle = TableStyle { top_border: LineStyle::none(), bottom_border: LineStyle::none(), ..STYLE };
 
@@ -38,7 +39,8 @@ impl GrowingBox {
         if let Some(batch) = first {
             add_rows(&mut sample, batch, self.drawing, *op)?;
         }
-        let usual = op.then_some(0).into_iter().chain(schema.fields().iter().map(|field| usual_width(field.data_type())));
+        let usual =
+            op.then_some(0).into_iter().chain(schema.fields().iter().map(|field| usual_width(field.data_type())));
         let content = sample.column_max_content_widths().into_iter().map(usize::from);
         let natural: Vec<usize> = content.zip(usual).map(|(content, usual)| content.max(usual)).collect();
         let widths = fit(&natural, self.drawing.width);

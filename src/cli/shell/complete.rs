@@ -86,7 +86,9 @@ impl Words {
         let keywords = KEYWORDS.iter().filter(|word| begins(word, typed));
         found.extend(keywords.map(|word| (if lower { word.to_lowercase() } else { (*word).to_owned() }, true)));
         let functions = known.functions.iter().filter(|name| begins(name, typed));
-        found.extend(functions.map(|name| (format!("{}(", if lower { name.clone() } else { name.to_uppercase() }), false)));
+        found.extend(
+            functions.map(|name| (format!("{}(", if lower { name.clone() } else { name.to_uppercase() }), false)),
+        );
         (start, found)
     }
 }

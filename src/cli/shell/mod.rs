@@ -118,7 +118,9 @@ fn editor(names: Names, runner: &mut Runner) -> Reedline {
 
 /// The history of earlier shells; none where there is no home for it.
 fn history() -> Result<Option<FileBackedHistory>> {
-    let Some(folder) = xdg("XDG_STATE_HOME", ".local/state").map(|state| state.join("tidemill")) else { return Ok(None) };
+    let Some(folder) = xdg("XDG_STATE_HOME", ".local/state").map(|state| state.join("tidemill")) else {
+        return Ok(None);
+    };
     let file = folder.join("history");
     let failed = |error: String| Error::unavailable(format!("no history: '{}': {error}", file.display()));
     std::fs::create_dir_all(&folder).map_err(|error| failed(error.to_string()))?;

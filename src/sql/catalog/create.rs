@@ -52,7 +52,8 @@ impl TableBuilder<'_> {
             definition.watermark = Some(self.watermark(watermark, &definition)?);
         }
         if let Some(key) = &create.primary_key {
-            definition.primary_key = key.iter().map(|column| key_column(column, &definition)).collect::<PlanResult<_>>()?;
+            definition.primary_key =
+                key.iter().map(|column| key_column(column, &definition)).collect::<PlanResult<_>>()?;
         }
         Ok(definition)
     }
@@ -84,7 +85,8 @@ impl TableBuilder<'_> {
         if let SqlExpr::Function(function) = expr
             && function.name.to_string().eq_ignore_ascii_case("PROCTIME")
         {
-            let error = Error::request("PROCTIME() columns are not supported yet").with_hint("use an event time column");
+            let error =
+                Error::request("PROCTIME() columns are not supported yet").with_hint("use an event time column");
             return Err(external(place(error, &column.name)));
         }
         let planned = self.planner.expr(expr, physical)?;
@@ -112,8 +114,10 @@ impl TableBuilder<'_> {
         let text = watermark.expr.to_string();
         time_type(&text, &expr.get_type(&schema)?).map_err(|_| {
             let found = expr.get_type(&schema).map_or_else(|_| "nothing".to_owned(), |found| type_name(&found));
-            here(Error::request(format!("watermark '{text}' is {found}, not a time"))
-                .with_hint(format!("write {} - INTERVAL '5' SECOND", column.name)))
+            here(
+                Error::request(format!("watermark '{text}' is {found}, not a time"))
+                    .with_hint(format!("write {} - INTERVAL '5' SECOND", column.name)),
+            )
         })?;
         Ok(WatermarkDefinition { column: column.name.clone(), expr, text })
     }
@@ -190,8 +194,9 @@ fn key_column(column: &Ident, definition: &TableDefinition) -> PlanResult<String
 /// The place of a column: an exact match, else the only one that differs in case alone.
 fn column_named(ident: &Ident, definition: &TableDefinition, what: &str) -> PlanResult<usize> {
     let names: Vec<&str> = definition.columns.iter().map(|column| column.name.as_str()).collect();
-    find_name(&ident.value, &names)
-        .map_err(|hint| external(place(Error::request(format!("{what} '{}' not found", ident.value)).with_hint(hint), ident)))
+    find_name(&ident.value, &names).map_err(|hint| {
+        external(place(Error::request(format!("{what} '{}' not found", ident.value)).with_hint(hint), ident))
+    })
 }
 
 /// The place of `name` among `names`, without regard to case where that is unique; else a hint.

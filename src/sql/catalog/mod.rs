@@ -120,7 +120,8 @@ impl Catalog {
 
 /// The name within the one catalog and database there is; Flink's names for those two may stand before it.
 pub fn simple_name(name: &ObjectName) -> Result<String> {
-    let parts: Option<Vec<&str>> = name.0.iter().map(|part| part.as_ident().map(|ident| ident.value.as_str())).collect();
+    let parts: Option<Vec<&str>> =
+        name.0.iter().map(|part| part.as_ident().map(|ident| ident.value.as_str())).collect();
     match parts.as_deref() {
         Some([name]) => Ok((*name).to_owned()),
         Some([DEFAULT_DATABASE, name]) | Some(["default_catalog", DEFAULT_DATABASE, name]) => Ok((*name).to_owned()),

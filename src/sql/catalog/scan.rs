@@ -65,7 +65,8 @@ impl ScanTable {
         let source = source(options, physical.clone(), context)
             .map_err(|error| error.context(format!("table '{}'", definition.name)))?;
         let name = TableReference::bare(definition.name.as_str());
-        let over = |schema: &SchemaRef| DFSchema::try_from_qualified_schema(name.clone(), schema).map_err(from_datafusion);
+        let over =
+            |schema: &SchemaRef| DFSchema::try_from_qualified_schema(name.clone(), schema).map_err(from_datafusion);
         let (over_physical, over_declared) = (over(&physical)?, over(&schema)?);
         let columns = definition.columns.iter().map(|column| match &column.origin {
             ColumnOrigin::Physical => Ok(Arc::new(Column::new(&column.name, physical.index_of(&column.name)?)) as _),
@@ -113,7 +114,8 @@ impl ScanTable {
         }
         let schema = Arc::new(self.schema.project(&columns)?);
         let exprs: Vec<&Arc<dyn PhysicalExpr>> = columns.iter().map(|column| &self.columns[*column]).collect();
-        let plain: Option<Vec<usize>> = exprs.iter().map(|expr| expr.downcast_ref::<Column>().map(Column::index)).collect();
+        let plain: Option<Vec<usize>> =
+            exprs.iter().map(|expr| expr.downcast_ref::<Column>().map(Column::index)).collect();
         let (projection, derive) = match plain.filter(|plain| !plain.is_empty()) {
             Some(plain) => (plain, None),
             None => {

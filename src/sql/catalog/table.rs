@@ -109,9 +109,11 @@ impl TableDefinition {
     /// The statement that creates the table again.
     pub fn to_sql(&self) -> String {
         let mut lines: Vec<String> = self.columns.iter().map(ColumnDefinition::to_sql).collect();
-        lines.extend(self.watermark.iter().map(|watermark| {
-            format!("WATERMARK FOR {} AS {}", quoted(&watermark.column), watermark.text)
-        }));
+        lines.extend(
+            self.watermark
+                .iter()
+                .map(|watermark| format!("WATERMARK FOR {} AS {}", quoted(&watermark.column), watermark.text)),
+        );
         if !self.primary_key.is_empty() {
             let columns: Vec<String> = self.primary_key.iter().map(|column| quoted(column)).collect();
             lines.push(format!("PRIMARY KEY ({}) NOT ENFORCED", columns.join(", ")));

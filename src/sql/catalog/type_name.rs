@@ -35,9 +35,9 @@ pub fn sql_type(data_type: &DataType) -> Option<SqlType> {
             _ => return None,
         },
         DataType::Struct(fields) => {
-            let fields = fields.iter().map(|field| {
-                Some(RowField { name: field.name().clone(), element: *element(field)?, comment: None })
-            });
+            let fields = fields
+                .iter()
+                .map(|field| Some(RowField { name: field.name().clone(), element: *element(field)?, comment: None }));
             SqlType::Row(fields.collect::<Option<_>>()?)
         }
         _ => return None,

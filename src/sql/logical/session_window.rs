@@ -84,9 +84,7 @@ fn expand(assign: &WindowAssign, gap: i64) -> Result<LogicalPlan> {
 /// An aggregate as the window function that it is, too.
 fn over(aggregate: Expr) -> Expr {
     match aggregate {
-        Expr::AggregateFunction(aggregate) => {
-            Expr::from(WindowFunction::new(aggregate.func, aggregate.params.args))
-        }
+        Expr::AggregateFunction(aggregate) => Expr::from(WindowFunction::new(aggregate.func, aggregate.params.args)),
         other => other,
     }
 }

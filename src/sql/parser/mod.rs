@@ -36,14 +36,14 @@ pub use ast::{
     Column, ColumnKind, CreateTable, CreateView, Drop, DropKind, Explain, ExplainDetail, ExplainMode, Insert, Like,
     LikeMerge, LikeOption, LikePart, Show, Statement, Watermark,
 };
+pub(in crate::sql) use dialect::DIALECT;
 pub use dialect::TideDialect;
+pub(in crate::sql) use fault::Located;
 pub use hints::Hint;
 pub use script::is_complete;
 pub use span::{Span, error_span, locate, pointer};
 pub use tree_type::sql_type_of;
 pub use types::{Element, RowField, SqlType};
-pub(in crate::sql) use dialect::DIALECT;
-pub(in crate::sql) use fault::Located;
 pub use window::{WindowInput, WindowKind, WindowTvf, window_tvf};
 
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};

@@ -101,10 +101,7 @@ impl ContextProvider for Planner<'_> {
         Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
     }
 
-    fn get_file_type(
-        &self,
-        extension: &str,
-    ) -> Result<Arc<dyn datafusion::common::file_options::file_type::FileType>> {
+    fn get_file_type(&self, extension: &str) -> Result<Arc<dyn datafusion::common::file_options::file_type::FileType>> {
         plan_err!("files of type {extension} are written by COPY alone")
     }
 

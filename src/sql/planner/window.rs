@@ -3,9 +3,9 @@
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::Expr;
+use tidemill_core::Error;
 use tidemill_core::time::per_second;
 use tidemill_core::window::{WindowKind, WindowSpec};
-use tidemill_core::Error;
 
 use crate::sql::logical::window_assign::not_a_time;
 

@@ -20,7 +20,10 @@ fn orders(dir: &Path) -> String {
 fn values_and_expressions() {
     check("SELECT 1 + 1 AS two, 'a' || 'b'", &["2|ab"]);
     check("VALUES (1, 'x'), (2, NULL)", &["1|x", "2|NULL"]);
-    check("SELECT CAST('1.50' AS DECIMAL(5, 2)), CAST(1 AS STRING), TO_TIMESTAMP_LTZ(1, 0)", &["1.50|1|1970-01-01T00:00:01Z"]);
+    check(
+        "SELECT CAST('1.50' AS DECIMAL(5, 2)), CAST(1 AS STRING), TO_TIMESTAMP_LTZ(1, 0)",
+        &["1.50|1|1970-01-01T00:00:01Z"],
+    );
 }
 
 #[test]
@@ -106,7 +109,10 @@ fn statement_sets_are_one_job() {
     let dir = tempfile::tempdir().unwrap();
     let table = |name: &str| {
         let path = dir.path().join(name);
-        format!("CREATE TABLE {name} (a INT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');", path.display())
+        format!(
+            "CREATE TABLE {name} (a INT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');",
+            path.display()
+        )
     };
     let script = table("x")
         + &table("y")
@@ -138,16 +144,19 @@ fn what_there_is() {
     let table = orders(dir.path());
     check(&(table.clone() + "CREATE VIEW v AS SELECT 1 AS x; SHOW TABLES"), &["orders", "v"]);
     check(&(table.clone() + "CREATE VIEW v AS SELECT 1 AS x; SHOW VIEWS"), &["v"]);
-    check(&(table.clone() + "DESCRIBE orders"), &[
-        "amount|DOUBLE|true|NULL|NULL|NULL",
-        "at|TIMESTAMP(3)|true|NULL|NULL|NULL",
-        "customer|STRING|true|NULL|NULL|NULL",
-        "id|BIGINT|true|NULL|NULL|NULL",
-    ]);
-    check(&(table + "SHOW COLUMNS FROM orders LIKE 'a%'"), &[
-        "amount|DOUBLE|true|NULL|NULL|NULL",
-        "at|TIMESTAMP(3)|true|NULL|NULL|NULL",
-    ]);
+    check(
+        &(table.clone() + "DESCRIBE orders"),
+        &[
+            "amount|DOUBLE|true|NULL|NULL|NULL",
+            "at|TIMESTAMP(3)|true|NULL|NULL|NULL",
+            "customer|STRING|true|NULL|NULL|NULL",
+            "id|BIGINT|true|NULL|NULL|NULL",
+        ],
+    );
+    check(
+        &(table + "SHOW COLUMNS FROM orders LIKE 'a%'"),
+        &["amount|DOUBLE|true|NULL|NULL|NULL", "at|TIMESTAMP(3)|true|NULL|NULL|NULL"],
+    );
     let mut session = session();
     let all = run(&mut session, "SET 'execution.batch-rows' = '7'; SET;").unwrap();
     assert!(all.contains("execution.batch-rows|7|SET"), "{all}");

@@ -4,12 +4,18 @@ use super::*;
 
 #[test]
 fn names() {
-    check_error("SELECT * FROM nowhere", "table 'nowhere' not found at line 1, column 15; create it first, or quote the path of a file: FROM 'flights.csv'");
+    check_error(
+        "SELECT * FROM nowhere",
+        "table 'nowhere' not found at line 1, column 15; create it first, or quote the path of a file: FROM 'flights.csv'",
+    );
     check_error(
         "CREATE VIEW v AS SELECT 1 AS price;\nSELECT pricee FROM v",
         "column 'pricee' not found at line 2, column 8; did you mean 'v.price'?",
     );
-    check_error("SELECT upperr('x')", "unknown function 'upperr' at line 1, column 8; did you mean 'upper'? `SHOW FUNCTIONS` lists them all");
+    check_error(
+        "SELECT upperr('x')",
+        "unknown function 'upperr' at line 1, column 8; did you mean 'upper'? `SHOW FUNCTIONS` lists them all",
+    );
     let error = run(&mut session(), "SELECT * FROM 'missing-file.csv'").unwrap_err();
     assert!(error.ends_with("missing-file.csv does not exist"), "{error}");
 }
@@ -21,7 +27,10 @@ fn tables() {
         &format!("{blackhole}{blackhole}"),
         "table 't' exists already; drop it first, or write CREATE OR REPLACE or IF NOT EXISTS",
     );
-    check(&format!("{blackhole} CREATE TABLE IF NOT EXISTS t (a INT) WITH ('connector' = 'blackhole')"), &["table t exists already"]);
+    check(
+        &format!("{blackhole} CREATE TABLE IF NOT EXISTS t (a INT) WITH ('connector' = 'blackhole')"),
+        &["table t exists already"],
+    );
     check_error("DROP TABLE t", "DROP TABLE: table 't' not found; there are no tables yet");
     check("DROP TABLE IF EXISTS t", &["table t does not exist"]);
     check_error(
@@ -40,7 +49,9 @@ fn tables() {
 
 #[test]
 fn watermarks() {
-    let table = |watermark: &str| format!("CREATE TABLE t (a INT, ts TIMESTAMP(3),\n {watermark}) WITH ('connector' = 'datagen')");
+    let table = |watermark: &str| {
+        format!("CREATE TABLE t (a INT, ts TIMESTAMP(3),\n {watermark}) WITH ('connector' = 'datagen')")
+    };
     check_error(
         &table("WATERMARK FOR a AS a"),
         "watermark column 'a' is INT, not a time at line 2, column 16; declare it TIMESTAMP(3) or TIMESTAMP_LTZ(3), or compute such a column from it",
@@ -69,11 +80,20 @@ fn inserts() {
         &format!("{sink} INSERT INTO t SELECT 1, DATE '2020-01-01' FROM missing"),
         "table 'missing' not found at line 1, column 124; known: t",
     );
-    check_error(&format!("{sink} SELECT * FROM t"), "table 't': connector 'blackhole' cannot be read; can be read: filesystem, datagen, socket");
+    check_error(
+        &format!("{sink} SELECT * FROM t"),
+        "table 't': connector 'blackhole' cannot be read; can be read: filesystem, datagen, socket",
+    );
 }
 
 #[test]
 fn what_is_not_there_yet_says_so() {
-    check_error("SELECT * FROM (SELECT 1) AS a TABLESAMPLE (10 PERCENT)", "TABLESAMPLE is not supported yet at line 1, column 16");
-    check_error("ALTER TABLE t RENAME TO u", "ALTER TABLE is not supported at line 1, column 1; `HELP` lists the statements there are");
+    check_error(
+        "SELECT * FROM (SELECT 1) AS a TABLESAMPLE (10 PERCENT)",
+        "TABLESAMPLE is not supported yet at line 1, column 16",
+    );
+    check_error(
+        "ALTER TABLE t RENAME TO u",
+        "ALTER TABLE is not supported at line 1, column 1; `HELP` lists the statements there are",
+    );
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 
-const T: &str = "CREATE VIEW `People` AS SELECT * FROM (VALUES (1, 'ann', 30), (2, 'bob', 40)) AS v (`Id`, `Name`, age);
+const T: &str =
+    "CREATE VIEW `People` AS SELECT * FROM (VALUES (1, 'ann', 30), (2, 'bob', 40)) AS v (`Id`, `Name`, age);
     CREATE VIEW pets AS SELECT * FROM (VALUES (1, 'rex')) AS v (ID, pet);";
 
 fn check_names(query: &str, expected: &[&str]) {

@@ -79,15 +79,8 @@ impl Lowering<'_> {
         let (partitioning, parallelism) = dealt_by(&keys);
         if let WindowKind::Session { gap } = window.spec.kind {
             self.check_session_keys(&window, &keys, &input)?;
-            let operator = SessionAggregate {
-                time,
-                gap,
-                keys,
-                aggregates,
-                group_columns,
-                input_schema,
-                schema: schema.clone(),
-            };
+            let operator =
+                SessionAggregate { time, gap, keys, aggregates, group_columns, input_schema, schema: schema.clone() };
             return Ok(self.exchange(&input, partitioning, "session aggregate", operator, schema, false, parallelism));
         }
         let operator = WindowAggregate {
@@ -228,4 +221,3 @@ pub(super) fn dealt_by(keys: &[usize]) -> (Partitioning, Option<usize>) {
         false => (Partitioning::Hash(keys.to_vec()), None),
     }
 }
-

@@ -14,13 +14,8 @@ use tidemill_exec::error::from_datafusion;
 
 /// A logical expression bound to the places of `schema`.
 pub(super) fn physical(expr: &Expr, schema: &DFSchema, state: &SessionState) -> Result<Arc<dyn PhysicalExpr>> {
-    datafusion::physical_expr::create_physical_expr(
-        expr,
-        schema,
-        state.execution_props(),
-        &Default::default(),
-    )
-    .map_err(from_datafusion)
+    datafusion::physical_expr::create_physical_expr(expr, schema, state.execution_props(), &Default::default())
+        .map_err(from_datafusion)
 }
 
 /// The place of a plain column, under an alias or not.

@@ -29,8 +29,10 @@ impl Lowering<'_> {
         let right = self.lower(&join.right)?;
         let right = self.materialized(right)?;
         let (side, kind) = table_side(join, &left, &right)?;
-        let left_keys = self.physical_exprs(&join.on.iter().map(|(left, _)| left.clone()).collect::<Vec<_>>(), &join.left)?;
-        let right_keys = self.physical_exprs(&join.on.iter().map(|(_, right)| right.clone()).collect::<Vec<_>>(), &join.right)?;
+        let left_keys =
+            self.physical_exprs(&join.on.iter().map(|(left, _)| left.clone()).collect::<Vec<_>>(), &join.left)?;
+        let right_keys =
+            self.physical_exprs(&join.on.iter().map(|(_, right)| right.clone()).collect::<Vec<_>>(), &join.right)?;
         let (left_width, right_width) = (left.schema.fields().len(), right.schema.fields().len());
         let (left, left_keys) = self.with_key_columns(left, left_keys)?;
         let (right, right_keys) = self.with_key_columns(right, right_keys)?;
@@ -122,9 +124,17 @@ fn table_side(join: &Join, left: &Relation, right: &Relation) -> Result<(TableSi
         table.bounded && !table.updates
     };
     candidates.iter().find(fits).copied().ok_or_else(|| {
-        let sources = |plan: &LogicalPlan| plan.schema().iter().filter_map(|(qualifier, _)| qualifier.map(|q| q.to_string())).next();
+        let sources = |plan: &LogicalPlan| {
+            plan.schema().iter().filter_map(|(qualifier, _)| qualifier.map(|q| q.to_string())).next()
+        };
         let names: Vec<String> = [sources(&join.left), sources(&join.right)].into_iter().flatten().collect();
-        Error::request(format!("{} JOIN of {} has no bounded side to keep as a table", join.join_type, names.join(" and ")))
-            .with_hint("a stream can be joined with a bounded table: INNER on either side, LEFT with the table on the right")
+        Error::request(format!(
+            "{} JOIN of {} has no bounded side to keep as a table",
+            join.join_type,
+            names.join(" and ")
+        ))
+        .with_hint(
+            "a stream can be joined with a bounded table: INNER on either side, LEFT with the table on the right",
+        )
     })
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::{Expr, FetchType, Filter, Limit, LogicalPlan, Projection, SkipType, Sort, Union, Values};
+use datafusion::logical_expr::{
+    Expr, FetchType, Filter, Limit, LogicalPlan, Projection, SkipType, Sort, Union, Values,
+};
 use datafusion::physical_expr::PhysicalExpr;
 use tidemill_connectors::CollectionSource;
 use tidemill_core::graph::{EdgeOptions, NodeIndex, NodeKind, Partitioning, SourceNode, StreamGraph, StreamNode};
@@ -146,9 +148,9 @@ impl<'a> Lowering<'a> {
             LogicalPlan::Filter(filter) => {
                 let width = filter.input.schema().fields().len();
                 let shows_rank = projection.expr.iter().any(|expr| {
-                    expr.column_refs().iter().any(|column| {
-                        filter.input.schema().maybe_index_of_column(column) == Some(width - 1)
-                    })
+                    expr.column_refs()
+                        .iter()
+                        .any(|column| filter.input.schema().maybe_index_of_column(column) == Some(width - 1))
                 });
                 self.lower_filter(filter, shows_rank)?
             }
@@ -164,7 +166,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// Projects to physical expressions over the logical columns of `input`.
-    pub fn project_to(&mut self, input: Relation, exprs: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> Result<Relation> {
+    pub fn project_to(
+        &mut self,
+        input: Relation,
+        exprs: Vec<Arc<dyn PhysicalExpr>>,
+        schema: SchemaRef,
+    ) -> Result<Relation> {
         let input = match super::window::project(&input, &exprs, &schema)? {
             Some((exprs, real_schema, window)) => {
                 let keeps_rows = expr::is_identity(&exprs, &input.schema) && real_schema == input.schema;
@@ -178,7 +185,10 @@ impl<'a> Lowering<'a> {
             }
             None => self.materialized(input)?,
         };
-        if expr::is_identity(&exprs, &input.schema) && input.schema.fields().len() == exprs.len() && input.schema == schema {
+        if expr::is_identity(&exprs, &input.schema)
+            && input.schema.fields().len() == exprs.len()
+            && input.schema == schema
+        {
             return Ok(input);
         }
         Ok(self.push(&input, "project", Calc::project(exprs, schema.clone()), schema))
@@ -292,7 +302,13 @@ impl<'a> Lowering<'a> {
     }
 
     /// An operator behind `input`, in the same task where that is possible.
-    pub fn push(&mut self, input: &Relation, name: &str, operator: impl OperatorFactory + 'static, schema: SchemaRef) -> Relation {
+    pub fn push(
+        &mut self,
+        input: &Relation,
+        name: &str,
+        operator: impl OperatorFactory + 'static,
+        schema: SchemaRef,
+    ) -> Relation {
         // Forward edges need equal parallelism: what reads a source that runs less wide runs as it does.
         let parallelism = input.nodes.iter().map(|node| self.parallelism(*node)).max().flatten();
         self.exchange(input, Partitioning::Forward, name, operator, schema, input.updates, parallelism)

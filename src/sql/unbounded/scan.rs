@@ -44,8 +44,11 @@ impl Lowering<'_> {
                 && source.source.boundedness() == Boundedness::Unbounded
                 && source.watermarks.is_none()
             {
-                return Err(Error::request(format!("windows over '{}' would never fire: it has no watermark", node.name))
-                    .with_hint("declare one: WATERMARK FOR ts AS ts - INTERVAL '5' SECOND"));
+                return Err(Error::request(format!(
+                    "windows over '{}' would never fire: it has no watermark",
+                    node.name
+                ))
+                .with_hint("declare one: WATERMARK FOR ts AS ts - INTERVAL '5' SECOND"));
             }
         }
         Ok(())

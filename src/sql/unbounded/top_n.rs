@@ -19,7 +19,12 @@ use super::relation::{Lowering, Relation};
 
 impl Lowering<'_> {
     /// The Top-N that `filter` makes of `window`; `None` if it is none.
-    pub(super) fn lower_top_n(&mut self, filter: &Filter, window: &Window, shows_rank: bool) -> Result<Option<Relation>> {
+    pub(super) fn lower_top_n(
+        &mut self,
+        filter: &Filter,
+        window: &Window,
+        shows_rank: bool,
+    ) -> Result<Option<Relation>> {
         let [expr] = window.window_expr.as_slice() else { return Ok(None) };
         let Some((partition_by, order_by)) = row_number(expr) else { return Ok(None) };
         let rank = window.schema.fields().len() - 1;
@@ -33,8 +38,9 @@ impl Lowering<'_> {
         if ranks.1 == u64::MAX {
             return Ok(None);
         }
-        let rest_shows_rank =
-            rest.iter().any(|expr| expr.column_refs().iter().any(|c| window.schema.maybe_index_of_column(c) == Some(rank)));
+        let rest_shows_rank = rest
+            .iter()
+            .any(|expr| expr.column_refs().iter().any(|c| window.schema.maybe_index_of_column(c) == Some(rank)));
         let emits_rank = shows_rank || rest_shows_rank;
         let input = self.lower(&window.input)?;
         let input = self.materialized(input)?;
@@ -130,7 +136,8 @@ impl Lowering<'_> {
     ) -> Result<(Relation, Vec<(usize, SortOptions)>)> {
         let exprs = order_by.iter().map(|order| self.physical_expr(&order.expr, plan)).collect::<Result<Vec<_>>>()?;
         let (input, places) = self.with_key_columns(input, exprs)?;
-        let options = order_by.iter().map(|order| SortOptions { descending: !order.asc, nulls_first: order.nulls_first });
+        let options =
+            order_by.iter().map(|order| SortOptions { descending: !order.asc, nulls_first: order.nulls_first });
         Ok((input, places.into_iter().zip(options).collect()))
     }
 

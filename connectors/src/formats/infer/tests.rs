@@ -1,3 +1,5 @@
+//! Schema inference: what a sample says, and what clashes with it later.
+
 use super::*;
 use crate::store::Stores;
 

@@ -1,3 +1,5 @@
+//! The text form of every type, in every style.
+
 use std::sync::Arc;
 
 use arrow::array::{

@@ -38,8 +38,11 @@ impl Fallback {
             let known = TAKES_BACK_ANY.contains(&function.fun().name()) && !function.is_distinct();
             let able = known && function.create_accumulator().map_err(from_datafusion)?.supports_retract_batch();
             if !able {
-                return Err(Error::request(format!("{} cannot take back rows, and its input is updated", function.name()))
-                    .with_hint("aggregate the rows before they are updated, or run the query as a batch"));
+                return Err(Error::request(format!(
+                    "{} cannot take back rows, and its input is updated",
+                    function.name()
+                ))
+                .with_hint("aggregate the rows before they are updated, or run the query as a batch"));
             }
         }
         Ok(Self { function, groups: Vec::new(), counted: Vec::new() })
@@ -74,8 +77,10 @@ impl LiveAccumulator for Fallback {
         for ((slot, takes_back), rows) in rows_of {
             let adds = !takes_back;
             let rows = UInt32Array::from(rows);
-            let values = arguments.values.iter().map(|values| Ok(take(values, &rows, None)?)).collect::<Result<Vec<_>>>()?;
-            let counted = (0..rows.len()).filter(|row| values.iter().all(|values| !values.is_null(*row))).count() as i64;
+            let values =
+                arguments.values.iter().map(|values| Ok(take(values, &rows, None)?)).collect::<Result<Vec<_>>>()?;
+            let counted =
+                (0..rows.len()).filter(|row| values.iter().all(|values| !values.is_null(*row))).count() as i64;
             self.counted[slot] += if adds { counted } else { -counted };
             if !adds && self.counted[slot] == 0 {
                 self.groups[slot] = None;
@@ -93,7 +98,8 @@ impl LiveAccumulator for Fallback {
         for slot in slots {
             let group = self.group(*slot)?;
             let state = group.state().map_err(from_datafusion)?;
-            let state = state.iter().map(|value| value.to_array()).collect::<Result<Vec<_>, _>>().map_err(from_datafusion)?;
+            let state =
+                state.iter().map(|value| value.to_array()).collect::<Result<Vec<_>, _>>().map_err(from_datafusion)?;
             let fresh = || -> Result<Box<dyn Accumulator>> {
                 let mut fresh = self.function.create_accumulator().map_err(from_datafusion)?;
                 fresh.merge_batch(&state).map_err(from_datafusion)?;

@@ -55,7 +55,8 @@ impl GroupAggregate {
 
 impl OperatorFactory for GroupAggregate {
     fn create(&self) -> Result<Box<dyn Operator>> {
-        let types: Vec<DataType> = self.keys.iter().map(|key| self.input_schema.field(*key).data_type().clone()).collect();
+        let types: Vec<DataType> =
+            self.keys.iter().map(|key| self.input_schema.field(*key).data_type().clone()).collect();
         let accumulators = self.aggregates.iter().map(|aggregate| live_accumulator(aggregate, self.input_updates));
         Ok(Box::new(GroupAggregateOperator {
             plan: Arc::new(self.clone()),

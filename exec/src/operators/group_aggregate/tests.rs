@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{Field, Float64Type, Int64Type, Schema};
+use datafusion::functions_aggregate::average::avg_udaf;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
-use datafusion::functions_aggregate::average::avg_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::{cast, col};

@@ -119,7 +119,8 @@ impl Operator for WindowAggregateOperator {
             Some(hashes) => hashes.clone(),
             None => hash_columns(&keys, batch.num_rows())?,
         };
-        let arguments = plan.aggregates.iter().map(|aggregate| aggregate.arguments(records)).collect::<Result<Vec<_>>>()?;
+        let arguments =
+            plan.aggregates.iter().map(|aggregate| aggregate.arguments(records)).collect::<Result<Vec<_>>>()?;
         for (slice, rows) in self.by_slice(records)? {
             let count = rows.as_ref().map_or(batch.num_rows(), |rows| rows.len());
             let Some(groups) = self.open_slice(slice, count)? else { continue };
@@ -245,9 +246,8 @@ impl WindowAggregateOperator {
     fn records(&self, window: Window, results: Results) -> Result<RecordBatch> {
         let Results { keys, values, rows } = results;
         let TimeColumn { unit, calendar, .. } = self.plan.time;
-        let bound = |place: usize, value: i64| {
-            time_array(self.plan.schema.field(place).data_type(), vec![value; rows], None)
-        };
+        let bound =
+            |place: usize, value: i64| time_array(self.plan.schema.field(place).data_type(), vec![value; rows], None);
         let mut columns = Vec::with_capacity(self.plan.schema.fields().len());
         for (place, column) in self.plan.group_columns.iter().enumerate() {
             columns.push(match column {

@@ -61,7 +61,11 @@ fn batch(rows: &[Row]) -> Batch {
 }
 
 /// Counts and sums by (end, start, key), in the order in which they were emitted, and how many rows were late.
-fn run(spec: WindowSpec, steps: &[(Vec<Row>, i64)], output_bytes: usize) -> (Vec<(WindowKey, (i64, Option<i64>))>, u64) {
+fn run(
+    spec: WindowSpec,
+    steps: &[(Vec<Row>, i64)],
+    output_bytes: usize,
+) -> (Vec<(WindowKey, (i64, Option<i64>))>, u64) {
     let mut operator = plan(spec).create().unwrap();
     let late = tidemill_core::metrics::Metrics::default();
     let mut seen = vec![];
@@ -74,10 +78,7 @@ fn run(spec: WindowSpec, steps: &[(Vec<Row>, i64)], output_bytes: usize) -> (Vec
             let times = |column: usize| records.column(column).as_primitive::<TimestampMillisecondType>();
             for row in 0..records.num_rows() {
                 let value = |column: usize| (!ints(column).is_null(row)).then(|| ints(column).value(row));
-                seen.push((
-                    (times(2).value(row), times(1).value(row), value(0)),
-                    (ints(3).value(row), value(4)),
-                ));
+                seen.push(((times(2).value(row), times(1).value(row), value(0)), (ints(3).value(row), value(4))));
             }
         }
     };
