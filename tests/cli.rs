@@ -2,6 +2,9 @@
 //!
 //! Every test runs the built binary in a folder of its own, without settings of whoever runs the tests.
 
+#![allow(clippy::disallowed_methods, reason = "the tests wait in real time")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -243,11 +243,11 @@ mod tests {
                 14192431797130687760,
             ]
         "#]]
-        .assert_debug_eq(&hashes(&[ints.clone()]));
+        .assert_debug_eq(&hashes(std::slice::from_ref(&ints)));
         expect_test::expect![[r#"
             []
         "#]]
-        .assert_debug_eq(&hashes(&[texts.clone()]));
+        .assert_debug_eq(&hashes(std::slice::from_ref(&texts)));
         expect_test::expect![[r#"
             []
         "#]]
@@ -259,7 +259,7 @@ mod tests {
         let plain: ArrayRef = Arc::new(StringArray::from(vec![Some("x"), None, Some("yy")]));
         let view: ArrayRef = Arc::new(StringViewArray::from(vec![Some("x"), None, Some("yy")]));
         let coded: ArrayRef = Arc::new(DictionaryArray::<Int32Type>::from_iter([Some("x"), None, Some("yy")]));
-        assert_eq!(hashes(&[plain.clone()]), hashes(&[view]));
+        assert_eq!(hashes(std::slice::from_ref(&plain)), hashes(&[view]));
         assert_eq!(hashes(&[plain]), hashes(&[coded]));
         let zeros: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, -f64::NAN]));
         let zeros = hashes(&[zeros]);
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn one_primitive_column_hashes_like_its_bytes() {
         let column: ArrayRef = Arc::new(Int32Array::from(vec![Some(7), None, Some(-7)]));
-        for (row, hash) in hashes(&[column.clone()]).into_iter().enumerate() {
+        for (row, hash) in hashes(std::slice::from_ref(&column)).into_iter().enumerate() {
             let mut bytes = vec![];
             append_key_bytes(column.as_ref(), row, &mut bytes).unwrap();
             assert_eq!(hash, xxh3_64(&bytes));

@@ -282,6 +282,54 @@ fn a_small_budget_spills_and_one_that_is_too_small_says_so() {
 }
 
 #[test]
+fn a_cancelled_job_ends_at_once_and_its_readers_stop() {
+    let engine = Engine::new(8, vec![]).unwrap();
+    let environment = engine.environment().clone();
+    engine.block_on(async {
+        let settings = settings(2, Gate::IMMEDIATE);
+        let endless = Numbers::endless("endless");
+        let alive = Arc::downgrade(&endless.log);
+        let session = session_over(&[endless], &settings, &environment);
+        let plan = physical_plan(&session, "SELECT v FROM endless WHERE k < 0").await;
+        let (job, _) = start(&session, plan, &environment, &settings).unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(job.outcome().is_none());
+        job.cancel();
+        let outcome = tokio::time::timeout(common::PATIENCE, job.wait()).await.unwrap();
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+        drop(session);
+        let stopped = async {
+            while alive.strong_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(common::PATIENCE, stopped).await.unwrap();
+    });
+}
+
+#[test]
+fn plans_that_write_and_plans_that_explain() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::new(8, vec![]).unwrap();
+    let environment = engine.environment().clone();
+    engine.block_on(async {
+        let settings = settings(3, Gate::Full);
+        let session = SessionContext::new_with_config(bounded_config(&settings, &environment));
+        tables(&session);
+        let query = "SELECT v, count(*) AS n FROM a GROUP BY v";
+        let plan = physical_plan(&session, &format!("EXPLAIN ANALYZE {query}")).await;
+        let rows = run(&session, plan, &environment, &settings).await.unwrap();
+        let text = arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string();
+        assert!(text.contains("ExchangeExec") && text.contains("output_rows=10"), "{text}");
+
+        let path = dir.path().join("out.csv");
+        let plan = physical_plan(&session, &format!("COPY ({query}) TO '{}'", path.display())).await;
+        run(&session, plan, &environment, &settings).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 11);
+    });
+}
+
+#[test]
 fn a_plan_runs_once() {
     let engine = Engine::new(8, vec![]).unwrap();
     let environment = engine.environment().clone();

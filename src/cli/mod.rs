@@ -10,6 +10,8 @@
 //! statements come from), [`runner`] (one statement, shown), [`results`] (the rows of a query in each result mode),
 //! [`output`] (formats), [`live`], [`watch`] and [`progress`] (waiting), [`jobs`], [`report`].
 
+#![allow(clippy::disallowed_methods, reason = "a person who waits has a clock of their own")]
+
 mod args;
 mod config;
 mod jobs;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use tidemill_connectors::filesystem::FileSink;
 use tidemill_connectors::formats::compression::Compression;
 use tidemill_connectors::formats::{CsvOptions, Format};
@@ -63,28 +64,14 @@ impl<T: Record> DataStream<T> {
     /// Writes every record as a line: one file with a parallelism of 1, else a directory of files `1` to `n` (SNK-03, SUB-14).
     /// Files appear when the job has ended well.
     pub fn write_as_text(&self, path: &str, mode: WriteMode) -> DataSink {
-        let path = path.to_owned();
         let schema = LineCodec(self.codec.clone()).schema();
-        let create: SinkFactory = Arc::new(move |parallelism, job| {
-            let location = Stores::local().resolve(&path)?;
-            let format = Format::Raw(Compression::None);
-            let sink = FileSink::write_as(path.as_str(), location, format, schema.clone(), job, mode, parallelism)?;
-            Ok(Arc::new(sink) as Arc<dyn Sink>)
-        });
-        self.lines_to("write as text", create)
+        self.lines_to("write as text", file_sink(path, Format::Raw(Compression::None), schema, mode))
     }
 
     /// Writes every record as a line of fields (SNK-06), in files as [`DataStream::write_as_text`] does.
     pub fn write_as_csv(&self, path: &str, mode: WriteMode) -> DataSink {
-        let path = path.to_owned();
-        let schema = self.plain(false).schema();
-        let create: SinkFactory = Arc::new(move |parallelism, job| {
-            let location = Stores::local().resolve(&path)?;
-            let format = Format::Csv(CsvOptions::default(), Compression::None);
-            let sink = FileSink::write_as(path.as_str(), location, format, schema.clone(), job, mode, parallelism)?;
-            Ok(Arc::new(sink) as Arc<dyn Sink>)
-        });
-        self.to_sink("write as csv", create)
+        let format = Format::Csv(CsvOptions::default(), Compression::None);
+        self.to_sink("write as csv", file_sink(path, format, self.plain(false).schema(), mode))
     }
 
     /// Gives every record to a sink, as the columns that it has. Event time, if there is any, does not leave with them.
@@ -151,4 +138,16 @@ impl<T: Record> DataStream<T> {
         let nodes = above.chain([sink]).collect();
         DataSink { environment: self.environment.clone(), nodes }
     }
+}
+
+/// One file or a directory of numbered ones, according to how many subtasks write.
+fn file_sink(path: &str, format: Format, schema: SchemaRef, mode: WriteMode) -> SinkFactory {
+    let path = path.to_owned();
+    Arc::new(move |parallelism, job| {
+        let location = Stores::local().resolve(&path)?;
+        // Two sinks of one job may write into one directory; until they are published, files are told apart by this name.
+        let writer = format!("{job}-{}", location.name());
+        let (format, schema) = (format.clone(), schema.clone());
+        Ok(Arc::new(FileSink::write_as(path.as_str(), location, format, schema, &writer, mode, parallelism)?))
+    })
 }

@@ -76,6 +76,7 @@ fn a_wrong_setting_or_placement_is_named() {
     let numbers = one().generate_sequence(1, 3);
     assert!(error(&numbers.union(&numbers).name("x")).to_string().contains("name on a union"));
     let tag: OutputTag<i64> = OutputTag::new("late");
+    let numbers = one().generate_sequence(1, 3);
     assert!(error(&numbers.side_output(&tag)).to_string().contains("no side output 'late'"));
     assert!(error(&one().read_text_file("/no/such/file")).to_string().contains("/no/such/file"));
 }

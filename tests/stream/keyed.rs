@@ -103,7 +103,7 @@ fn count_windows(rows: &[(i64, i64)], size: usize, slide: usize) -> Vec<(i64, i6
     for (key, value) in rows {
         let values = by_key.entry(*key).or_default();
         values.push(*value);
-        if values.len() % slide == 0 {
+        if values.len().is_multiple_of(slide) {
             fired.push((*key, values[values.len().saturating_sub(size)..].iter().sum()));
         }
     }

@@ -144,7 +144,7 @@ proptest! {
 }
 
 fn rows() -> Vec<Row> {
-    (0..300i64).map(|n| (n % 7, n * 13 % 290, n % 11)).collect()
+    (0..300i64).map(|n| (n % 7, n * 13 % 190, n % 11)).collect()
 }
 
 #[test]

@@ -61,3 +61,29 @@ impl Demand {
         self.gone.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn one_consumer_asks_and_all_producers_begin() {
+        let asked = Arc::new(Latch::default());
+        let producers = [Demand::new(asked.clone(), 2), Demand::new(asked, 2)];
+        assert!(producers.iter().all(|demand| demand.begun().now_or_never().is_none()));
+        producers[0].ask();
+        assert!(producers.iter().all(|demand| demand.begun().now_or_never().is_some()));
+        assert!(producers.iter().all(|demand| demand.ended().now_or_never().is_none()));
+    }
+
+    #[test]
+    fn demand_ends_with_the_last_channel_and_wakes_who_never_began() {
+        let demand = Demand::new(Arc::default(), 2);
+        demand.close_one();
+        assert!(!demand.has_ended() && demand.begun().now_or_never().is_none());
+        demand.close_one();
+        assert!(demand.has_ended() && demand.begun().now_or_never().is_some());
+    }
+}

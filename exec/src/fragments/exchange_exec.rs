@@ -70,7 +70,7 @@ impl ExchangeExec {
     }
 
     /// What it does for the fragment above, that fragment's input `port`.
-    pub fn describe_input(&self, port: usize) -> String {
+    pub(super) fn describe_input(&self, port: usize) -> String {
         format!("ExchangeExec: input {port}{}", self.describe_reading())
     }
 
@@ -81,7 +81,7 @@ impl ExchangeExec {
     }
 
     /// Where channels are placed before they are read.
-    pub fn slots(&self) -> &Arc<Slots> {
+    pub(super) fn slots(&self) -> &Arc<Slots> {
         &self.slots
     }
 }

@@ -57,7 +57,7 @@ struct Shared {
 
 impl PlanFragment {
     /// The fragment that ends in `plan`, run by `subtasks` subtasks.
-    pub fn new(
+    pub(super) fn new(
         plan: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
         inputs: FragmentInputs,

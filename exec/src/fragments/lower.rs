@@ -103,7 +103,8 @@ impl Lowering<'_> {
         let operator = match plan.downcast_ref::<ExchangeExec>() {
             Some(exchange) if exchange.ordering().is_some() => "Merge",
             Some(_) => "Gather",
-            None => plan.name().trim_end_matches("Exec"),
+            // A name may say more: `SortExec(TopK)`.
+            None => plan.name().split("Exec").next().unwrap_or_default(),
         };
         format!("stage {}: {operator}", self.fragments)
     }

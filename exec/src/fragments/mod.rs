@@ -11,25 +11,28 @@
 //!
 //! 1. [`cut`] puts an [`ExchangeExec`] where the plan moves rows between partitions.
 //! 2. [`lower`] makes a node of every piece between them, and an edge of every exchange.
-//! 3. [`PlanFragment`] runs a piece: channels go into the exchanges' [`slots`], rows come out of the partitions' streams.
+//! 3. [`PlanFragment`] runs a piece: channels go into the slots of its exchanges, rows come out of its partitions' streams.
 //!
 //! A fragment begins when a consumer first asks, so that what its consumers prepare first (the build side of a join, the filter
-//! it makes for the scan, a scalar subquery) is there when the scan below opens. All of it runs in one process: operators share
-//! state through the plan.
+//! it makes for the scan, a scalar subquery) is there when the scan below opens: across blocking exchanges too, because demand
+//! comes from above whatever the gate. All of it runs in one process: operators share state through the plan.
+//!
+//! [`SourceExec`] puts a source of ours at the bottom of such a plan; [`bounded_config`] and [`bounded_runtime`] are what plans
+//! are made and run with.
 
-pub mod cut;
-pub mod exchange_exec;
+mod cut;
+mod exchange_exec;
 mod fragment;
 mod lower;
 mod routing;
-pub mod session;
-pub mod slots;
-pub mod source_exec;
-pub mod source_table;
+mod session;
+mod slots;
+mod source_exec;
+mod source_table;
 
 pub use cut::cut;
 pub use exchange_exec::ExchangeExec;
-pub use fragment::{PlanFragment, Reader};
+pub use fragment::PlanFragment;
 pub use lower::{FragmentOptions, lower};
 pub use session::{bounded_config, bounded_runtime};
 pub use source_exec::{Scan, SourceExec};

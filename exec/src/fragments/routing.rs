@@ -81,3 +81,62 @@ impl CustomPartitioner for RangeRouting {
         self.description.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use arrow::compute::SortOptions;
+    use datafusion::common::ScalarValue;
+    use datafusion::physical_expr::expressions::Column;
+    use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+    use datafusion::physical_plan::SplitPoint;
+    use datafusion::physical_plan::metrics::Time;
+    use datafusion::physical_plan::repartition::BatchPartitioner;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn column(name: &str, place: usize) -> PhysicalExprRef {
+        Arc::new(Column::new(name, place))
+    }
+
+    /// Rows of each channel, by our partitioner and by DataFusion's own.
+    fn both(partitioning: &PlanPartitioning, batch: &RecordBatch) -> (Vec<Vec<RecordBatch>>, Vec<Vec<RecordBatch>>) {
+        let channels = partitioning.partition_count();
+        let (mut ours, mut theirs) = (vec![vec![]; channels], vec![vec![]; channels]);
+        let edge = edge_partitioning(partitioning).unwrap();
+        let mut partitioner = crate::exchange::Partitioner::new(edge, 0, 1, channels, 128, 0);
+        let mut routed = vec![];
+        partitioner.partition(Batch::append(batch.clone()), &mut routed).unwrap();
+        routed.into_iter().for_each(|(channel, rows)| ours[channel].push(rows.into_records()));
+        let mut oracle = BatchPartitioner::try_new(partitioning.clone(), Time::new(), 0, 1).unwrap();
+        let take = |channel: usize, rows| {
+            theirs[channel].push(rows);
+            Ok(())
+        };
+        oracle.partition(batch.clone(), take).unwrap();
+        (ours, theirs)
+    }
+
+    proptest! {
+        #[test]
+        fn rows_go_where_datafusion_sends_them(
+            rows in prop::collection::vec((prop::option::of(-9..9i64), "[a-c]{0,2}"), 1..60),
+            channels in 2..7usize,
+        ) {
+            let k: ArrayRef = Arc::new(rows.iter().map(|(k, _)| *k).collect::<Int64Array>());
+            let t: ArrayRef = Arc::new(rows.iter().map(|(_, t)| Some(t)).collect::<StringArray>());
+            let batch = RecordBatch::try_from_iter([("k", k), ("t", t)]).unwrap();
+            let hash = PlanPartitioning::Hash(vec![column("k", 0), column("t", 1)], channels);
+            let (ours, theirs) = both(&hash, &batch);
+            prop_assert_eq!(ours, theirs);
+
+            let options = SortOptions { descending: true, nulls_first: true };
+            let order = LexOrdering::new([PhysicalSortExpr::new(column("k", 0), options)]).unwrap();
+            let splits = (1..channels as i64).rev().map(|split| SplitPoint::new(vec![ScalarValue::Int64(Some(split))]));
+            let range = RangePartitioning::try_new(order, splits.collect()).unwrap();
+            let (ours, theirs) = both(&PlanPartitioning::Range(range), &batch);
+            prop_assert_eq!(ours, theirs);
+        }
+    }
+}

@@ -57,7 +57,7 @@ impl Chain {
         self.links.iter().any(|link| link.operator.is_finished())
     }
 
-    /// Gives the chain something to do. Afterwards call [`Chain::next`] until it returns `None`.
+    /// Gives the chain something to do. Afterwards call [`Chain::next_emission`] until it returns `None`.
     pub fn call(&mut self, call: Call) -> Result<()> {
         let Some(head) = self.links.first_mut() else {
             match call {
@@ -83,7 +83,7 @@ impl Chain {
     }
 
     /// The next thing that leaves the chain, if everything asked of it has not come to rest yet.
-    pub fn next(&mut self) -> Result<Option<Emission>> {
+    pub fn next_emission(&mut self) -> Result<Option<Emission>> {
         loop {
             if let Some(emission) = self.terminal.pop() {
                 return Ok(Some(emission));
@@ -199,7 +199,7 @@ mod tests {
         let mut chain = Chain::new(vec![Box::new(Repeat::default()), Box::new(Repeat::default())], 1);
         chain.call(Call::Process(0, batch(vec![2, 3]))).unwrap();
         let mut rows = 0;
-        while let Some(emission) = chain.next().unwrap() {
+        while let Some(emission) = chain.next_emission().unwrap() {
             let Emission::Batch(0, batch) = emission else { panic!("only rows") };
             assert!(chain.links.iter().all(|link| link.output.is_empty() || link.output.is_full()));
             rows += batch.num_rows();
@@ -212,11 +212,11 @@ mod tests {
         let mut chain = Chain::new(vec![Box::new(Repeat::default())], 1);
         chain.call(Call::Process(0, batch(vec![3]))).unwrap();
         let mut seen = vec![];
-        while let Some(emission) = chain.next().unwrap() {
+        while let Some(emission) = chain.next_emission().unwrap() {
             seen.push(matches!(emission, Emission::Batch(..)));
         }
         chain.call(Call::Advance(Watermark(5))).unwrap();
-        assert!(matches!(chain.next().unwrap(), Some(Emission::Watermark(Watermark(5)))));
+        assert!(matches!(chain.next_emission().unwrap(), Some(Emission::Watermark(Watermark(5)))));
         assert_eq!(seen, [true, true, true]);
     }
 }

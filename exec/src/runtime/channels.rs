@@ -18,10 +18,13 @@ pub struct ChannelEnds {
     /// By (edge, producer): one sender a channel.
     senders: BTreeMap<(usize, usize), Vec<Sender>>,
     /// By (edge, channel): one receiver a producer, with what tells that it has something.
-    receivers: BTreeMap<(usize, usize), Vec<(Receiver, Arc<Ready>)>>,
+    receivers: BTreeMap<(usize, usize), Vec<ToldReceiver>>,
     /// By (vertex, subtask): what the channels of a pushed task tell together, and how many of them there are so far.
     ready: BTreeMap<(usize, usize), (Arc<Ready>, usize)>,
 }
+
+/// A receiver and what tells that it has something.
+type ToldReceiver = (Receiver, Arc<Ready>);
 
 impl ChannelEnds {
     /// The channels of `job`. Together they hold no more than the network's share of the memory, except that each always has

@@ -108,7 +108,7 @@ impl ChainTask {
     }
 
     async fn drain(&mut self) -> Result<()> {
-        while let Some(emission) = self.chain.next()? {
+        while let Some(emission) = self.chain.next_emission()? {
             self.output.emit(emission).await?;
         }
         Ok(())

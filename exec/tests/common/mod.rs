@@ -87,12 +87,7 @@ pub async fn run(
 ) -> Result<Vec<RecordBatch>> {
     let (job, rows) = start(session, plan, environment, settings)?;
     match tokio::time::timeout(PATIENCE, job.wait()).await {
-        Ok(outcome) => {
-            let result = outcome?;
-            if std::env::var_os("VERBOSE").is_some() {
-                eprintln!("{:#?}\nspilled {}", result.metrics, environment.spill.spilled_bytes());
-            }
-        }
+        Ok(outcome) => outcome?,
         Err(_) => {
             job.cancel();
             panic!("the job hangs");
@@ -118,9 +113,6 @@ pub fn start(
     let sink = graph.add(sink);
     graph.connect(root, sink, 0, Partitioning::Forward, EdgeOptions::default());
     let job = graph.to_job_graph(settings)?;
-    if std::env::var_os("VERBOSE").is_some() {
-        eprintln!("{job}");
-    }
     Ok((execute(&job, environment, settings)?, rows))
 }
 

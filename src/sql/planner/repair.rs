@@ -117,7 +117,7 @@ impl Repair {
     fn relation(&self, unknown: &UnknownRelation, place: Option<Location>) -> Option<String> {
         let names = unknown.known.iter().cloned().chain(self.ctes());
         let candidates = names.filter(|name| differs_in_case_only(name, &unknown.name)).collect();
-        self.replace(&[unknown.name.clone()], &[only(candidates)?], place)
+        self.replace(std::slice::from_ref(&unknown.name), &[only(candidates)?], place)
     }
 
     /// `T.*` where the table is `t`: DataFusion does not say where, nor what there is, so that the text has to.

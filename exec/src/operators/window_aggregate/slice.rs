@@ -85,11 +85,6 @@ impl Groups {
             states: states.collect::<Result<_, _>>().map_err(from_datafusion)?,
         })
     }
-
-    /// Bytes held.
-    pub fn size_bytes(&self) -> usize {
-        self.index.size_bytes() + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
-    }
 }
 
 /// A slice: open groups, and what was frozen before rows came again.

@@ -50,6 +50,8 @@ fn plan(spec: WindowSpec) -> WindowAggregate {
 
 type Row = (Option<i64>, i64, Option<i64>);
 type WindowKey = (i64, i64, Option<i64>);
+/// A window of a key with its count and sum.
+type Counted = (WindowKey, (i64, Option<i64>));
 
 fn batch(rows: &[Row]) -> Batch {
     let columns: Vec<ArrayRef> = vec![
@@ -61,11 +63,7 @@ fn batch(rows: &[Row]) -> Batch {
 }
 
 /// Counts and sums by (end, start, key), in the order in which they were emitted, and how many rows were late.
-fn run(
-    spec: WindowSpec,
-    steps: &[(Vec<Row>, i64)],
-    output_bytes: usize,
-) -> (Vec<(WindowKey, (i64, Option<i64>))>, u64) {
+fn run(spec: WindowSpec, steps: &[(Vec<Row>, i64)], output_bytes: usize) -> (Vec<Counted>, u64) {
     let mut operator = plan(spec).create().unwrap();
     let late = tidemill_core::metrics::Metrics::default();
     let mut seen = vec![];
