@@ -71,7 +71,7 @@ pub async fn show(
     let is_box = output.format() == Format::Box;
     let stays = query.append_only && query.order.is_none();
     match view.mode {
-        Mode::Table if !view.ends && !(is_box && output.is_terminal()) => Err(Stop::Failed(
+        Mode::Table if !view.ends && (!is_box || !output.is_terminal()) => Err(Stop::Failed(
             Error::request("the query never ends, so its result as a table never comes")
                 .with_hint("SET 'sql-client.execution.result-mode' = 'changelog' shows every change as it comes"),
         )),

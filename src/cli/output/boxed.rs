@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use comfy_table::{Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width};
-use comfy_table::{TableStyle, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{ContentLineStyle, LineStyle, TableStyle};
 use tidemill_connectors::formats::text::{ColumnText, TextStyle};
 use tidemill_core::time::Calendar;
 use tidemill_core::{Batch, Result};
@@ -11,7 +11,12 @@ use tidemill_core::{Batch, Result};
 use super::fit::fit;
 
 /// How boxes look.
-pub const STYLE: TableStyle = UTF8_FULL_CONDENSED.with_solid_inner_borders();
+pub const STYLE: TableStyle = TableStyle::new()
+    .top_border(LineStyle::new('┌', '─', '┬', '┐'))
+    .header_lines(ContentLineStyle::new('│', '│', '│'))
+    .header_separator(LineStyle::new('╞', '═', '╪', '╡'))
+    .content_lines(ContentLineStyle::new('│', '│', '│'))
+    .bottom_border(LineStyle::new('└', '─', '┴', '┘'));
 
 /// Where boxes are drawn.
 #[derive(Clone, Copy, Debug)]
