@@ -68,10 +68,11 @@ step "cargo fmt" cargo fmt --all --check
 if [[ ! $quick ]]; then
   step "cargo clippy" cargo clippy --release --workspace --all-targets --locked -- -D warnings
 fi
+# Before the tests: they write their TPC-H tables with one of these.
+step "python packages" need_python_packages
 step "cargo test" cargo test --release --workspace --locked --no-fail-fast
 if [[ ! $quick ]]; then
   step "cargo doc" env RUSTDOCFLAGS=-Dwarnings cargo doc --release --workspace --no-deps --locked
-  step "python packages" need_python_packages
   step "python wheel" wheel
 fi
 step "tidy" bash scripts/tidy.sh
