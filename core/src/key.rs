@@ -237,19 +237,29 @@ mod tests {
         let texts: ArrayRef = Arc::new(StringArray::from(vec![Some(""), Some("a"), Some("tidemill"), None]));
         expect_test::expect![[r#"
             [
-                4320136163951131064,
-                1148361250573862494,
-                17115361128064962846,
-                14192431797130687760,
+                3547760990396968576,
+                11549681130057114999,
+                6027492765397423756,
+                14144645293874801883,
             ]
         "#]]
         .assert_debug_eq(&hashes(std::slice::from_ref(&ints)));
         expect_test::expect![[r#"
-            []
+            [
+                15122404197219825512,
+                13331215162615822711,
+                2805592030347201790,
+                14144645293874801883,
+            ]
         "#]]
         .assert_debug_eq(&hashes(std::slice::from_ref(&texts)));
         expect_test::expect![[r#"
-            []
+            [
+                5717887947403374759,
+                15528593997631933901,
+                15570431436813800799,
+                3685390413631870213,
+            ]
         "#]]
         .assert_debug_eq(&hashes(&[ints, texts]));
     }

@@ -130,6 +130,10 @@ async fn stream(
         return ended;
     }
     text.clear();
+    if ended.is_err() && output.is_terminal() {
+        // The terminal has echoed ^C where the last line goes.
+        text.push(b'\r');
+    }
     writer.finish(&mut text)?;
     output.write(&text)?;
     ended

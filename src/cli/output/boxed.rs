@@ -189,7 +189,23 @@ mod tests {
 
     #[test]
     fn a_narrow_box_cuts_text_and_then_columns() {
-        expect![[""]].assert_eq(&drawn(Some(30)));
-        expect![[""]].assert_eq(&drawn(Some(24)));
+        expect![[r#"
+            ┌──────┬──────────────┬──────┐
+            │    n │ text         │ more │
+            ╞══════╪══════════════╪══════╡
+            │    1 │ two words\n… │    1 │
+            │ NULL │ é            │ NULL │
+            └──────┴──────────────┴──────┘
+            []"#]]
+        .assert_eq(&drawn(Some(30)));
+        expect![[r#"
+            ┌──────┬───────────────┐
+            │    n │ text          │
+            ╞══════╪═══════════════╡
+            │    1 │ two words\na… │
+            │ NULL │ é             │
+            └──────┴───────────────┘
+            ["more"]"#]]
+        .assert_eq(&drawn(Some(24)));
     }
 }

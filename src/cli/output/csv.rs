@@ -2,7 +2,6 @@
 //!
 //! NULL is empty; an empty string is `""`.
 
-use arrow::array::Array;
 use tidemill_connectors::formats::text::{ColumnText, TextStyle};
 use tidemill_core::{Batch, Result};
 

@@ -77,7 +77,7 @@ fn may_leave(runner: &mut Runner) -> bool {
         return true;
     }
     let names: Vec<String> = running.iter().map(|job| format!("job {} ({})", job.id, job.handle.name())).collect();
-    let text = format!("{} end with the shell: {}", counted(names.len() as u64, "running job"), names.join(", "));
+    let text = format!("{} would end with the shell: {}", counted(names.len() as u64, "running job"), names.join(", "));
     runner.reporter().note(&text);
     let question = Line { first: "leave? [y/N] ", more: "" };
     match Reedline::create().read_line(&question) {
@@ -94,7 +94,7 @@ fn editor(names: Names, runner: &mut Runner) -> Reedline {
     keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, ReedlineEvent::UntilFound(menu));
     keys.add_binding(KeyModifiers::SHIFT, KeyCode::BackTab, ReedlineEvent::MenuPrevious);
     keys.add_binding(KeyModifiers::ALT, KeyCode::Enter, ReedlineEvent::Edit(vec![EditCommand::InsertNewline]));
-    let menu = ColumnarMenu::default().with_name(MENU).with_columns(4).with_column_padding(2);
+    let menu = ColumnarMenu::default().with_name(MENU).with_marker("").with_columns(4).with_column_padding(2);
     let mut editor = Reedline::create()
         .with_edit_mode(Box::new(Emacs::new(keys)))
         .with_validator(Box::new(Complete))
