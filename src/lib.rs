@@ -6,7 +6,7 @@
 //! # Ok::<(), tidemill::Error>(())
 //! ```
 //!
-//! [`sql`] for statements and sessions, [`stream`] for programs in Rust. Contracts that connectors and operators implement are in
+//! [`mod@sql`] for statements and sessions, [`stream`] for programs in Rust. Contracts that connectors and operators implement are in
 //! `tidemill-core`, the engine that runs them in `tidemill-exec`.
 
 pub mod sql;
