@@ -12,6 +12,9 @@ data=$cache/data
 venv=$cache/venv
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 cd "$root"
+# What `tidemill --version` tells. From here and not from a build script, whose every new answer would compile the library too.
+TIDEMILL_COMMIT=${TIDEMILL_COMMIT:-$(git rev-parse --short=12 HEAD 2>/dev/null || true)}
+export TIDEMILL_COMMIT
 
 say() { printf '%s\n' "$*" >&2; }
 

@@ -52,7 +52,19 @@ impl Options {
 
     /// The value of `key`, or an error that names what is missing.
     pub fn required(&mut self, key: &str) -> Result<String> {
-        self.optional(key).ok_or_else(|| Error::request(format!("connector '{}' needs option '{key}'", self.connector)))
+        self.optional(key).ok_or_else(|| {
+            // A slip in the key of an option that must be there is the likelier mistake.
+            let mut unasked = self.entries.keys().map(String::as_str).filter(|other| !self.asked.contains(*other));
+            match unasked.find(|other| error::nearest(other, [key]).is_some()) {
+                Some(slip) => self.unknown(slip).with_hint(format!("did you mean '{key}'?")),
+                None => Error::request(format!("connector '{}' needs option '{key}'", self.connector))
+                    .with_hint(format!("add '{key}' = '…' to WITH")),
+            }
+        })
+    }
+
+    fn unknown(&self, key: &str) -> Error {
+        Error::request(format!("unknown option '{key}' of connector '{}'", self.connector))
     }
 
     /// The value of `key` as a `T`; `what` says in the error what was expected.
@@ -96,14 +108,19 @@ impl Options {
         })
     }
 
+    /// The keys that were asked for so far.
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> impl Iterator<Item = &str> {
+        self.asked.iter().map(String::as_str)
+    }
+
     /// Refuses keys that nobody read.
     pub fn finish(self) -> Result<()> {
         match self.entries.keys().find(|key| !self.asked.contains(*key)) {
             None => Ok(()),
             Some(key) => {
-                let message = format!("unknown option '{key}' of connector '{}'", self.connector);
                 let hint = error::unknown("option", key, self.asked.iter().map(String::as_str));
-                Err(Error::request(message).with_hint(hint.hint().unwrap_or_default().to_owned()))
+                Err(self.unknown(key).with_hint(hint.hint().unwrap_or_default().to_owned()))
             }
         }
     }
@@ -185,6 +202,15 @@ mod tests {
         assert_eq!(options.character("a").unwrap(), Some(b'\t'));
         assert_eq!(options.character("b").unwrap(), Some(b'\t'));
         assert_eq!(options.character("c").unwrap(), Some(b'\\'));
+    }
+
+    #[test]
+    fn a_slip_in_a_key_that_must_be_there_is_named() {
+        let mut options = Options::new([("connector", "filesystem"), ("pth", "x"), ("format", "csv")]);
+        let error = options.required("path").unwrap_err();
+        assert_eq!(error.to_string(), "unknown option 'pth' of connector 'filesystem'; did you mean 'path'?");
+        let error = options.required("hostname").unwrap_err();
+        assert_eq!(error.to_string(), "connector 'filesystem' needs option 'hostname'; add 'hostname' = '…' to WITH");
     }
 
     #[test]

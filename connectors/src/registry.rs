@@ -121,7 +121,9 @@ pub(crate) fn refuse_replace(context: &TableContext, connector: impl fmt::Displa
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::Schema;
+    use std::collections::BTreeSet;
+
+    use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
     use super::*;
 
@@ -134,6 +136,45 @@ mod tests {
     #[test]
     fn a_slip_is_named() {
         assert_eq!(open_source("filesytem"), "unknown connector 'filesytem'; did you mean 'filesystem'?");
+    }
+
+    /// The keys that opening a table asks for, columns' names as `#`.
+    fn asked(connector: &Connector, more: &[(&str, &str)]) -> BTreeSet<String> {
+        let types =
+            [DataType::Int64, DataType::Float64, DataType::Utf8, DataType::Timestamp(TimeUnit::Millisecond, None)];
+        let mut keys = BTreeSet::new();
+        for data_type in types {
+            let schema = Arc::new(Schema::new(vec![Field::new("x", data_type, true)]));
+            let fixed = [
+                ("connector", connector.name),
+                ("path", "x"),
+                ("hostname", "x"),
+                ("port", "1"),
+                ("fields.x.start", "0"),
+            ];
+            let mut options = Options::new(fixed.into_iter().chain(more.iter().copied()));
+            let context = TableContext::new("job");
+            // What a kind of column cannot do ends the asking early; another one gets further.
+            let _ = connector.source.map(|open| open(&mut options, schema.clone(), &context).map(drop));
+            let _ = connector.sink.map(|open| open(&mut options, schema, &context).map(drop));
+            keys.extend(options.asked().map(|key| key.replace(".x.", ".#.")));
+        }
+        keys
+    }
+
+    #[test]
+    fn every_option_stands_in_its_page() {
+        let page = include_str!("../../docs/connectors.md");
+        for connector in &CONNECTORS {
+            assert!(page.contains(&format!("\n## {}\n", connector.name)), "{}", connector.name);
+            let formats = ["csv", "json", "raw", "parquet", "arrow"].map(|format| ("format", format));
+            let kinds = ["random", "sequence"].map(|kind| ("fields.x.kind", kind));
+            for more in formats.iter().chain(&kinds) {
+                for key in asked(connector, &[*more]) {
+                    assert!(page.contains(&format!("`{key}`")) || key == CONNECTOR, "'{key}' is not in the page");
+                }
+            }
+        }
     }
 
     #[test]

@@ -187,9 +187,14 @@ impl From<std::io::Error> for Error {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Exhausted,
             _ => ErrorKind::Unavailable,
         };
-        Self::new(kind, error.to_string()).with_source(error)
+        let plain = Self::new(kind, error.to_string());
+        let plain = if kind == ErrorKind::Exhausted { plain.with_hint(FREE_SPACE) } else { plain };
+        plain.with_source(error)
     }
 }
+
+/// What to do about a full disk, as far as is known without its use.
+pub const FREE_SPACE: &str = "free some space there, or write elsewhere";
 
 /// The known name nearest to `name`, if one is near enough to be a likely slip.
 ///

@@ -66,7 +66,7 @@ pub trait Operator: Send {
         Ok(Progress::Done)
     }
 
-    /// Input `input` has ended. The final watermark came before.
+    /// Input `input` has ended. The final watermark came before. To hear it a second time changes nothing.
     fn end_of_input(&mut self, _input: usize, _output: &mut Output) -> Result<Progress> {
         Ok(Progress::Done)
     }
@@ -84,6 +84,11 @@ pub trait Operator: Send {
     /// Whether this operator will never need input again (`LIMIT`); its task then stops reading and ends.
     fn is_finished(&self) -> bool {
         false
+    }
+
+    /// Bytes that the state occupies, roughly: what the worker's budget is charged with after every call. Must be cheap.
+    fn memory_bytes(&self) -> usize {
+        0
     }
 
     /// Freezes the state in O(dirty); encoding happens elsewhere, through the returned handle.

@@ -6,6 +6,7 @@
 //!
 //! Dealing out one split at a time, when a reader asks, heals skew by itself: who is slow asks less often.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +51,7 @@ impl Split {
 /// Laws: `schema` is that of every batch. Splits together hold every row exactly once. Reading a split again from a position
 /// that a reader reported gives exactly the rows behind it (a source that cannot do so says so in its documentation and is at
 /// most once).
-pub trait Source: Send + Sync + Debug {
+pub trait Source: Any + Send + Sync + Debug {
     /// Columns of every batch.
     fn schema(&self) -> SchemaRef;
 

@@ -151,6 +151,13 @@ fn io_kind(error: &std::io::Error) -> ErrorKind {
 fn exhausted(message: &str) -> Error {
     let (_, wanted) = message.rsplit_once("\nError: ").unwrap_or(("", message));
     let disk = message.contains("disk");
+    let wanted = match wanted.rsplit_once(" for the total memory pool: ") {
+        None => wanted.to_owned(),
+        Some((wanted, pool)) => match pool.split_once("pool_size: ") {
+            Some((_, size)) => format!("{wanted} of the budget of {}", size.trim_end_matches([')', '.'])),
+            None => wanted.to_owned(),
+        },
+    };
     let error = Error::exhausted(lowercase(wanted.trim()));
     match disk {
         true => error.with_hint("free some space or set io.tmp.dirs to another disk"),
@@ -190,12 +197,13 @@ mod tests {
     #[test]
     fn a_used_up_budget_names_who_wanted_what() {
         let message = "Additional allocation failed for r5 with top memory consumers (across reservations) as:\n  r1 consumed \
-                       50.0 B.\nError: Failed to allocate additional 150.0 B for r5 - 5.0 B remain available";
+                       50.0 B.\nError: Failed to allocate additional 150.0 B for r5 - 5.0 B remain available for the total \
+                       memory pool: fair(pool_size: 1024.0 MB)";
         check(
             DataFusionError::ResourcesExhausted(message.into()),
             ErrorKind::Exhausted,
-            "failed to allocate additional 150.0 B for r5 - 5.0 B remain available; raise taskmanager.memory.process.size or \
-             lower parallelism.default",
+            "failed to allocate additional 150.0 B for r5 - 5.0 B remain available of the budget of 1024.0 MB; raise \
+             taskmanager.memory.process.size or lower parallelism.default",
         );
     }
 

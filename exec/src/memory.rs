@@ -6,8 +6,20 @@
 //!                     `--10 %--> network: buffers between tasks
 //! ```
 
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use tidemill_core::Settings;
 use tidemill_core::settings::parse_bytes;
+
+/// How many of the largest holders of memory the pool keeps track of, for its errors.
+const TRACKED: NonZeroUsize = NonZeroUsize::new(5).unwrap();
+
+/// The one pool of a worker. Operators that can spill share it fairly; those that cannot get what they ask for while it lasts.
+pub fn managed_pool(settings: &Settings) -> Arc<dyn MemoryPool> {
+    Arc::new(TrackConsumersPool::new(FairSpillPool::new(managed_memory(settings)), TRACKED))
+}
 
 /// What all of a worker may occupy, in bytes: what is set, else 70 % of the machine.
 pub fn process_memory(settings: &Settings) -> usize {

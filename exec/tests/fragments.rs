@@ -23,6 +23,7 @@ use tidemill_core::graph::StreamGraph;
 use tidemill_core::settings::Origin;
 use tidemill_core::{ErrorKind, Gate, Settings};
 use tidemill_exec::fragments::{FragmentOptions, SourceTable, bounded_config, bounded_runtime, cut, lower};
+use tidemill_exec::memory::managed_pool;
 use tidemill_exec::runtime::{Engine, Environment, simulated};
 
 const GATES: [Gate; 4] = [Gate::IMMEDIATE, Gate::After(Duration::from_millis(100)), Gate::Full, Gate::Infinite];
@@ -120,7 +121,6 @@ fn subqueries_are_there_before_the_rows_that_need_them() {
 }
 
 #[test]
-#[ignore = "hangs: a plan that merges sorted inputs over channels with room for one batch; see Known defects in ARCHITECTURE.md"]
 fn readers_that_read_in_an_order_do_not_deadlock() {
     let sorted = |config: &mut SessionConfig| {
         config.options_mut().optimizer.prefer_existing_sort = true;
@@ -173,7 +173,7 @@ fn order_and_limit_hold() {
 /// A session over sources of ours.
 fn session_over(sources: &[Numbers], settings: &Settings, environment: &Environment) -> SessionContext {
     let config = bounded_config(settings, environment);
-    let session = SessionContext::new_with_config_rt(config, bounded_runtime(settings).unwrap());
+    let session = SessionContext::new_with_config_rt(config, bounded_runtime(settings, environment).unwrap());
     for source in sources {
         let table = SourceTable::new(Arc::new(source.clone()), None);
         session.register_table(source.name, Arc::new(table)).unwrap();
@@ -261,11 +261,11 @@ fn a_failure_is_reported_once_and_leaves_no_file() {
 
 #[test]
 fn a_small_budget_spills_and_one_that_is_too_small_says_so() {
-    let engine = Engine::new(8, vec![]).unwrap();
+    let mut settings = settings(2, Gate::Full);
+    settings.set("taskmanager.memory.managed.size", "24 mb", Origin::Program).unwrap();
+    let engine = Engine::new(8, vec![]).unwrap().with_memory(managed_pool(&settings));
     let environment = engine.environment().clone();
     engine.block_on(async {
-        let mut settings = settings(2, Gate::Full);
-        settings.set("taskmanager.memory.managed.size", "24 mb", Origin::Program).unwrap();
         let many = Numbers { batch_rows: 8192, ..Numbers::new("many", 4, 40) };
         let session = session_over(&[many], &settings, &environment);
         let sql = "SELECT count(*), min(k), max(k) FROM (SELECT k, v FROM many ORDER BY v DESC, k)";

@@ -59,12 +59,12 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Version, commit, and the libraries whose types results have.
+/// Version, commit (the scripts name it to the compiler), and the libraries whose types results have.
 pub fn version() -> String {
     format!(
         "{} (commit {}, arrow {}, datafusion {})",
         env!("CARGO_PKG_VERSION"),
-        option_env!("TIDEMILL_COMMIT").unwrap_or("unknown"),
+        option_env!("TIDEMILL_COMMIT").filter(|commit| !commit.is_empty()).unwrap_or("unknown"),
         arrow::ARROW_VERSION,
         datafusion::DATAFUSION_VERSION,
     )

@@ -66,10 +66,13 @@ impl Loaded {
     fn file(&mut self, file: &Path) -> Result<()> {
         let name = file.display().to_string();
         let text = std::fs::read_to_string(file)
-            .map_err(|error| Error::from(error).context(format!("cannot read the settings in '{name}'")))?;
+            .map_err(|error| Error::from(error).context(format!("cannot read the settings in '{name}'")))
+            .map_err(|error| error.with_hint("check the path"))?;
         let mut pairs = Vec::new();
-        let document: Value =
-            serde_yaml_ng::from_str(&text).map_err(|error| Error::request(format!("'{name}' is not YAML: {error}")))?;
+        let document: Value = serde_yaml_ng::from_str(&text).map_err(|error| {
+            let error = Error::request(format!("'{name}' is not YAML: {error}"));
+            error.with_hint("settings are lines such as 'parallelism.default: 4'")
+        })?;
         flatten(&document, String::new(), &mut pairs).map_err(|error| error.context(&name))?;
         let mut seen = BTreeSet::new();
         for (key, value) in pairs {

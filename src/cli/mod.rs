@@ -106,7 +106,9 @@ fn read_stdin() -> Result<String> {
 
 fn unreadable(name: &str, error: std::io::Error) -> Error {
     match error.kind() {
-        std::io::ErrorKind::InvalidData => Error::request(format!("'{name}' is not UTF-8 text")),
-        _ => Error::from(error).context(format!("cannot read '{name}'")),
+        std::io::ErrorKind::InvalidData => {
+            Error::request(format!("'{name}' is not UTF-8 text")).with_hint("save it as UTF-8")
+        }
+        _ => Error::from(error).context(format!("cannot read '{name}'")).with_hint("check the path"),
     }
 }

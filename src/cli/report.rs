@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use tidemill::sql::parser::{error_span, pointer};
-use tidemill_core::Error;
+use tidemill_core::{Error, ErrorKind};
 
 use super::terminal;
 
@@ -50,8 +50,11 @@ impl Stop {
     }
 }
 
-/// Whether a job ended because its `print` sink has no reader any more.
+/// Whether a job ended because its `print` sink has no reader any more. That cancels it; a broken connection makes it fail.
 fn is_closed_pipe(error: &Error) -> bool {
+    if error.kind() != ErrorKind::Cancelled {
+        return false;
+    }
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {

@@ -1,5 +1,6 @@
 //! The errors of planning in our words: one line, the place in the text where it is known, and what to do about it.
 
+use arrow::error::ArrowError;
 use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::tokenizer::Location;
 use tidemill_core::Error;
@@ -7,6 +8,7 @@ use tidemill_core::error::nearest;
 use tidemill_exec::error::from_datafusion;
 
 use super::parser::Located;
+use super::type_error::{sql_types, type_error};
 
 /// The most names that a hint lists.
 const NAMES_MAX: usize = 12;
@@ -28,9 +30,9 @@ impl std::fmt::Display for UnknownRelation {
 
 impl std::error::Error for UnknownRelation {}
 
-/// The same error with its place in the text; the empty place changes nothing.
+/// The same error with its place in the text; the empty place changes nothing, and neither does a second one.
 pub fn at(error: Error, place: Location) -> Error {
-    if place.line == 0 {
+    if place.line == 0 || has_place(&error) {
         return error;
     }
     let located = Located { line: place.line, column: place.column };
@@ -39,6 +41,11 @@ pub fn at(error: Error, place: Location) -> Error {
         Some(hint) => placed.with_hint(hint.to_owned()),
         None => placed,
     }
+}
+
+/// Whether an error knows its place in the text.
+pub fn has_place(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<Located>())
 }
 
 /// A planning error as the public one.
@@ -52,6 +59,10 @@ pub fn planning(error: DataFusionError) -> Error {
         },
         DataFusionError::Plan(text) => plan(&text),
         DataFusionError::NotImplemented(text) => Error::request(format!("not supported: {}", sentence(&text))),
+        // A constant that is none of its type is found before a row is read.
+        DataFusionError::ArrowError(error, _) if matches!(*error, ArrowError::CastError(_)) => {
+            constant(&error.to_string())
+        }
         DataFusionError::Configuration(text) => Error::request(sentence(&text)),
         other => from_datafusion(other),
     };
@@ -137,6 +148,11 @@ fn name(column: &Column) -> String {
     }
 }
 
+fn constant(text: &str) -> Error {
+    let text = text.strip_prefix("Cast error: ").unwrap_or(text);
+    Error::data(sql_types(&sentence(text))).with_hint("TRY_CAST gives NULL instead")
+}
+
 /// DataFusion's planning errors are sentences; the ones that people meet most are worded anew.
 fn plan(text: &str) -> Error {
     if let Some((function, rest)) = text.strip_prefix("Invalid function '").and_then(|text| text.split_once('\'')) {
@@ -146,11 +162,11 @@ fn plan(text: &str) -> Error {
             None => error.with_hint("`SHOW FUNCTIONS` lists them all"),
         };
     }
-    Error::request(sentence(text))
+    type_error(text).unwrap_or_else(|| Error::request(sentence(text)))
 }
 
 /// A sentence as a fragment: one line, no capital, no full stop.
-fn sentence(text: &str) -> String {
+pub fn sentence(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = line.trim_end_matches('.');
     let mut characters = line.chars();

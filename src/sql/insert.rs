@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use datafusion::common::{Column, ScalarValue};
+use arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
-use datafusion::sql::sqlparser::ast::Ident;
+use datafusion::sql::sqlparser::ast::{Ident, SelectItem, SetExpr, Spanned};
+use datafusion::sql::sqlparser::tokenizer::Location;
 use tidemill_connectors::registry::Disposition;
 use tidemill_connectors::{CollectSink, Options, sink};
 use tidemill_core::sink::{ChangelogMode, Sink};
@@ -66,7 +67,7 @@ impl Session {
         for (insert, plan) in inserts.iter().zip(plans) {
             let table = self.catalog.table(&simple_name(&insert.table)?)?;
             let disposition = disposition(insert, batch)?;
-            let plan = for_columns(plan, &table, &insert.columns)?;
+            let plan = for_columns(plan, &table, insert)?;
             let program = self.sink_program(plan, &table, disposition, batch).await?;
             match &mut whole {
                 Some(whole) => whole.absorb(program),
@@ -129,8 +130,10 @@ fn disposition(insert: &Insert, batch: bool) -> Result<Disposition> {
     }
 }
 
-/// The plan with a value for each physical column of the table: `columns` in this order, all where there are none.
-fn for_columns(plan: LogicalPlan, table: &TableDefinition, columns: &[Ident]) -> Result<LogicalPlan> {
+/// The plan with a value for each physical column of the table: those that the statement names in its order, all where it names
+/// none.
+fn for_columns(plan: LogicalPlan, table: &TableDefinition, insert: &Insert) -> Result<LogicalPlan> {
+    let columns = insert.columns.as_slice();
     let physical: Vec<&ColumnDefinition> = table.physical().collect();
     let given: Vec<Column> = plan.schema().columns();
     let targets = match columns {
@@ -145,6 +148,11 @@ fn for_columns(plan: LogicalPlan, table: &TableDefinition, columns: &[Ident]) ->
         let names: Vec<&str> = targets.iter().map(|target| physical[*target].name.as_str()).collect();
         return Err(Error::request(format!("{wanted}, the query gives {}", given.len()))
             .with_hint(format!("the columns are {}", names.join(", "))));
+    }
+    for (source, target) in targets.iter().enumerate() {
+        let value = Expr::Column(given[source].clone());
+        cast(value, plan.schema(), source, physical[*target], table)
+            .map_err(|error| at(error, place_of_item(&insert.query.body, source)))?;
     }
     let values =
         physical.iter().enumerate().map(|(place, column)| match targets.iter().position(|target| *target == place) {
@@ -175,20 +183,46 @@ fn target_columns(columns: &[Ident], table: &TableDefinition, physical: &[&Colum
     Ok(targets)
 }
 
+/// Where the column number `column` of a query is written.
+fn place_of_item(body: &SetExpr, column: usize) -> Location {
+    let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let place = match body {
+        SetExpr::Select(select) if !select.projection.iter().take(column + 1).any(is_wildcard) => {
+            select.projection.get(column).map(|item| item.span().start)
+        }
+        SetExpr::Values(values) => values.rows.first().and_then(|row| row.get(column)).map(|value| value.span().start),
+        SetExpr::Query(query) => Some(place_of_item(&query.body, column)),
+        SetExpr::SetOperation { left, .. } => Some(place_of_item(left, column)),
+        _ => None,
+    };
+    place.unwrap_or(Location::empty())
+}
+
+/// `value`, column number `place` of `schema`, as the table's `column`.
+fn cast(
+    value: Expr,
+    schema: &DFSchema,
+    place: usize,
+    column: &ColumnDefinition,
+    table: &TableDefinition,
+) -> Result<Expr> {
+    value.cast_to(&column.data_type, schema).map_err(|_| {
+        let (found, wanted) = (type_name(schema.field(place).data_type()), column.type_text());
+        Error::request(format!("column '{}' of '{}' is {wanted}, the query gives {found}", column.name, table.name))
+            .with_hint("CAST it in the query")
+    })
+}
+
 /// The plan's columns cast to the table's physical ones, NULL refused where those are `NOT NULL`.
 fn cast_to(plan: LogicalPlan, table: &TableDefinition) -> Result<LogicalPlan> {
     let schema = plan.schema().clone();
-    let cast = |(column, (qualifier, field)): (&ColumnDefinition, (_, &arrow::datatypes::FieldRef))| {
+    let declared = |(place, (column, (qualifier, field))): (usize, (&ColumnDefinition, (_, &FieldRef)))| {
         let value = Expr::Column(Column::from((qualifier, field)));
-        let value = value.cast_to(&column.data_type, schema.as_ref()).map_err(|_| {
-            let (found, wanted) = (type_name(field.data_type()), column.type_text());
-            Error::request(format!("column '{}' of '{}' is {wanted}, the query gives {found}", column.name, table.name))
-                .with_hint("CAST it in the query")
-        })?;
+        let value = cast(value, &schema, place, column, table)?;
         let value = if field.is_nullable() && !column.nullable { not_null(value, &column.name) } else { value };
         Ok(value.alias(&column.name))
     };
-    let columns = table.physical().zip(schema.iter()).map(cast).collect::<Result<Vec<Expr>>>()?;
+    let columns = table.physical().zip(schema.iter()).enumerate().map(declared).collect::<Result<Vec<Expr>>>()?;
     LogicalPlanBuilder::from(plan).project(columns).and_then(LogicalPlanBuilder::build).map_err(from_datafusion)
 }
 

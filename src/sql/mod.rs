@@ -9,6 +9,7 @@
 //! (names, types, window functions), [`logical`] (our plan nodes), `program` (which plan runs, and how), `insert`, [`query`] and
 //! [`fold`] (results), `show` and `explain`.
 
+mod blame;
 pub mod catalog;
 mod copy;
 pub mod error;
@@ -30,6 +31,7 @@ mod state;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod type_error;
 pub mod unbounded;
 
 pub use fold::Folded;

@@ -140,7 +140,7 @@ impl Program {
 
     /// Puts a sink behind the result.
     pub fn add_sink(&mut self, name: &str, sink: Arc<dyn Sink>, settings: &Settings) {
-        let producers = self.graph.node(self.root).parallelism.unwrap_or_else(|| settings.parallelism());
+        let producers = self.producers(settings);
         let writers = sink.parallelism_max().unwrap_or(usize::MAX).min(producers);
         let node = StreamNode::new(name, NodeKind::Sink(sink), self.schema.clone()).with_parallelism(writers);
         let node = self.graph.add(node);
@@ -150,6 +150,16 @@ impl Program {
             _ => Partitioning::Rebalance,
         };
         self.graph.connect(self.root, node, 0, partitioning, EdgeOptions::default());
+    }
+
+    /// How many subtasks make the result; a source may run less wide than the job.
+    fn producers(&self, settings: &Settings) -> usize {
+        let node = self.graph.node(self.root);
+        let limit = match &node.kind {
+            NodeKind::Source(source) => source.source.parallelism_max(),
+            _ => None,
+        };
+        node.parallelism.unwrap_or_else(|| settings.parallelism().min(limit.unwrap_or(usize::MAX)))
     }
 
     /// The nodes of `other` in the same graph: two results, one job.

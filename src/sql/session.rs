@@ -1,5 +1,6 @@
 //! A session: settings, tables, and statements executed one after the other.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::execution::session_state::SessionState;
@@ -8,6 +9,7 @@ use tidemill_connectors::registry::Disposition;
 use tidemill_connectors::store::Stores;
 use tidemill_core::settings::Origin;
 use tidemill_core::{Error, Result, Settings};
+use tidemill_exec::memory::managed_pool;
 use tidemill_exec::runtime::{Engine, JobHandle};
 
 use super::catalog::Catalog;
@@ -88,8 +90,8 @@ impl Session {
             }
         }
         let slots = settings.task_slots().unwrap_or(cores).max(cores).max(settings.parallelism());
-        let dirs = settings.temporary_dirs().into_iter().map(Into::into).collect();
-        let engine = Arc::new(Engine::new(slots, dirs)?);
+        let dirs = temporary_dirs(&settings)?;
+        let engine = Arc::new(Engine::new(slots, dirs)?.with_memory(managed_pool(&settings)));
         let base = base_state(&settings, engine.environment())?;
         Ok(Self {
             settings,
@@ -150,6 +152,13 @@ impl Session {
 
     /// Executes one statement. A query or job is running when this returns, and goes on by itself.
     pub async fn execute(&mut self, parsed: &Parsed) -> Result<Outcome> {
+        match self.dispatch(parsed).await {
+            Ok(outcome) => Ok(outcome),
+            Err(error) => Err(self.placed(parsed, error).await),
+        }
+    }
+
+    async fn dispatch(&mut self, parsed: &Parsed) -> Result<Outcome> {
         Ok(match &parsed.statement {
             Statement::Query(_) => Outcome::Query(self.query(parsed).await?),
             Statement::CreateTable(_) => self.create_table(parsed).await?,
@@ -220,4 +229,16 @@ impl Session {
             None => Err(Error::request(format!("no job '{id}'")).with_hint("`SHOW JOBS` lists them")),
         }
     }
+}
+
+/// The folders of `io.tmp.dirs`, made where they are missing: a full disk is found late, a wrong path need not be.
+fn temporary_dirs(settings: &Settings) -> Result<Vec<PathBuf>> {
+    let dirs: Vec<PathBuf> = settings.temporary_dirs().into_iter().map(PathBuf::from).collect();
+    for dir in &dirs {
+        std::fs::create_dir_all(dir).map_err(|error| {
+            let error = Error::from(error).context(format!("setting 'io.tmp.dirs': '{}'", dir.display()));
+            error.with_hint("name folders that can be written to")
+        })?;
+    }
+    Ok(dirs)
 }

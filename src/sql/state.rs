@@ -28,7 +28,7 @@ use super::planner::SqlTypes;
 pub fn base_state(settings: &Settings, environment: &Environment) -> Result<SessionState> {
     let mut state = SessionStateBuilder::new()
         .with_config(bounded_config(settings, environment))
-        .with_runtime_env(bounded_runtime(settings)?)
+        .with_runtime_env(bounded_runtime(settings, environment)?)
         .with_default_features()
         .with_type_planner(Arc::new(SqlTypes))
         .with_query_planner(Arc::new(WindowQueryPlanner))

@@ -8,6 +8,7 @@ use tidemill_connectors::CollectHandle;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::{Batch, Error, Result, Settings};
 use tidemill_exec::exchange::SpillDirs;
+use tidemill_exec::memory::managed_pool;
 use tidemill_exec::runtime::{self, Engine, JobResult, TokioClock, TokioSpawner};
 
 /// Where jobs run.
@@ -110,7 +111,8 @@ impl Runner {
             return Ok(engine.clone());
         }
         // Subtasks are tasks of the runtime, not threads, so slots bound nothing here but memory, which has its own budget.
-        Ok(engine.insert(Arc::new(Engine::new(usize::MAX, spill_dirs(settings))?)).clone())
+        let started = Engine::new(usize::MAX, spill_dirs(settings))?.with_memory(managed_pool(settings));
+        Ok(engine.insert(Arc::new(started)).clone())
     }
 }
 
@@ -198,6 +200,7 @@ fn current_thread_environment(settings: &Settings) -> Result<runtime::Environmen
         compute: spawner.clone(),
         io: spawner,
         spill: Arc::new(SpillDirs::new(spill_dirs(settings))),
+        memory: managed_pool(settings),
         slots: usize::MAX,
         // One order of execution, so one order of chance.
         seed: 0,

@@ -76,6 +76,20 @@ impl FileSource {
         Self { is_inferred: true, ..self }
     }
 
+    /// Where the files are.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The files as they are now, if they are Parquet and all that will ever be read: a plan that knows what is in them may
+    /// scan them by itself.
+    pub async fn parquet_files(&self) -> Result<Option<Vec<ObjectMeta>>> {
+        match (&self.format, self.boundedness()) {
+            (Format::Parquet(_), Boundedness::Bounded) => Ok(Some(list_files(&self.location, &self.selection).await?)),
+            _ => Ok(None),
+        }
+    }
+
     /// Cuts files into pieces of at least this many bytes. For tests; the default suits disks and stores.
     #[must_use]
     pub fn with_piece_bytes_min(self, piece_bytes_min: u64) -> Self {
@@ -115,12 +129,12 @@ impl Source for FileSource {
         let is_inferred = self.is_inferred;
         let open = move |split: Split| -> BoxFuture<'static, Result<SplitStream>> {
             let opened = open_split(location.clone(), format.clone(), options.clone(), split);
-            match is_inferred {
-                true => {
-                    Box::pin(async { Ok(opened.await.map_err(explain_inferred)?.map_err(explain_inferred).boxed()) })
-                }
-                false => Box::pin(opened),
-            }
+            let format = format.clone();
+            let advise = move |error| match is_inferred {
+                true => advise_inferred(&format, error),
+                false => format.advise(error),
+            };
+            Box::pin(async move { Ok(opened.await.map_err(&advise)?.map_err(advise).boxed()) })
         };
         Ok(Box::new(SequentialReader::new(open)))
     }
@@ -141,14 +155,14 @@ async fn open_split(location: Location, format: Format, options: ReadOptions, sp
     format.open(range, options).await
 }
 
-fn explain_inferred(error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::Data => error.with_hint(format!(
-            "the types were inferred from the first {} rows; state them in a CREATE TABLE, the column as STRING if nothing else fits",
-            crate::formats::infer::ROWS
-        )),
-        _ => error,
+/// What nobody declared can be declared: other types, and that rows which do not parse are left out.
+fn advise_inferred(format: &Format, error: Error) -> Error {
+    if error.kind() != ErrorKind::Data || error.hint().is_some() {
+        return error;
     }
+    let rows = crate::formats::infer::ROWS;
+    let skip = format.skip_option().map_or(String::new(), |option| format!(", or skip such rows with '{option}'"));
+    error.with_hint(format!("the types were inferred from the first {rows} rows; a CREATE TABLE can state them{skip}"))
 }
 
 struct FileEnumerator {

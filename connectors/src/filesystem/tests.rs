@@ -201,7 +201,7 @@ fn errors_name_the_file_and_the_line() {
     let error = rows_in(Path::new("/no/such/flights.csv"), &schema, &[]).unwrap_err();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (ErrorKind::Unavailable, "/no/such/flights.csv does not exist")
+        (ErrorKind::Unavailable, "/no/such/flights.csv does not exist; neither does the folder /no/such")
     );
 }
 

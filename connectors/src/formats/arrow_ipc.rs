@@ -11,11 +11,11 @@ use arrow::ipc::reader::{FileDecoder, StreamDecoder, read_footer_length};
 use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow::ipc::{Block, CompressionType, root_as_footer};
 use futures::stream::{Stream, StreamExt, TryStreamExt};
-use tidemill_core::error::{Error, ErrorKind, Result};
+use tidemill_core::error::{Error, Result};
 use tidemill_core::source::SplitStream;
 
 use super::bytes::{ByteStream, read_text};
-use super::parquet::{conform, places_of};
+use super::parquet::{conform, damaged, places_of};
 use super::rows::{decode_position, number_rows};
 use super::{Encoder, FileRange, ReadOptions};
 use crate::options::Options;
@@ -91,7 +91,7 @@ fn skip_rows(batches: Batches, count: u64) -> impl Stream<Item = Result<RecordBa
 }
 
 async fn open_file(file: Location, size: u64) -> Result<(SchemaRef, Batches)> {
-    let damaged = |reason: String| Error::corrupt(format!("{file}: no readable arrow file: {reason}"));
+    let damaged = |reason: String| damaged(&file, "arrow", &reason);
     if size < TAIL_BYTES + MAGIC.len() as u64 {
         return Err(damaged("too short".into()));
     }
@@ -128,7 +128,7 @@ async fn read_block(file: &Location, block: &Block) -> Result<Buffer> {
         let metadata = u64::try_from(block.metaDataLength()).ok()?;
         Some(start..start.checked_add(metadata)?.checked_add(length(block.bodyLength())?)?)
     };
-    let range = range().ok_or_else(|| Error::corrupt(format!("{file}: no readable arrow file: bad block")))?;
+    let range = range().ok_or_else(|| damaged(file, "arrow", "bad block"))?;
     Ok(Buffer::from(file.read(range).await?))
 }
 
@@ -163,10 +163,7 @@ async fn open_stream(file: Location, size: u64) -> Result<(SchemaRef, Batches)> 
     let bytes = read_text(&file, size, 0).await?;
     let mut reader = StreamReader { file, bytes, buffer: Buffer::default(), decoder: StreamDecoder::new() };
     let first = reader.next().await?;
-    let schema = reader
-        .decoder
-        .schema()
-        .ok_or_else(|| Error::corrupt(format!("{}: no readable arrow stream: it has no schema", reader.file)))?;
+    let schema = reader.decoder.schema().ok_or_else(|| damaged(&reader.file, "arrow", "it has no schema"))?;
     let rest = futures::stream::try_unfold(reader, |mut reader| async move {
         Ok(reader.next().await?.map(|batch| (batch, reader)))
     });
@@ -174,7 +171,7 @@ async fn open_stream(file: Location, size: u64) -> Result<(SchemaRef, Batches)> 
 }
 
 fn arrow_error(file: &Location, error: ArrowError) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("{file}: no readable arrow file: {error}")).with_source(error)
+    damaged(file, "arrow", &error.to_string()).with_source(error)
 }
 
 /// Writes the file form.

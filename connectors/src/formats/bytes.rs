@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use tidemill_core::error::{Error, ErrorKind, Result};
+use tidemill_core::error::{Error, Result};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 
@@ -84,7 +84,8 @@ fn decompression_error(file: &Location, error: std::io::Error) -> Error {
         Some(own) => own.clone(),
         None => {
             let message = format!("{file}: cannot be decompressed: {error}");
-            Error::new(ErrorKind::Corrupt, message).with_source(error)
+            let hint = "it may be cut off, or have another ending than its compression; fetch or write it again";
+            Error::corrupt(message).with_hint(hint).with_source(error)
         }
     }
 }

@@ -13,7 +13,7 @@ use tidemill_core::time::Calendar;
 
 use super::bytes::{count_lines, read_text};
 use super::civil::{parse_date, parse_timestamp};
-use super::csv::{CsvOptions, StringRow, header_fields, string_rows};
+use super::csv::{CsvOptions, StringRow, string_rows};
 use super::{Format, RowText, arrow_ipc, parquet};
 use crate::store::{FileSelection, Location, Stores, list_files};
 
@@ -31,12 +31,12 @@ pub struct InferredTable {
     pub options: BTreeMap<String, String>,
 }
 
-/// Finds the columns of the files that `path` means. The format goes by their ending unless it is given; csv files have a
-/// header.
+/// Finds the columns of the files that `path` means. The format goes by their ending unless it is given. Whether csv files have
+/// a header is seen from the first of them; without one their columns are `column_1`, `column_2` and so on.
 pub async fn infer_schema(stores: &Stores, path: &str, format: Option<&str>) -> Result<InferredTable> {
     let location = stores.resolve(path)?;
     let files = list_files(&location, &FileSelection::default()).await?;
-    let first = files.first().ok_or_else(|| Error::unavailable(format!("'{path}' holds no file")))?;
+    let first = files.first().ok_or_else(|| no_file(path))?;
     let first_name = first.location.filename().unwrap_or_default();
     let format = format.or_else(|| Format::of_file_name(first_name)).ok_or_else(|| {
         Error::request(format!("the format of '{path}' is not known"))
@@ -52,7 +52,7 @@ pub async fn infer_schema(stores: &Stores, path: &str, format: Option<&str>) -> 
     let schema = match format.to_ascii_lowercase().as_str() {
         "csv" => {
             let (schema, csv) = infer_csv(&location, &files).await?;
-            options.insert("csv.header".to_owned(), "true".to_owned());
+            options.insert("csv.header".to_owned(), csv.header.to_string());
             options.insert("csv.field-delimiter".to_owned(), char::from(csv.delimiter).to_string());
             schema
         }
@@ -94,21 +94,34 @@ fn without_mark(mut text: BytesMut) -> BytesMut {
     text
 }
 
+fn no_file(path: &str) -> Error {
+    let hint = "a directory or pattern means the files in it whose names begin with neither '.' nor '_'";
+    Error::unavailable(format!("'{path}' holds no file")).with_hint(hint)
+}
+
 async fn infer_csv(location: &Location, files: &[ObjectMeta]) -> Result<(SchemaRef, CsvOptions)> {
-    let mut csv = CsvOptions { header: true, ..CsvOptions::default() };
+    let mut csv = CsvOptions::default();
     let mut columns: Vec<(String, Seen)> = Vec::new();
     let mut left = ROWS;
-    for (at, file) in files.iter().enumerate() {
+    for file in files {
         let sample = sample(location, file, left).await?;
-        if at == 0 {
+        if columns.is_empty() {
             csv.delimiter = guess_delimiter(&sample);
         }
-        let (names, rows) = sample_rows(&sample, &csv, left).await?;
+        let (first, mut rows) = sample_rows(&sample, &csv, left).await?;
+        if first.is_empty() {
+            continue;
+        }
         if columns.is_empty() {
-            columns = names.iter().map(|name| (name.clone(), Seen::default())).collect();
+            csv.header = is_header(&first, &rows);
+            columns = names_of(&first, csv.header).into_iter().map(|name| (name, Seen::default())).collect();
+        }
+        let names = names_of(&first, csv.header);
+        if !csv.header {
+            rows.push(first);
         }
         for (name, seen) in &mut columns {
-            // Columns are matched by name, so they may stand elsewhere in the next file.
+            // Columns with names may stand elsewhere in the next file.
             let Some(place) = names.iter().position(|other| other == name) else { continue };
             rows.iter().for_each(|row| seen.add(&row[place].0));
         }
@@ -118,7 +131,8 @@ async fn infer_csv(location: &Location, files: &[ObjectMeta]) -> Result<(SchemaR
         }
     }
     if columns.is_empty() {
-        return Err(Error::data(format!("{location}: no header to take the columns from")));
+        let hint = "it has no row; state its columns in a CREATE TABLE";
+        return Err(Error::data(format!("{location}: no columns to be seen")).with_hint(hint));
     }
     let fields: Vec<Field> = columns.iter().map(|(name, seen)| Field::new(name, seen.data_type(), true)).collect();
     Ok((Arc::new(Schema::new(fields)), csv))
@@ -132,20 +146,50 @@ fn guess_delimiter(sample: &Sample) -> u8 {
     [b'|', b';', b'\t', b','].into_iter().max_by_key(|delimiter| count(*delimiter)).unwrap_or(b',')
 }
 
-async fn sample_rows(sample: &Sample, csv: &CsvOptions, rows_max: usize) -> Result<(Vec<String>, Vec<StringRow>)> {
+/// Whether the first row names the columns: it holds text and nothing that has another type, while some column below it has.
+/// A file of text alone does not say; its first row is taken for a row.
+fn is_header(first: &[(String, bool)], rows: &[StringRow]) -> bool {
+    let mut below = vec![Seen::default(); first.len()];
+    for row in rows {
+        row.iter().zip(&mut below).for_each(|((field, _), seen)| seen.add(field));
+    }
+    let is_text = |field: &str| {
+        let mut seen = Seen::default();
+        seen.add(field.trim());
+        seen.data_type() == DataType::Utf8
+    };
+    let holds_text = first.iter().any(|(field, _)| !field.trim().is_empty());
+    let is_all_text = first.iter().all(|(field, _)| is_text(field));
+    holds_text && is_all_text && below.iter().any(|seen| seen.data_type() != DataType::Utf8)
+}
+
+/// The names in a header, or those that columns get without one.
+fn names_of(first: &[(String, bool)], is_header: bool) -> Vec<String> {
+    match is_header {
+        true => first.iter().map(|(name, _)| name.trim().to_owned()).collect(),
+        false => (1..=first.len()).map(|number| format!("column_{number}")).collect(),
+    }
+}
+
+/// The first row, and those below it. The first is empty where there is none.
+async fn sample_rows(sample: &Sample, csv: &CsvOptions, rows_max: usize) -> Result<(StringRow, Vec<StringRow>)> {
+    let text = |start: usize, rows_max| {
+        let bytes = &sample.text[start..];
+        RowText { bytes, rows_max, starts_before: usize::MAX, is_last: sample.is_whole }
+    };
     let mut start = 0;
-    let parsed = header_fields(csv, &sample.text, sample.is_whole).and_then(|header| {
-        let Some((names, length)) = header else { return Ok((Vec::new(), Vec::new())) };
+    let parsed = string_rows(csv, None, text(0, 1)).and_then(|(mut first, length)| {
+        let Some(first) = first.pop() else { return Ok((StringRow::new(), Vec::new())) };
         start = length;
-        let bytes = &sample.text[length..];
-        let text = RowText { bytes, rows_max, starts_before: usize::MAX, is_last: sample.is_whole };
-        Ok((names.clone(), string_rows(csv, Some(names.len()), text)?.0))
+        let rows = string_rows(csv, Some(first.len()), text(start, rows_max))?.0;
+        Ok((first, rows))
     });
     match parsed {
         Ok(parsed) => Ok(parsed),
         Err(error) => {
             let lines = count_lines(&sample.file, sample.size, (start + error.offset) as u64).await?;
-            Err(error.at_line(lines).context(&sample.file))
+            let hint = "mend it, or skip and count such rows: a CREATE TABLE with 'csv.ignore-parse-errors' = 'true'";
+            Err(error.at_line(lines).context(&sample.file).with_hint(hint))
         }
     }
 }

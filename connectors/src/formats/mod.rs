@@ -26,7 +26,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use futures::future::BoxFuture;
-use tidemill_core::error::{Error, Result};
+use tidemill_core::error::{Error, ErrorKind, Result};
 use tidemill_core::metrics::Counter;
 use tidemill_core::source::SplitStream;
 
@@ -198,6 +198,25 @@ impl Format {
             Self::Csv(options, _) => !options.header,
             Self::Json(..) | Self::Raw(..) => true,
             Self::Parquet(..) | Self::Arrow(..) => false,
+        }
+    }
+
+    /// The option that leaves out rows which do not parse, where the format has one that is not set.
+    pub(crate) fn skip_option(&self) -> Option<&'static str> {
+        match self {
+            Self::Csv(options, _) if !options.ignore_parse_errors => Some("csv.ignore-parse-errors"),
+            Self::Json(options, _) if !options.ignore_parse_errors => Some("json.ignore-parse-errors"),
+            _ => None,
+        }
+    }
+
+    /// `error` with what to do about a row that does not parse, unless it says so itself.
+    pub(crate) fn advise(&self, error: Error) -> Error {
+        match self.skip_option() {
+            Some(option) if error.kind() == ErrorKind::Data && error.hint().is_none() => {
+                error.with_hint(format!("mend it, or skip and count such rows: '{option}' = 'true'"))
+            }
+            _ => error,
         }
     }
 

@@ -16,7 +16,7 @@ use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
-use tidemill_core::error::{Error, ErrorKind, Result};
+use tidemill_core::error::{Error, Result};
 use tidemill_core::source::SplitStream;
 
 use super::rows::{batch_of, decode_position, number_rows};
@@ -176,9 +176,18 @@ fn parquet_error(file: &Location, error: ParquetError) -> Error {
         },
         ParquetError::NYI(what) => Error::request(format!("{file}: not supported: {what}")),
         other => {
-            Error::new(ErrorKind::Corrupt, format!("{file}: no readable parquet file: {other}")).with_source(other)
+            let reason = other.to_string();
+            let reason = reason.strip_prefix("Parquet error: ").unwrap_or(&reason);
+            damaged(file, "parquet", reason).with_source(other)
         }
     }
+}
+
+/// The error for a file whose bytes are not those of its format.
+pub(crate) fn damaged(file: &Location, format: &str, reason: &str) -> Error {
+    let reason = reason.trim_end_matches('.');
+    Error::corrupt(format!("{file}: no readable {format} file: {reason}"))
+        .with_hint(format!("it may be cut off, still being written, or no {format}; fetch or write it again"))
 }
 
 /// Writes row groups; their bytes come out as each group is full.

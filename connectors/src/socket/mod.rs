@@ -7,8 +7,10 @@
 //! | `max-retries` | how often to connect again; 0 by default, -1 for ever |
 //! | `format` | `raw` (default), `csv` or `json` |
 //!
-//! Nothing can be read again from a socket: the source is at most once. The sink sends a batch again over a new connection when
-//! the old one broke, so it is at least once.
+//! Nothing can be read again from a socket: the source is at most once. It ends when the peer closes the connection in good order
+//! and does not come back; a connection that breaks is an error. The sink sends a batch again over a new connection when the old
+//! one broke, so it is at least once; at its end it waits a moment for the peer to close, because a peer that goes away without
+//! having read everything says so only then.
 
 mod sink;
 mod source;
@@ -106,12 +108,15 @@ impl SocketOptions {
             match TcpStream::connect((self.hostname.as_str(), self.port)).await {
                 Ok(stream) => return Ok(stream),
                 Err(_) if attempts.take() => clock.sleep(RETRY_PAUSE).await,
-                Err(error) => {
-                    let message = format!("socket {}: {error}", self.address());
-                    return Err(Error::unavailable(message).with_source(error));
-                }
+                Err(error) => return Err(self.broken(error, "start the peer first, or let it be tried again")),
             }
         }
+    }
+
+    /// The error of a connection that cannot be made, or breaks.
+    fn broken(&self, error: std::io::Error, hint: &str) -> Error {
+        let message = format!("socket {}: {error}", self.address());
+        Error::unavailable(message).with_hint(format!("{hint}: 'max-retries' = '10'")).with_source(error)
     }
 }
 

@@ -1,18 +1,23 @@
 //! Sends rows over a TCP connection, batch by batch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use tidemill_core::batch::Batch;
 use tidemill_core::clock::Clock;
 use tidemill_core::error::{Error, Result};
-use tidemill_core::sink::{ChangelogMode, Committer, NothingToCommit, Sink, SinkContext, SinkWriter};
-use tokio::io::AsyncWriteExt;
+use tidemill_core::event::CheckpointId;
+use tidemill_core::sink::{ChangelogMode, Committable, Committer, NothingToCommit, Sink, SinkContext, SinkWriter};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Attempts, SocketOptions};
 use crate::formats::Encoder;
+
+/// How long the end of a job waits for a peer that is still reading.
+const CLOSE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Rows to a peer that listens.
 #[derive(Clone, Debug)]
@@ -82,8 +87,7 @@ impl SinkWriter for SocketWriter {
                 Err(error) => {
                     self.stream = None;
                     if !self.attempts.take() {
-                        let message = format!("socket {}: {error}", self.socket.address());
-                        return Err(Error::unavailable(message).with_source(error));
+                        return Err(self.broken(error));
                     }
                 }
             }
@@ -92,8 +96,37 @@ impl SinkWriter for SocketWriter {
 
     async fn flush(&mut self) -> Result<()> {
         match &mut self.stream {
-            Some(stream) => Ok(stream.flush().await?),
+            Some(stream) => stream.flush().await.map_err(|error| self.broken(error)),
             None => Ok(()),
         }
+    }
+
+    async fn prepare_commit(&mut self, checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
+        if let (None, Some(stream)) = (checkpoint, self.stream.take()) {
+            close(stream, &self.clock).await.map_err(|error| self.broken(error))?;
+        }
+        Ok(Vec::new())
+    }
+}
+
+impl SocketWriter {
+    fn broken(&self, error: std::io::Error) -> Error {
+        self.socket.broken(error, "rows may be lost; let the connection be made again")
+    }
+}
+
+/// Says that no more comes, and hears what the peer says to it: that it has closed too, that it broke the connection off with
+/// rows unread, or nothing for a while.
+async fn close(mut stream: TcpStream, clock: &Arc<dyn Clock>) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    let mut ignored = [0; 512];
+    let hear = async {
+        while stream.read(&mut ignored).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    tokio::select! {
+        biased;
+        heard = hear => heard,
+        () = clock.sleep(CLOSE_PAUSE) => Ok(()),
     }
 }

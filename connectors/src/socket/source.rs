@@ -103,7 +103,8 @@ impl SocketReader {
         let text = RowText { bytes: &self.buffer, rows_max: self.batch_rows, starts_before: usize::MAX, is_last };
         let rows = self.decoder.decode(text).map_err(|error| {
             let before = count_lines(&self.buffer[..error.offset]);
-            error.at_line(self.lines + before).context(format_args!("socket {}", self.socket.address()))
+            let error = error.at_line(self.lines + before).context(format_args!("socket {}", self.socket.address()));
+            self.socket.format.advise(error)
         })?;
         self.lines += count_lines(&self.buffer[..rows.consumed]);
         self.buffer.advance(rows.consumed);
@@ -134,7 +135,17 @@ impl SourceReader for SocketReader {
                     self.state = State::Connected(stream);
                 }
                 State::Connected(stream) => {
-                    let read = stream.read_buf(&mut self.buffer).await?;
+                    let read = match stream.read_buf(&mut self.buffer).await {
+                        Ok(read) => read,
+                        Err(_) if self.attempts.take() => {
+                            // The rest of the row that was on its way is lost with its connection.
+                            self.buffer.clear();
+                            self.state = State::Disconnected;
+                            self.clock.sleep(RETRY_PAUSE).await;
+                            continue;
+                        }
+                        Err(error) => return Err(self.socket.broken(error, "let the connection be made again")),
+                    };
                     if read == 0 {
                         self.state = State::Closed;
                     }

@@ -62,7 +62,7 @@ async fn expand_directory(directory: &Location, recursive: bool) -> Result<Vec<O
         None => !is_empty(directory).await?,
     };
     if !exists {
-        return Err(Error::unavailable(format!("{directory} does not exist")));
+        return Err(directory.missing());
     }
     let mut files = Vec::new();
     collect(directory, recursive, &mut files).await?;
@@ -223,6 +223,10 @@ mod tests {
         let listed = futures::executor::block_on(list_files(&location, &FileSelection::default()));
         let error = listed.unwrap_err();
         assert_eq!(error.kind(), tidemill_core::ErrorKind::Unavailable);
-        assert_eq!(error.to_string(), "/no/such/flights.csv does not exist");
+        assert_eq!(error.to_string(), "/no/such/flights.csv does not exist; neither does the folder /no/such");
+        let root = tree();
+        let location = Stores::local().resolve(&format!("{}/a.cvs", root.path().display())).unwrap();
+        let error = futures::executor::block_on(list_files(&location, &FileSelection::default())).unwrap_err();
+        assert_eq!(error.hint(), Some("did you mean 'a.csv'?"));
     }
 }

@@ -10,11 +10,14 @@ use std::sync::Arc;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use tidemill_core::error::{Error, ErrorKind, Result};
+use tidemill_core::error::{Error, ErrorKind, FREE_SPACE, Result, nearest};
 
 pub(crate) use durable::{publish, sync_file, wait_for, write_durably};
 pub(crate) use list::REPLACE_MARKER;
 pub use list::{FileSelection, list_files};
+
+/// How many names of a folder are looked at for one that was meant.
+const NEIGHBOURS_MAX: usize = 10_000;
 
 /// The object stores that URLs can lead to, by scheme.
 #[derive(Clone, Debug)]
@@ -100,6 +103,11 @@ impl Location {
         self.path.filename().unwrap_or_default()
     }
 
+    /// Where the URLs of the store begin: `file://`, `s3://bucket`.
+    pub fn store_url(&self) -> String {
+        if self.local { "file://".to_owned() } else { self.prefix.to_string() }
+    }
+
     /// Whether this is a file of this machine, where renames are atomic and nothing is durable before it is synced.
     pub fn is_local(&self) -> bool {
         self.local
@@ -136,7 +144,26 @@ impl Location {
 
     /// What a store's error means: its kind from the error below it, its message with this place in front.
     pub fn error(&self, error: object_store::Error) -> Error {
-        store_error(self, error)
+        match error {
+            object_store::Error::NotFound { .. } => self.missing().with_source(error),
+            error => store_error(self, error),
+        }
+    }
+
+    /// The error for a place where nothing is; on this machine it knows what is there instead.
+    pub(crate) fn missing(&self) -> Error {
+        let error = Error::unavailable(format!("{self} does not exist"));
+        let Some(path) = self.file_path() else { return error.with_hint("check the path") };
+        let folder = path.parent().unwrap_or(&path);
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            return error.with_hint(format!("neither does the folder {}", folder.display()));
+        };
+        let names = entries.flatten().take(NEIGHBOURS_MAX).filter_map(|entry| entry.file_name().into_string().ok());
+        let names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+        match nearest(self.name(), names.iter().map(String::as_str)) {
+            Some(near) => error.with_hint(format!("did you mean '{near}'?")),
+            None => error.with_hint(format!("nothing in {} has a name like it", folder.display())),
+        }
     }
 }
 
@@ -159,12 +186,15 @@ fn bad_path(path: &str, error: object_store::path::Error) -> Error {
 pub(crate) fn store_error(place: impl fmt::Display, error: object_store::Error) -> Error {
     use object_store::Error as E;
     let message = match &error {
-        E::NotFound { .. } => return Error::unavailable(format!("{place} does not exist")).with_source(error),
+        E::NotFound { .. } => format!("{place} does not exist"),
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => format!("{place}: permission denied"),
         E::AlreadyExists { .. } => format!("{place} exists already"),
         other => format!("{place}: {}", innermost(other)),
     };
-    Error::new(kind_of(&error), message).with_source(error)
+    let kind = kind_of(&error);
+    let plain = Error::new(kind, message);
+    let plain = if kind == ErrorKind::Exhausted { plain.with_hint(FREE_SPACE) } else { plain };
+    plain.with_source(error)
 }
 
 /// The kind of the I/O error below `error`, or `Unavailable`.

@@ -61,6 +61,13 @@ impl StreamGraph {
             if source == target {
                 continue;
             }
+            let equal = parallelism[edge.source] == parallelism[edge.target];
+            if matches!(edge.partitioning, Partitioning::Forward) && !equal {
+                let (from, to) = (self.node(edge.source), self.node(edge.target));
+                let message =
+                    format!("an edge from '{}' forward to '{}', which runs less or more wide", from.name, to.name);
+                return Err(Error::internal(message));
+            }
             if edge.options.channels.is_some() && !matches!(job.vertices[target].head, VertexHead::Fragment(_)) {
                 let name = &self.node(edge.target).name;
                 return Err(Error::internal(format!("an edge into '{name}', no fragment, has channels of its own")));

@@ -5,6 +5,8 @@
 //! default).
 
 mod keys;
+#[cfg(test)]
+mod page;
 mod values;
 
 use std::collections::BTreeMap;

@@ -14,6 +14,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, SendableRecordBatchStream, displayable};
 use futures::{StreamExt, TryStreamExt};
 use tidemill_core::graph::{BatchStream, Fragment, FragmentContext};
+use tidemill_core::metrics::{BYTES_SPILLED, Metrics};
 use tidemill_core::{Error, Result};
 
 use crate::error::from_datafusion;
@@ -107,7 +108,7 @@ impl Fragment for PlanFragment {
         let Some(plan) = self.plan() else {
             return Err(Error::internal("a bounded plan was run twice; its operators keep the first run's state"));
         };
-        let ended = SubtaskEnd(self.shared.clone());
+        let ended = SubtaskEnd { shared: self.shared.clone(), metrics: context.metrics.clone() };
         for (input, (slots, _)) in context.inputs.into_iter().zip(&self.shared.inputs) {
             input.channels.into_iter().for_each(|channel| slots.place(channel.number, channel.producers));
         }
@@ -154,18 +155,34 @@ impl Drop for PartitionEnd {
     }
 }
 
-/// The end of one subtask.
-struct SubtaskEnd(Arc<Shared>);
+/// The end of one subtask. The last one counts what the operators of all of them spilled.
+struct SubtaskEnd {
+    shared: Arc<Shared>,
+    metrics: Metrics,
+}
 
 impl Drop for SubtaskEnd {
     fn drop(&mut self) {
-        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.inputs.iter().for_each(|(slots, _)| slots.close_all());
-            let plan = self.0.plan.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if self.shared.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.inputs.iter().for_each(|(slots, _)| slots.close_all());
+            let plan = self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let spilled = plan.as_deref().map_or(0, spilled_bytes);
+            if spilled > 0 {
+                self.metrics.counter(BYTES_SPILLED).add(spilled);
+            }
             // Outside the lock: a plan may be large.
             drop(plan);
         }
     }
+}
+
+/// What the operators of a fragment wrote to disk; what is below its exchanges belongs to others.
+fn spilled_bytes(plan: &dyn ExecutionPlan) -> usize {
+    if plan.is::<ExchangeExec>() {
+        return 0;
+    }
+    let own = plan.metrics().and_then(|metrics| metrics.spilled_bytes()).unwrap_or(0);
+    own + plan.children().into_iter().map(|child| spilled_bytes(&**child)).sum::<usize>()
 }
 
 /// `rows`, and behind them, when nobody reads them any more, `end`.
@@ -178,7 +195,7 @@ fn guarded<S: futures::Stream>(rows: S, end: impl Send + 'static) -> impl future
 }
 
 /// The task context of one subtask: sources below count in its metrics.
-fn with_metrics(context: &TaskContext, metrics: tidemill_core::metrics::Metrics) -> TaskContext {
+fn with_metrics(context: &TaskContext, metrics: Metrics) -> TaskContext {
     TaskContext::new(
         context.task_id(),
         context.session_id(),

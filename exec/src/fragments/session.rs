@@ -1,21 +1,15 @@
-//! What bounded plans are planned and run with: DataFusion's configuration from our settings, one memory pool, our disks.
+//! What bounded plans are planned and run with: DataFusion's configuration from our settings, the worker's memory, our disks.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionConfig;
 use tidemill_core::{Result, Settings};
 
 use crate::error::from_datafusion;
-use crate::memory::managed_memory;
 use crate::runtime::Environment;
-
-/// How many of the largest holders of memory the pool keeps track of, for its errors.
-const TRACKED: NonZeroUsize = NonZeroUsize::new(5).unwrap();
 
 /// DataFusion's configuration for a bounded plan that runs in `environment`.
 pub fn bounded_config(settings: &Settings, environment: &Environment) -> SessionConfig {
@@ -30,12 +24,11 @@ pub fn bounded_config(settings: &Settings, environment: &Environment) -> Session
 }
 
 /// What all bounded plans of a worker share: the memory that operators may reserve, and where they spill.
-pub fn bounded_runtime(settings: &Settings) -> Result<Arc<RuntimeEnv>> {
+pub fn bounded_runtime(settings: &Settings, environment: &Environment) -> Result<Arc<RuntimeEnv>> {
     let dirs: Vec<PathBuf> = settings.temporary_dirs().into_iter().map(PathBuf::from).collect();
     let mode = if dirs.is_empty() { DiskManagerMode::OsTmpDirectory } else { DiskManagerMode::Directories(dirs) };
-    let pool = TrackConsumersPool::new(FairSpillPool::new(managed_memory(settings)), TRACKED);
     RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
+        .with_memory_pool(environment.memory.clone())
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(mode))
         .build_arc()
         .map_err(from_datafusion)

@@ -56,6 +56,7 @@ impl OperatorFactory for LookupJoin {
             plan: Arc::new(self.clone()),
             building: Vec::new(),
             table: None,
+            table_bytes: 0,
             pending: Pending::default(),
             batch_rows: usize::MAX,
         }))
@@ -77,6 +78,7 @@ struct LookupJoinOperator {
     /// The table's batches while it is being read.
     building: Vec<RecordBatch>,
     table: Option<Table>,
+    table_bytes: usize,
     pending: Pending,
     batch_rows: usize,
 }
@@ -109,6 +111,8 @@ impl Operator for LookupJoinOperator {
             if batch.kinds().is_some() {
                 return Err(Error::internal("the table side of a join got an update; it must be append-only"));
             }
+            // Twice: it is copied into one piece in the end.
+            self.table_bytes += 2 * batch.size_bytes();
             self.building.push(batch.into_records());
             return Ok(Progress::Done);
         }
@@ -127,11 +131,17 @@ impl Operator for LookupJoinOperator {
     }
 
     fn end_of_input(&mut self, input: usize, _output: &mut Output) -> Result<Progress> {
-        if input == 1 {
+        if input == 1 && self.table.is_none() {
             let records = concat_batches(&self.plan.table_schema, &std::mem::take(&mut self.building))?;
-            self.table = Some(Table::build(records, &self.plan.table_keys)?);
+            let table = Table::build(records, &self.plan.table_keys)?;
+            self.table_bytes = table.size_bytes();
+            self.table = Some(table);
         }
         Ok(Progress::Done)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.table_bytes
     }
 }
 
@@ -195,6 +205,11 @@ impl Table {
             first[slot] = row + 1;
         }
         Ok(Self { records, index, first, next })
+    }
+
+    fn size_bytes(&self) -> usize {
+        let chains = (self.first.capacity() + self.next.capacity()) * size_of::<u32>();
+        self.records.get_array_memory_size() + self.index.size_bytes() + chains
     }
 
     /// Pairs of rows with equal keys that are not NULL.

@@ -4,6 +4,8 @@
 
 pub mod aggregate;
 pub mod calc;
+#[cfg(test)]
+mod conformance;
 pub mod expression;
 pub mod group_aggregate;
 pub mod limit;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use tidemill_core::operator::{Output, Progress};
-use tidemill_core::{Batch, Watermark};
+use tidemill_core::{Batch, RowKind, Watermark};
 
 /// What waits to be emitted, in order.
 #[derive(Debug, Default)]
@@ -18,14 +18,15 @@ enum Waiting {
 }
 
 impl Pending {
-    /// Queues rows, in pieces of at most `rows`.
+    /// Queues rows, in pieces of at most `rows`, but at least the two of an update, which are not cut apart.
     pub fn push(&mut self, batch: Batch, rows: usize) {
-        let total = batch.num_rows();
-        let pieces = (0..total).step_by(rows.max(1)).map(|offset| match total <= rows {
-            true => batch.clone(),
-            false => batch.slice(offset, rows.min(total - offset)),
-        });
-        self.waiting.extend(pieces.map(Waiting::Batch));
+        let (total, mut begin) = (batch.num_rows(), 0);
+        while begin < total {
+            let end = piece_end(&batch, begin, rows.max(1));
+            let whole = end - begin == total;
+            self.waiting.push_back(Waiting::Batch(if whole { batch.clone() } else { batch.slice(begin, end - begin) }));
+            begin = end;
+        }
     }
 
     /// Queues a watermark behind the rows.
@@ -46,5 +47,53 @@ impl Pending {
             }
         }
         Progress::Done
+    }
+}
+
+/// Where a piece of at most `rows` rows that begins at `begin` ends, so that it does not end between `-U` and `+U`.
+fn piece_end(batch: &Batch, begin: usize, rows: usize) -> usize {
+    let end = begin.saturating_add(rows).min(batch.num_rows());
+    let parts = |row: usize| batch.kinds().is_some_and(|kinds| kinds[row] == RowKind::UpdateBefore as u8);
+    match end < batch.num_rows() && parts(end - 1) {
+        false => end,
+        true if end - begin > 1 => end - 1,
+        true => end + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use tidemill_core::operator::Emission;
+
+    use super::*;
+
+    /// The kinds of the rows of each piece.
+    fn pieces(kinds: &[RowKind], rows: usize) -> Vec<String> {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![0; kinds.len()]));
+        let records = RecordBatch::try_from_iter([("n", column)]).unwrap();
+        let kinds: Vec<u8> = kinds.iter().map(|kind| *kind as u8).collect();
+        let mut pending = Pending::default();
+        pending.push(Batch::changelog(records, kinds.into()).unwrap(), rows);
+        let mut output = Output::new(usize::MAX);
+        assert_eq!(pending.emit(&mut output), Progress::Done);
+        let mut pieces = vec![];
+        while let Some(Emission::Batch(0, batch)) = output.pop() {
+            pieces.push((0..batch.num_rows()).map(|row| batch.kind(row).unwrap().symbol()).collect());
+        }
+        pieces
+    }
+
+    #[test]
+    fn pieces_are_as_large_as_they_may_be_and_updates_stay_whole() {
+        use RowKind::{Delete, Insert, UpdateAfter, UpdateBefore};
+        assert_eq!(pieces(&[Insert; 5], 2), ["+I+I", "+I+I", "+I"]);
+        let update = [Insert, UpdateBefore, UpdateAfter, UpdateBefore, UpdateAfter, Delete];
+        assert_eq!(pieces(&update, 1), ["+I", "-U+U", "-U+U", "-D"]);
+        assert_eq!(pieces(&update, 2), ["+I", "-U+U", "-U+U", "-D"]);
+        assert_eq!(pieces(&update, 4), ["+I-U+U", "-U+U-D"]);
+        assert_eq!(pieces(&update, usize::MAX), ["+I-U+U-U+U-D"]);
     }
 }

@@ -56,6 +56,7 @@ impl OperatorFactory for SessionAggregate {
             index: KeyIndex::new(&types)?,
             sessions: Vec::new(),
             ends: BTreeSet::new(),
+            session_bytes: 0,
             watermark: Watermark::MIN,
             pending: Pending::default(),
             batch_rows: usize::MAX,
@@ -78,6 +79,8 @@ struct SessionAggregateOperator {
     sessions: Vec<BTreeMap<i64, Session>>,
     /// (end, slot, start) of every living session: the timers.
     ends: BTreeSet<(i64, usize, i64)>,
+    /// Bytes that the living sessions occupy.
+    session_bytes: usize,
     watermark: Watermark,
     pending: Pending,
     batch_rows: usize,
@@ -154,6 +157,7 @@ impl Operator for SessionAggregateOperator {
         {
             self.ends.pop_first();
             if let Some(session) = self.sessions[slot].remove(&start) {
+                self.session_bytes = self.session_bytes.saturating_sub(session.memory_bytes());
                 fired.push((slot, start, session));
             }
         }
@@ -170,6 +174,19 @@ impl Operator for SessionAggregateOperator {
 
     fn resume(&mut self, output: &mut Output) -> Result<Progress> {
         Ok(self.pending.emit(output))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let slots = self.sessions.capacity() * size_of::<BTreeMap<i64, Session>>();
+        self.index.size_bytes() + slots + self.session_bytes
+    }
+}
+
+impl Session {
+    /// With its share of the tree of its key and of the timers.
+    fn memory_bytes(&self) -> usize {
+        let entries = size_of::<(i64, Self)>() + size_of::<(i64, usize, i64)>();
+        entries + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
     }
 }
 
@@ -235,6 +252,7 @@ impl SessionAggregateOperator {
         for other in touched {
             let Some(session) = self.sessions[run.slot].remove(&other) else { continue };
             self.ends.remove(&(session.end, run.slot, other));
+            self.session_bytes = self.session_bytes.saturating_sub(session.memory_bytes());
             match &mut merged {
                 None => merged = Some(session.accumulators),
                 Some(merged) => merge_accumulators(merged, session.accumulators)?,
@@ -248,7 +266,9 @@ impl SessionAggregateOperator {
             }
         };
         accumulators.iter_mut().enumerate().try_for_each(|(place, accumulator)| update(place, accumulator))?;
-        self.sessions[run.slot].insert(start, Session { end, accumulators });
+        let session = Session { end, accumulators };
+        self.session_bytes += session.memory_bytes();
+        self.sessions[run.slot].insert(start, session);
         self.ends.insert((end, run.slot, start));
         Ok(())
     }

@@ -54,6 +54,7 @@ impl OperatorFactory for TopN {
             order: RowConverter::new(order.collect())?,
             rows: RowConverter::new(all.collect())?,
             partitions: Vec::new(),
+            row_bytes: 0,
             pending: Pending::default(),
             batch_rows: usize::MAX,
         }))
@@ -76,6 +77,8 @@ struct TopNOperator {
     rows: RowConverter,
     /// By slot: rows in order.
     partitions: Vec<Vec<Ranked>>,
+    /// Bytes that the kept rows occupy.
+    row_bytes: usize,
     pending: Pending,
     batch_rows: usize,
 }
@@ -139,6 +142,17 @@ impl Operator for TopNOperator {
     fn resume(&mut self, output: &mut Output) -> Result<Progress> {
         Ok(self.pending.emit(output))
     }
+
+    fn memory_bytes(&self) -> usize {
+        let slots = self.partitions.capacity() * size_of::<Vec<Ranked>>();
+        self.index.size_bytes() + slots + self.row_bytes
+    }
+}
+
+impl Ranked {
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.order.as_ref().len() + self.row.as_ref().len()
+    }
 }
 
 impl TopNOperator {
@@ -153,9 +167,11 @@ impl TopNOperator {
         let rows = &mut self.partitions[slot];
         let place = rows.partition_point(|other| other.order <= ranked.order);
         if self.plan.input_updates || place < self.plan.last {
+            self.row_bytes += ranked.memory_bytes();
             rows.insert(place, ranked);
-            if !self.plan.input_updates {
-                rows.truncate(self.plan.last);
+            if !self.plan.input_updates && rows.len() > self.plan.last {
+                let forgotten = rows.pop().map_or(0, |row| row.memory_bytes());
+                self.row_bytes = self.row_bytes.saturating_sub(forgotten);
             }
         }
     }
@@ -166,7 +182,8 @@ impl TopNOperator {
         let begin = rows.partition_point(|other| other.order < ranked.order);
         let equals = rows[begin..].iter().take_while(|other| other.order == ranked.order);
         if let Some(place) = equals.into_iter().position(|other| other.row == ranked.row) {
-            rows.remove(begin + place);
+            let gone = rows.remove(begin + place);
+            self.row_bytes = self.row_bytes.saturating_sub(gone.memory_bytes());
         }
     }
 
@@ -190,7 +207,7 @@ impl TopNOperator {
             columns.push(Arc::new(UInt64Array::from(ranks)));
         }
         let records = batch_of(&self.plan.schema, columns, count)?;
-        self.pending.push(Batch::changelog(records, kinds.into())?, self.batch_rows & !1 | 2);
+        self.pending.push(Batch::changelog(records, kinds.into())?, self.batch_rows);
         Ok(())
     }
 }

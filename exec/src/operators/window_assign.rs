@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{SchemaRef, TimeUnit};
-use tidemill_core::operator::{Operator, OperatorFactory, Output, Progress};
+use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
 use tidemill_core::time::{Calendar, per_second, time_array, time_type, time_values};
 use tidemill_core::window::{Window, WindowSpec};
 use tidemill_core::{Batch, Error, Result};
 
 use crate::operators::expression::batch_of;
+use crate::operators::pending::Pending;
 
 /// The rows of `records`, each once for each of its windows, with `window_start`, `window_end` (wall clock of the calendar) and
 /// `window_time` (the last millisecond of the window as an instant) behind its columns. Not for sessions, whose windows depend
@@ -107,12 +108,60 @@ pub struct WindowAssignOperator {
     pub schema: SchemaRef,
 }
 
-impl Operator for WindowAssignOperator {
+impl OperatorFactory for WindowAssignOperator {
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(Assigning {
+            plan: self.clone(),
+            unassigned: None,
+            pending: Pending::default(),
+            batch_rows: usize::MAX,
+        }))
+    }
+
+    fn describe(&self) -> String {
+        format!("window {} of #{}", self.spec, self.time_column)
+    }
+}
+
+/// Rows multiply here, so they are assigned a few at a time, as the output has room.
+struct Assigning {
+    plan: WindowAssignOperator,
+    unassigned: Option<Batch>,
+    pending: Pending,
+    batch_rows: usize,
+}
+
+impl Operator for Assigning {
+    fn open(&mut self, context: &OperatorContext) -> Result<()> {
+        self.batch_rows = context.batch_rows;
+        Ok(())
+    }
+
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
+        self.unassigned = Some(batch);
+        self.resume(output)
+    }
+
+    fn resume(&mut self, output: &mut Output) -> Result<Progress> {
+        let few = (self.batch_rows / self.plan.spec.windows_per_row_max().max(1)).max(1);
+        loop {
+            if self.pending.emit(output) == Progress::Full {
+                return Ok(Progress::Full);
+            }
+            let Some(batch) = self.unassigned.take() else { return Ok(Progress::Done) };
+            let now = few.min(batch.num_rows());
+            let later = batch.num_rows() - now;
+            self.unassigned = (later > 0).then(|| batch.slice(now, later));
+            self.pending.push(self.plan.assign(&batch.slice(0, now))?, self.batch_rows);
+        }
+    }
+}
+
+impl WindowAssignOperator {
+    fn assign(&self, batch: &Batch) -> Result<Batch> {
         let Some(kinds) = batch.kinds() else {
             let records = assign_windows(batch.records(), self.time_column, &self.spec, self.calendar, &self.schema)?;
-            output.emit(Batch::append(records));
-            return Ok(Progress::Done);
+            return Ok(Batch::append(records));
         };
         let (rows, windows) = windows_of(batch.records(), self.time_column, &self.spec, self.calendar)?;
         let kinds: Vec<u8> = rows.iter().map(|row| kinds[*row as usize]).collect();
@@ -122,18 +171,7 @@ impl Operator for WindowAssignOperator {
             columns.push(take(column, &indices, None)?);
         }
         columns.extend(window_columns(&windows, batch.records(), self.time_column, self.calendar, &self.schema)?);
-        output.emit(Batch::changelog(batch_of(&self.schema, columns, windows.len())?, kinds.into())?);
-        Ok(Progress::Done)
-    }
-}
-
-impl OperatorFactory for WindowAssignOperator {
-    fn create(&self) -> Result<Box<dyn Operator>> {
-        Ok(Box::new(self.clone()))
-    }
-
-    fn describe(&self) -> String {
-        format!("window {} of #{}", self.spec, self.time_column)
+        Batch::changelog(batch_of(&self.schema, columns, windows.len())?, kinds.into())
     }
 }
 

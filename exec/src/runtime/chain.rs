@@ -3,9 +3,14 @@
 //! The driver always serves the operator nearest the end that has something to do. So at any moment each output holds no more
 //! than one call's worth, and an operator that says `Full` is resumed only after what it emitted has gone all the way down.
 
+use std::sync::Arc;
+
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use tidemill_core::event::CheckpointId;
 use tidemill_core::operator::{Emission, InputSelection, Operator, OperatorContext, Output, Progress};
 use tidemill_core::{Batch, Result, Watermark};
+
+use crate::error::from_datafusion;
 
 /// The operators of one subtask, in order.
 pub struct Chain {
@@ -19,6 +24,8 @@ struct Link {
     output: Output,
     /// It said `Full` and waits to be resumed.
     stalled: bool,
+    /// What the worker's budget is charged with for its state; `None` until it is open.
+    charged: Option<MemoryReservation>,
 }
 
 /// What a chain is asked to do.
@@ -37,14 +44,18 @@ pub enum Call {
 impl Chain {
     /// A chain of `operators`, each of whose outputs calls itself full at `output_bytes`.
     pub fn new(operators: Vec<Box<dyn Operator>>, output_bytes: usize) -> Self {
-        let link = |operator| Link { operator, output: Output::new(output_bytes), stalled: false };
+        let link = |operator| Link { operator, output: Output::new(output_bytes), stalled: false, charged: None };
         Self { links: operators.into_iter().map(link).collect(), terminal: Output::new(output_bytes) }
     }
 
-    /// Opens the operators, the last one first, so that whoever emits finds its consumer ready.
-    pub fn open(&mut self, contexts: &[OperatorContext]) -> Result<()> {
-        let pairs = self.links.iter_mut().zip(contexts).rev();
-        pairs.into_iter().try_for_each(|(link, context)| link.operator.open(context))
+    /// Opens the operators, the last one first, so that whoever emits finds its consumer ready. What they hold from now on is
+    /// charged to `memory`.
+    pub fn open(&mut self, contexts: &[OperatorContext], memory: &Arc<dyn MemoryPool>) -> Result<()> {
+        for (link, context) in self.links.iter_mut().zip(contexts).rev() {
+            link.charged = Some(MemoryConsumer::new(&*context.operator).register(memory));
+            link.operator.open(context)?;
+        }
+        Ok(())
     }
 
     /// What the head wants to read.
@@ -89,9 +100,21 @@ impl Chain {
                 return Ok(Some(emission));
             }
             if !self.step()? {
+                self.charge()?;
                 return Ok(None);
             }
         }
+    }
+
+    /// Charges the budget with what the operators hold now; past it the job fails before the process is killed.
+    fn charge(&mut self) -> Result<()> {
+        for Link { operator, charged, .. } in &mut self.links {
+            let (Some(charged), bytes) = (charged, operator.memory_bytes()) else { continue };
+            if bytes != charged.size() {
+                charged.try_resize(bytes).map_err(from_datafusion)?;
+            }
+        }
+        Ok(())
     }
 
     /// One step of the operator nearest the end that has one to make; `false` when the chain is at rest.
@@ -164,8 +187,11 @@ mod tests {
 
     use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
     use arrow::datatypes::Int64Type;
+    use datafusion::execution::memory_pool::FairSpillPool;
+    use tidemill_core::metrics::Metrics;
 
     use super::*;
+    use crate::operators::test_context;
 
     fn batch(values: Vec<i64>) -> Batch {
         let column: ArrayRef = Arc::new(Int64Array::from(values));
@@ -205,6 +231,40 @@ mod tests {
             rows += batch.num_rows();
         }
         assert_eq!(rows, 2 * 2 + 3 * 3);
+    }
+
+    /// Keeps every row.
+    #[derive(Default)]
+    struct Hoard(Vec<Batch>);
+
+    impl Operator for Hoard {
+        fn process(&mut self, _: usize, batch: Batch, _: &mut Output) -> Result<Progress> {
+            self.0.push(batch);
+            Ok(Progress::Done)
+        }
+
+        fn memory_bytes(&self) -> usize {
+            self.0.iter().map(Batch::size_bytes).sum()
+        }
+    }
+
+    #[test]
+    fn an_operator_that_outgrows_the_budget_fails_and_gives_back_what_it_held() {
+        let memory: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(1000));
+        let mut chain = Chain::new(vec![Box::new(Hoard::default())], 1);
+        chain.open(&[test_context(Metrics::default())], &memory).unwrap();
+        let error = loop {
+            chain.call(Call::Process(0, batch(vec![1; 20]))).unwrap();
+            if let Err(error) = chain.next_emission() {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), tidemill_core::ErrorKind::Exhausted);
+        let text = error.to_string();
+        assert!(text.contains("for test") && text.contains("budget of 1000.0 B"), "{text}");
+        assert!(memory.reserved() > 0);
+        drop(chain);
+        assert_eq!(memory.reserved(), 0);
     }
 
     #[test]

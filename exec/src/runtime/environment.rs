@@ -1,14 +1,15 @@
 //! What a job runs in: clocks, runtimes, disks, memory, chance. All of it is passed in, so that a simulation can replay a seed.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use futures::future::BoxFuture;
 use tidemill_core::clock::{Clock, Spawner};
 use tidemill_core::{Error, Result};
 
 use crate::exchange::SpillDirs;
+use crate::runtime::trace::EventTrace;
 
 /// What a job runs in. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -21,18 +22,14 @@ pub struct Environment {
     pub io: Arc<dyn Spawner>,
     /// Where exchanges spill.
     pub spill: Arc<SpillDirs>,
+    /// What operators and state may occupy, bounded and unbounded plans together.
+    pub memory: Arc<dyn MemoryPool>,
     /// How many tasks of one slot sharing group run at once.
     pub slots: usize,
     /// What every random choice follows from.
     pub seed: u64,
     /// Told of every event that a task takes in, in order: what a simulation compares.
     pub trace: Option<Arc<dyn EventTrace>>,
-}
-
-/// Hears of every event that a task takes in.
-pub trait EventTrace: Send + Sync + Debug {
-    /// Subtask `subtask` of `task` took in `event` from `channel`.
-    fn event(&self, task: &str, subtask: usize, channel: usize, event: &tidemill_core::Event);
 }
 
 /// Time as tokio has it: real, or paused in a test.
@@ -97,7 +94,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine with `slots` slots and as many compute threads, spilling into `dirs`.
+    /// An engine with `slots` slots and a compute thread a core, spilling into `dirs`, whose operators may hold what they like.
     pub fn new(slots: usize, dirs: Vec<std::path::PathBuf>) -> Result<Self> {
         let runtime = |name: &str, threads: usize| {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -117,10 +114,18 @@ impl Engine {
             compute: Arc::new(TokioSpawner::new(compute.handle().clone())),
             io: Arc::new(TokioSpawner::new(io.handle().clone())),
             spill: Arc::new(SpillDirs::new(dirs)),
+            memory: Arc::new(UnboundedMemoryPool::default()),
             slots,
             trace: None,
         };
         Ok(Self { environment, compute: Some(compute), io: Some(io) })
+    }
+
+    /// The same engine, whose operators hold no more than `memory` grants.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Arc<dyn MemoryPool>) -> Self {
+        self.environment.memory = memory;
+        self
     }
 
     /// What jobs run in.
@@ -150,9 +155,9 @@ impl Drop for Engine {
     }
 }
 
-/// The environment of a test: one thread, tokio's (paused) time beginning at the epoch, chance from `seed`.
+/// The environment of a test: one thread, tokio's time beginning at the epoch, chance from `seed`.
 ///
-/// Must be called within a current-thread runtime.
+/// Must be called within a current-thread runtime. [`simulate`](super::simulate) makes one whose time is simulated too.
 pub fn simulated(seed: u64) -> Environment {
     let handle = tokio::runtime::Handle::current();
     let spawner = Arc::new(TokioSpawner::new(handle));
@@ -161,6 +166,7 @@ pub fn simulated(seed: u64) -> Environment {
         compute: spawner.clone(),
         io: spawner,
         spill: Arc::new(SpillDirs::new([])),
+        memory: Arc::new(UnboundedMemoryPool::default()),
         slots: usize::MAX,
         seed,
         trace: None,

@@ -17,7 +17,7 @@ use crate::latch::Latch;
 use crate::runtime::chain::Chain;
 use crate::runtime::channels::ChannelEnds;
 use crate::runtime::environment::Environment;
-use crate::runtime::input::{GateInput, TaskInput, TaskTrace};
+use crate::runtime::input::{GateInput, TaskInput};
 use crate::runtime::job::JobMetrics;
 use crate::runtime::output::TaskOutput;
 use crate::runtime::pull::PullTask;
@@ -25,6 +25,7 @@ use crate::runtime::reader::SharedEnumerator;
 use crate::runtime::sink::SinkHandle;
 use crate::runtime::source::SourceInput;
 use crate::runtime::task::{ChainTask, TaskWakeups};
+use crate::runtime::trace::TaskTrace;
 
 /// Bytes at which an operator's output calls itself full.
 const OUTPUT_BYTES: usize = 1 << 20;
@@ -141,6 +142,7 @@ impl Expansion<'_> {
                 inputs: self.ends.pulled_inputs(self.job, index, subtask),
                 output,
                 metrics,
+                trace: self.trace(index, subtask),
                 cancelled: self.cancelled.clone(),
                 clock: environment.clock.clone(),
             };
@@ -149,10 +151,14 @@ impl Expansion<'_> {
         let input = match (&vertex.head, enumerator) {
             (VertexHead::Source(node), Some(enumerator)) => {
                 let context = self.source_context(vertex, subtask, node.projection.clone(), metrics.clone());
-                let name = &vertex.name;
-                TaskInput::Source(SourceInput::start(node.clone(), context, enumerator.clone(), name, &environment.io)?)
+                let (name, trace) = (&vertex.name, self.trace(index, subtask));
+                let (enumerator, io) = (enumerator.clone(), &environment.io);
+                TaskInput::Source(SourceInput::start(node.clone(), context, enumerator, name, io, trace)?)
             }
-            _ => TaskInput::Gate(self.pushed_input(index, subtask)),
+            _ => {
+                let gate = self.ends.pushed_input(self.job, index, subtask);
+                TaskInput::Gate(GateInput::new(gate, self.trace(index, subtask)))
+            }
         };
         let (wake, wakeups) = mpsc::unbounded_channel();
         let mut operators = Vec::with_capacity(vertex.chain.len());
@@ -183,6 +189,7 @@ impl Expansion<'_> {
             wakeups,
             cancelled: self.cancelled.clone(),
             clock: environment.clock.clone(),
+            memory: environment.memory.clone(),
         };
         // The sender lives as long as the task, so that waiting for wake-ups never ends by itself.
         Ok(Box::pin(async move {
@@ -191,13 +198,9 @@ impl Expansion<'_> {
         }))
     }
 
-    fn pushed_input(&mut self, vertex: usize, subtask: usize) -> GateInput {
-        let trace = self.environment.trace.clone().map(|trace| TaskTrace {
-            trace,
-            task: self.job.vertices[vertex].name.clone(),
-            subtask,
-        });
-        GateInput::new(self.ends.pushed_input(self.job, vertex, subtask), trace)
+    fn trace(&self, vertex: usize, subtask: usize) -> Option<TaskTrace> {
+        let trace = self.environment.trace.clone()?;
+        Some(TaskTrace { trace, task: self.job.vertices[vertex].name.as_str().into(), subtask })
     }
 
     fn output(&mut self, vertex: usize, subtask: usize, metrics: &Metrics) -> Result<TaskOutput> {

@@ -8,6 +8,7 @@ use tidemill_core::{Batch, Event, Result, Watermark};
 
 use crate::exchange::InputGate;
 use crate::runtime::source::SourceInput;
+use crate::runtime::trace::TaskTrace;
 
 /// One thing that a task has to do.
 #[derive(Debug)]
@@ -22,6 +23,20 @@ pub enum InputEvent {
     Barrier(Barrier),
     /// Nothing follows on this port.
     EndOfPort(usize),
+}
+
+impl InputEvent {
+    /// The same as it would have come over a channel.
+    pub fn to_event(&self) -> Event {
+        match self {
+            Self::Rows(_, batch) => Event::Batch(batch.clone()),
+            Self::Advance(watermark) => Event::Watermark(*watermark),
+            Self::SetIdle(true) => Event::Idle,
+            Self::SetIdle(false) => Event::Active,
+            Self::Barrier(barrier) => Event::Barrier(*barrier),
+            Self::EndOfPort(_) => Event::EndOfInput,
+        }
+    }
 }
 
 /// Where a task's events come from.
@@ -84,17 +99,6 @@ pub struct GateInput {
     trace: Option<TaskTrace>,
 }
 
-/// Reports events under a task's name.
-#[derive(Clone, Debug)]
-pub struct TaskTrace {
-    /// Who hears of them.
-    pub trace: std::sync::Arc<dyn crate::runtime::environment::EventTrace>,
-    /// Name of the task.
-    pub task: String,
-    /// Which subtask.
-    pub subtask: usize,
-}
-
 impl GateInput {
     /// Reads `gate`.
     pub fn new(gate: InputGate, trace: Option<TaskTrace>) -> Self {
@@ -107,8 +111,8 @@ impl GateInput {
                 return Ok(Some(event));
             }
             let Some((channel, event)) = self.gate.try_next(only).await? else { return Ok(None) };
-            if let Some(TaskTrace { trace, task, subtask }) = &self.trace {
-                trace.event(task, *subtask, channel, &event);
+            if let Some(trace) = &self.trace {
+                trace.event(channel, &event);
             }
             self.take_in(channel, event);
         }

@@ -14,9 +14,13 @@ pub mod job;
 mod output;
 mod pull;
 pub mod reader;
+mod simulation;
 mod sink;
 mod source;
 mod task;
+mod trace;
 
-pub use environment::{Engine, Environment, EventTrace, TokioClock, TokioSpawner, simulated};
+pub use environment::{Engine, Environment, TokioClock, TokioSpawner, simulated};
 pub use job::{JobHandle, JobMetrics, JobResult, execute};
+pub use simulation::{SimulatedClock, simulate};
+pub use trace::EventTrace;

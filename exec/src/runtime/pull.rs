@@ -14,6 +14,7 @@ use crate::exchange::InputGate;
 use crate::latch::Latch;
 use crate::runtime::output::TaskOutput;
 use crate::runtime::task::{cancelled, yield_now};
+use crate::runtime::trace::TaskTrace;
 
 /// One subtask of a pulled task.
 pub struct PullTask {
@@ -27,6 +28,8 @@ pub struct PullTask {
     pub output: TaskOutput,
     /// Counters.
     pub metrics: Metrics,
+    /// Told of every event that the inputs bring.
+    pub trace: Option<TaskTrace>,
     /// Thrown when the job is to end.
     pub cancelled: Arc<Latch>,
     /// For buffers whose time has come.
@@ -53,7 +56,7 @@ impl PullTask {
         let records_out = self.metrics.counter(RECORDS_OUT);
         self.output.demanded().await;
         // Also when demand ended before it began: other subtasks of the fragment may wait for the inputs that this one owns.
-        let inputs = std::mem::take(&mut self.inputs).into_iter().map(fragment_input).collect();
+        let inputs = fragment_inputs(std::mem::take(&mut self.inputs), self.trace.as_ref());
         let context = FragmentContext { subtask: self.subtask, inputs, metrics: self.metrics.clone() };
         let mut stream = self.fragment.execute(context)?;
         if self.output.is_abandoned() {
@@ -90,23 +93,28 @@ impl PullTask {
     }
 }
 
-fn fragment_input(input: PullInput) -> FragmentInput {
-    let channel = |(number, gates): (usize, Vec<InputGate>)| FragmentChannel {
+fn fragment_inputs(inputs: Vec<PullInput>, trace: Option<&TaskTrace>) -> Vec<FragmentInput> {
+    let mut places = 0..;
+    let mut stream = |gate| gate_stream(gate, places.next().unwrap_or_default(), trace.cloned());
+    let mut channel = |(number, gates): (usize, Vec<InputGate>)| FragmentChannel {
         number,
-        producers: gates.into_iter().map(gate_stream).collect(),
+        producers: gates.into_iter().map(&mut stream).collect(),
     };
-    FragmentInput { channels: input.into_iter().map(channel).collect() }
+    inputs.into_iter().map(|input| FragmentInput { channels: input.into_iter().map(&mut channel).collect() }).collect()
 }
 
-/// The batches of one channel; asks for them when first polled.
-fn gate_stream(gate: InputGate) -> BatchStream {
-    let rows = futures::stream::try_unfold((gate, false), |(mut gate, asked)| async move {
+/// The batches of one channel; asks for them when first polled. `place` is its number among all channels of the subtask.
+fn gate_stream(gate: InputGate, place: usize, trace: Option<TaskTrace>) -> BatchStream {
+    let rows = futures::stream::try_unfold((gate, trace, false), move |(mut gate, trace, asked)| async move {
         if !asked {
             gate.demand();
         }
         while let Some((_, event)) = gate.next(None).await? {
+            if let Some(trace) = &trace {
+                trace.event(place, &event);
+            }
             if let Event::Batch(batch) = event {
-                return Ok(Some((batch.into_records(), (gate, true))));
+                return Ok(Some((batch.into_records(), (gate, trace, true))));
             }
         }
         Ok(None)

@@ -13,6 +13,7 @@ use tidemill_core::{Batch, Result, Watermark};
 
 use crate::runtime::input::InputEvent;
 use crate::runtime::reader::{FromReader, ReaderHandle, SharedEnumerator};
+use crate::runtime::trace::TaskTrace;
 
 /// The task's end of a source.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub struct SourceInput {
     idle: bool,
     ended: bool,
     records_out: Counter,
+    trace: Option<TaskTrace>,
 }
 
 impl SourceInput {
@@ -35,6 +37,7 @@ impl SourceInput {
         enumerator: SharedEnumerator,
         name: &str,
         io: &Arc<dyn Spawner>,
+        trace: Option<TaskTrace>,
     ) -> Result<Self> {
         let records_out = context.metrics.counter(RECORDS_OUT);
         let reader = ReaderHandle::start(&*node.source, context, enumerator, name, io)?;
@@ -47,6 +50,7 @@ impl SourceInput {
             idle: false,
             ended: false,
             records_out,
+            trace,
         })
     }
 
@@ -71,6 +75,9 @@ impl SourceInput {
     pub fn try_next(&mut self) -> Result<Option<InputEvent>> {
         loop {
             if let Some(event) = self.pending.pop_front() {
+                if let Some(trace) = &self.trace {
+                    trace.event(0, &event.to_event());
+                }
                 return Ok(Some(event));
             }
             if self.ended {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tidemill_core::clock::{Clock, Spawner};
+use datafusion::execution::memory_pool::MemoryPool;
 use tidemill_core::operator::{InputSelection, OperatorContext, Wakeups};
 use tidemill_core::sink::Committable;
 use tidemill_core::{Error, Result};
@@ -36,6 +37,8 @@ pub struct ChainTask {
     pub cancelled: Arc<Latch>,
     /// For time slices and deadlines.
     pub clock: Arc<dyn Clock>,
+    /// Charged with what the operators hold.
+    pub memory: Arc<dyn MemoryPool>,
 }
 
 /// A wake-up: the operator's place in the chain and its token.
@@ -53,7 +56,7 @@ impl ChainTask {
     }
 
     async fn work(&mut self) -> Result<Vec<Committable>> {
-        self.chain.open(&self.contexts)?;
+        self.chain.open(&self.contexts, &self.memory)?;
         self.input.demand();
         let mut slice_end = self.clock.monotonic() + WORK;
         while !self.input.has_ended() {

@@ -36,6 +36,9 @@ trait KeyColumns: Send + std::fmt::Debug {
     /// The keys of these slots.
     fn gather(&self, slots: &[usize]) -> Result<Vec<ArrayRef>>;
 
+    /// The slot is free.
+    fn forget(&mut self, _slot: usize) {}
+
     /// Bytes held.
     fn size_bytes(&self) -> usize;
 }
@@ -103,6 +106,7 @@ impl KeyIndex {
         if let Ok(entry) = self.table.find_entry(spread(self.hashes[slot]), |other| *other == number) {
             entry.remove();
             self.free.push(number);
+            self.keys.forget(slot);
         }
     }
 
@@ -274,8 +278,10 @@ impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
 struct RowKeys {
     converter: RowConverter,
     bytes: Vec<u8>,
-    /// Begin and end of each slot's row.
+    /// Begin and end of each slot's row; of free slots, nothing.
     ranges: Vec<(usize, usize)>,
+    /// Bytes of keys that were forgotten.
+    forgotten: usize,
     batch: arrow::row::Rows,
 }
 
@@ -289,7 +295,19 @@ impl RowKeys {
     fn new(types: &[DataType]) -> Result<Self> {
         let converter = RowConverter::new(types.iter().map(|data_type| SortField::new(data_type.clone())).collect())?;
         let batch = converter.empty_rows(0, 0);
-        Ok(Self { converter, bytes: Vec::new(), ranges: Vec::new(), batch })
+        Ok(Self { converter, bytes: Vec::new(), ranges: Vec::new(), forgotten: 0, batch })
+    }
+
+    /// Closes the gaps that forgotten keys left.
+    fn compact(&mut self) {
+        let mut bytes = Vec::with_capacity(self.bytes.len() - self.forgotten);
+        for range in &mut self.ranges {
+            let begin = bytes.len();
+            bytes.extend_from_slice(&self.bytes[range.0..range.1]);
+            *range = (begin, bytes.len());
+        }
+        self.bytes = bytes;
+        self.forgotten = 0;
     }
 }
 
@@ -343,6 +361,14 @@ impl KeyColumns for RowKeys {
             parser.parse(&self.bytes[begin..end])
         });
         Ok(self.converter.convert_rows(rows)?)
+    }
+
+    fn forget(&mut self, slot: usize) {
+        let (begin, end) = std::mem::take(&mut self.ranges[slot]);
+        self.forgotten += end - begin;
+        if self.forgotten > 4096 + self.bytes.len() / 2 {
+            self.compact();
+        }
     }
 
     fn size_bytes(&self) -> usize {
@@ -420,6 +446,20 @@ mod tests {
                 prop_assert_eq!(index.len(), model.len());
             }
         }
+    }
+
+    #[test]
+    fn keys_that_come_and_go_leave_no_bytes_behind() {
+        let mut index = KeyIndex::new(&[DataType::Utf8]).unwrap();
+        let key = |number: i32| -> Vec<ArrayRef> { vec![Arc::new(StringArray::from(vec![format!("{number:032}")]))] };
+        let stays = intern(&mut index, &key(-1))[0];
+        for number in 0..10_000 {
+            let slot = intern(&mut index, &key(number))[0];
+            assert_eq!(index.keys(&[stays, slot]).unwrap()[0].as_string::<i32>().value(1), format!("{number:032}"));
+            index.remove(slot);
+        }
+        assert!(index.size_bytes() < 50_000, "{}", index.size_bytes());
+        assert_eq!(intern(&mut index, &key(-1)), [stays]);
     }
 
     #[test]

@@ -1,5 +1,18 @@
-//! What operators remember: keys as columns, found by the hash that the exchange carried.
+//! How operators remember: keys as columns found by the hash that the exchange carried, state as columns over their slots.
+//!
+//! The contract is that of [`tidemill_core::state`]. Here are its columns ([`columns`]), the way from user types to them
+//! ([`StateRegistry`], [`Codec`]), and the backends, one folder each ([`memory`]), which all run one suite.
 
+mod codec;
+pub mod columns;
+#[cfg(test)]
+pub(crate) mod conformance;
+mod footprint;
 pub mod key_index;
+pub mod memory;
+mod registry;
 
+pub use codec::{Codec, StateValue};
 pub use key_index::KeyIndex;
+pub use memory::MemoryStates;
+pub use registry::StateRegistry;

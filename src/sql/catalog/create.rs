@@ -12,7 +12,7 @@ use tidemill_core::{Error, Result};
 
 use super::table::{ColumnDefinition, ColumnOrigin, TableDefinition, WatermarkDefinition};
 use super::type_name::{sql_type, type_name};
-use crate::sql::error::at;
+use crate::sql::error::{at, planning};
 use crate::sql::parser::{Column, ColumnKind, CreateTable, Watermark};
 use crate::sql::planner::Planner;
 
@@ -90,7 +90,9 @@ impl TableBuilder<'_> {
             return Err(external(place(error, &column.name)));
         }
         let planned = self.planner.expr(expr, physical)?;
-        let (data_type, nullable) = (planned.get_type(physical)?, planned.nullable(physical)?);
+        // No name is at fault any more, only a type.
+        let data_type = planned.get_type(physical).map_err(|error| external(place(planning(error), &column.name)))?;
+        let nullable = planned.nullable(physical)?;
         Ok(ColumnDefinition {
             name: column.name.value.clone(),
             declared: sql_type(&data_type),
@@ -179,7 +181,8 @@ fn refuse_twins(columns: &[Column]) -> PlanResult<()> {
     let mut seen = BTreeMap::new();
     for column in columns {
         if seen.insert(&column.name.value, ()).is_some() {
-            let error = Error::request(format!("column '{}' is declared twice", column.name.value));
+            let error = Error::request(format!("column '{}' is declared twice", column.name.value))
+                .with_hint("give one of them another name");
             return Err(external(place(error, &column.name)));
         }
     }

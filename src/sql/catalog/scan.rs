@@ -7,13 +7,14 @@
 //! DataFusion sees the declared columns. Whoever lowers a scan asks for the [`SourceNode`] that gives those it needs, with
 //! only the physical columns read that these are made of.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DFSchema, TableReference};
+use datafusion::common::{DFSchema, Result as PlanResult, TableReference};
 use datafusion::datasource::{DefaultTableSource, TableType};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, TableSource};
@@ -21,12 +22,14 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::ProjectionExec;
+use tidemill_connectors::filesystem::FileSource;
 use tidemill_connectors::{Options, TableContext, source};
 use tidemill_core::Result;
 use tidemill_core::graph::SourceNode;
 use tidemill_core::source::{Boundedness, Source};
 use tidemill_exec::error::{from_datafusion, to_datafusion};
-use tidemill_exec::fragments::{self, SourceExec};
+use tidemill_exec::fragments::{self, ParquetFiles, SourceExec, parquet_scan};
 use tidemill_exec::operators::expression::{ComputedColumns, ExpressionWatermarks};
 
 use super::table::{ColumnOrigin, TableDefinition};
@@ -114,9 +117,7 @@ impl ScanTable {
         }
         let schema = Arc::new(self.schema.project(&columns)?);
         let exprs: Vec<&Arc<dyn PhysicalExpr>> = columns.iter().map(|column| &self.columns[*column]).collect();
-        let plain: Option<Vec<usize>> =
-            exprs.iter().map(|expr| expr.downcast_ref::<Column>().map(Column::index)).collect();
-        let (projection, derive) = match plain.filter(|plain| !plain.is_empty()) {
+        let (projection, derive) = match plain_columns(&exprs).filter(|plain| !plain.is_empty()) {
             Some(plain) => (plain, None),
             None => {
                 let read = self.columns_read(&exprs);
@@ -141,6 +142,34 @@ impl ScanTable {
         Ok(Scan { node, schema, columns })
     }
 
+    /// A scan of Parquet files that DataFusion does by itself, with their statistics; `None` if the table is no such files.
+    async fn scan_parquet(
+        &self,
+        session: &dyn Session,
+        columns: &[usize],
+        limit: Option<usize>,
+    ) -> PlanResult<Option<Arc<dyn ExecutionPlan>>> {
+        let source: &dyn Any = &*self.source;
+        let Some(source) = source.downcast_ref::<FileSource>() else { return Ok(None) };
+        let Some(files) = source.parquet_files().await.map_err(to_datafusion)? else { return Ok(None) };
+        let location = source.location();
+        let files = ParquetFiles { prefix: location.store_url(), store: location.store.clone(), files };
+        let exprs: Vec<&Arc<dyn PhysicalExpr>> = columns.iter().map(|column| &self.columns[*column]).collect();
+        let plain = plain_columns(&exprs);
+        let read = plain.clone().unwrap_or_else(|| self.columns_read(&exprs));
+        let Some(scan) = parquet_scan(session, files, &self.physical, read, limit).await? else { return Ok(None) };
+        if plain.is_some() {
+            return Ok(Some(scan));
+        }
+        let physical = scan.schema();
+        let exprs = columns.iter().zip(exprs).map(|(column, expr)| {
+            let expr = reassign_expr_columns(expr.clone(), &physical)?;
+            Ok((expr, self.schema.field(*column).name().clone()))
+        });
+        let exprs = exprs.collect::<PlanResult<Vec<_>>>()?;
+        Ok(Some(Arc::new(ProjectionExec::try_new(exprs, scan)?)))
+    }
+
     /// The physical columns that `exprs` are made of; a narrow one where they need none, because rows must be counted.
     fn columns_read(&self, exprs: &[&Arc<dyn PhysicalExpr>]) -> Vec<usize> {
         let read: BTreeSet<usize> = exprs.iter().flat_map(|expr| places(expr)).collect();
@@ -150,6 +179,11 @@ impl ScanTable {
         let width = |place: &usize| self.physical.field(*place).data_type().primitive_width().unwrap_or(usize::MAX);
         (0..self.physical.fields().len()).min_by_key(width).into_iter().collect()
     }
+}
+
+/// The columns that `exprs` are, if they are no more than that.
+fn plain_columns(exprs: &[&Arc<dyn PhysicalExpr>]) -> Option<Vec<usize>> {
+    exprs.iter().map(|expr| expr.downcast_ref::<Column>().map(Column::index)).collect()
 }
 
 fn places(expr: &Arc<dyn PhysicalExpr>) -> Vec<usize> {
@@ -174,8 +208,11 @@ impl TableProvider for ScanTable {
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
         limit: Option<usize>,
-    ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        if let Some(scan) = self.scan_parquet(session, &columns, limit).await? {
+            return Ok(scan);
+        }
         let SourceNode { source, projection, derive, .. } =
             self.scan_columns(&columns, false).map_err(to_datafusion)?.node;
         let scan = fragments::Scan { source, read: projection, derive, keep: None };

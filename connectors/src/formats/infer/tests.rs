@@ -51,6 +51,33 @@ fn other_delimiters_are_seen() {
 }
 
 #[test]
+fn a_header_is_seen_by_what_is_below_it() {
+    let found = |content: &str| {
+        let inferred = infer("a.csv", content).unwrap();
+        let names: Vec<String> = inferred.schema.fields().iter().map(|field| field.name().clone()).collect();
+        (inferred.options["csv.header"].clone(), names.join(","))
+    };
+    let check = |content: &str, header: &str, names: &str| {
+        assert_eq!(found(content), (header.to_owned(), names.to_owned()), "{content}");
+    };
+    check("city, rain\nBergen,2250\n", "true", "city,rain");
+    check("Bergen,2250\nCairo,25\n", "false", "column_1,column_2");
+    // An index without a name, as others write it.
+    check(",city\n0,Bergen\n", "true", ",city");
+    check("\"a, b\",day\nx,2026-01-01\n", "true", "a, b,day");
+    // Nothing tells the first row from the others.
+    check("city,country\nBergen,Norway\n", "false", "column_1,column_2");
+    check("city,rain\n", "false", "column_1,column_2");
+    check("1\n2\n", "false", "column_1");
+}
+
+#[test]
+fn the_first_row_of_a_file_without_header_counts() {
+    let inferred = infer("a.csv", "1,x\n2.5,y\n").unwrap();
+    assert_eq!(types(&inferred), pairs(&[("column_1", "DOUBLE"), ("column_2", "STRING")]));
+}
+
+#[test]
 fn json_columns() {
     let inferred = infer("a.ndjson", "{\"a\":1,\"b\":\"x\",\"n\":null}\n{\"a\":2.5,\"c\":[true]}\n").unwrap();
     assert_eq!(types(&inferred), pairs(&[("a", "DOUBLE"), ("b", "STRING"), ("n", "STRING"), ("c", "ARRAY")]));
@@ -61,5 +88,10 @@ fn what_cannot_be_inferred_is_said() {
     let error = infer("a.dat", "x").unwrap_err().to_string();
     assert!(error.contains("the format of '") && error.ends_with("name it: csv, json, raw, parquet, arrow"), "{error}");
     let error = infer("a.csv", "a,b\n1,2\n3\n").unwrap_err().to_string();
-    assert!(error.contains("a.csv: line 3, column 2: row has 1 field instead of 2"), "{error}");
+    assert!(error.contains("a.csv: line 3, column 2: row has 1 field instead of 2; mend it, or skip"), "{error}");
+    let error = infer("a.csv", "").unwrap_err().to_string();
+    assert!(
+        error.ends_with("a.csv: no columns to be seen; it has no row; state its columns in a CREATE TABLE"),
+        "{error}"
+    );
 }

@@ -61,7 +61,13 @@ pub trait LiveAccumulator: Send {
 
     /// The slot is empty and may be used for another key.
     fn clear(&mut self, slot: usize);
+
+    /// Bytes that it occupies, roughly.
+    fn memory_bytes(&self) -> usize;
 }
+
+/// What a value in a tree or table of values occupies beside its own bytes: its pointers, its count and its share of the nodes.
+pub const VALUE_OVERHEAD: usize = 48;
 
 /// The accumulator of `aggregate`; an error if it would have to take rows back and cannot.
 pub fn live_accumulator(aggregate: &Aggregate, retracts: bool) -> Result<Box<dyn LiveAccumulator>> {
@@ -131,6 +137,10 @@ impl LiveAccumulator for Count {
     fn clear(&mut self, slot: usize) {
         self.0[slot] = 0;
     }
+
+    fn memory_bytes(&self) -> usize {
+        self.0.capacity() * size_of::<i64>()
+    }
 }
 
 /// `SUM`: wraps on overflow as DataFusion's does; NULL while no value is in it.
@@ -184,6 +194,10 @@ where
         self.sums[slot] = T::Native::ZERO;
         self.counts[slot] = 0;
     }
+
+    fn memory_bytes(&self) -> usize {
+        self.sums.capacity() * size_of::<T::Native>() + self.counts.capacity() * size_of::<i64>()
+    }
 }
 
 /// `AVG` of doubles; integers were cast before.
@@ -218,6 +232,10 @@ impl LiveAccumulator for Average {
         self.sums[slot] = 0.0;
         self.counts[slot] = 0;
     }
+
+    fn memory_bytes(&self) -> usize {
+        self.sums.capacity() * size_of::<f64>() + self.counts.capacity() * size_of::<i64>()
+    }
 }
 
 /// `DISTINCT` before another aggregate: a value is added when it comes for the first time, taken back when it is gone.
@@ -226,6 +244,7 @@ struct Distinct {
     converter: RowConverter,
     /// How often each value is there, by slot.
     seen: Vec<ValueCounts>,
+    value_bytes: usize,
 }
 
 /// Occurrences by encoded value, under a hasher that is the same in every run.
@@ -234,7 +253,7 @@ type ValueCounts = HashMap<Box<[u8]>, i64, BuildHasherDefault<Xxh3Default>>;
 impl Distinct {
     fn new(inner: Box<dyn LiveAccumulator>, types: &[DataType]) -> Result<Self> {
         let fields = types.iter().map(|data_type| SortField::new(data_type.clone())).collect();
-        Ok(Self { inner, converter: RowConverter::new(fields)?, seen: Vec::new() })
+        Ok(Self { inner, converter: RowConverter::new(fields)?, seen: Vec::new(), value_bytes: 0 })
     }
 }
 
@@ -254,8 +273,13 @@ impl LiveAccumulator for Distinct {
             let count = self.seen[slot].entry(value.as_ref().into()).or_insert(0);
             *count += if adds { 1 } else { -1 };
             let (first, gone) = (adds && *count == 1, !adds && *count == 0);
+            let bytes = value.as_ref().len() + VALUE_OVERHEAD;
+            if first {
+                self.value_bytes += bytes;
+            }
             if gone {
                 self.seen[slot].remove(value.as_ref());
+                self.value_bytes = self.value_bytes.saturating_sub(bytes);
             }
             if first || gone {
                 rows.push(row as u32);
@@ -275,6 +299,12 @@ impl LiveAccumulator for Distinct {
 
     fn clear(&mut self, slot: usize) {
         self.inner.clear(slot);
-        self.seen[slot] = ValueCounts::default();
+        let seen = std::mem::take(&mut self.seen[slot]);
+        let bytes: usize = seen.keys().map(|value| value.len() + VALUE_OVERHEAD).sum();
+        self.value_bytes = self.value_bytes.saturating_sub(bytes);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.inner.memory_bytes() + self.seen.capacity() * size_of::<ValueCounts>() + self.value_bytes
     }
 }

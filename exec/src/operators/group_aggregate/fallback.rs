@@ -28,6 +28,8 @@ pub struct Fallback {
     /// Rows in each group whose arguments are not NULL. When the last one is taken back the accumulator begins anew: what is
     /// left in it could only be rounding.
     counted: Vec<i64>,
+    /// Bytes that the accumulators occupy.
+    group_bytes: usize,
 }
 
 impl Fallback {
@@ -45,7 +47,15 @@ impl Fallback {
                 .with_hint("aggregate the rows before they are updated, or run the query as a batch"));
             }
         }
-        Ok(Self { function, groups: Vec::new(), counted: Vec::new() })
+        Ok(Self { function, groups: Vec::new(), counted: Vec::new(), group_bytes: 0 })
+    }
+
+    /// Puts an accumulator, or none, into a slot.
+    fn put(&mut self, slot: usize, group: Option<Box<dyn Accumulator>>) {
+        let size = |group: &Option<Box<dyn Accumulator>>| group.as_ref().map_or(0, |group| group.size());
+        self.group_bytes += size(&group);
+        let old = std::mem::replace(&mut self.groups[slot], group);
+        self.group_bytes = self.group_bytes.saturating_sub(size(&old));
     }
 
     fn group(&mut self, slot: usize) -> Result<&mut Box<dyn Accumulator>> {
@@ -83,12 +93,15 @@ impl LiveAccumulator for Fallback {
                 (0..rows.len()).filter(|row| values.iter().all(|values| !values.is_null(*row))).count() as i64;
             self.counted[slot] += if adds { counted } else { -counted };
             if !adds && self.counted[slot] == 0 {
-                self.groups[slot] = None;
+                self.put(slot, None);
                 continue;
             }
+            let before = self.groups[slot].as_ref().map_or(0, |group| group.size());
             let group = self.group(slot)?;
             let done = if adds { group.update_batch(&values) } else { group.retract_batch(&values) };
             done.map_err(from_datafusion)?;
+            let after = group.size();
+            self.group_bytes = (self.group_bytes + after).saturating_sub(before);
         }
         Ok(())
     }
@@ -106,7 +119,7 @@ impl LiveAccumulator for Fallback {
                 Ok(fresh)
             };
             let (living, mut answering) = (fresh()?, fresh()?);
-            self.groups[*slot] = Some(living);
+            self.put(*slot, Some(living));
             results.push(answering.evaluate().map_err(from_datafusion)?);
         }
         if results.is_empty() {
@@ -116,7 +129,12 @@ impl LiveAccumulator for Fallback {
     }
 
     fn clear(&mut self, slot: usize) {
-        self.groups[slot] = None;
+        self.put(slot, None);
         self.counted[slot] = 0;
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let slots = size_of::<Option<Box<dyn Accumulator>>>() + size_of::<i64>();
+        self.groups.capacity() * slots + self.group_bytes
     }
 }

@@ -11,7 +11,7 @@ use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 use tidemill_core::Result;
 
-use super::accumulate::{Changes, LiveAccumulator};
+use super::accumulate::{Changes, LiveAccumulator, VALUE_OVERHEAD};
 use crate::operators::aggregate::Arguments;
 
 /// The least of each group under an order of bytes; for `MAX` the order is reversed.
@@ -19,6 +19,7 @@ pub struct MinMax {
     data_type: DataType,
     converter: RowConverter,
     values: Values,
+    value_bytes: usize,
 }
 
 enum Values {
@@ -34,7 +35,7 @@ impl MinMax {
         let options = SortOptions { descending, nulls_first: false };
         let field = SortField::new_with_options(data_type.clone(), options);
         let values = if retracts { Values::All(Vec::new()) } else { Values::Best(Vec::new()) };
-        Ok(Self { data_type: data_type.clone(), converter: RowConverter::new(vec![field])?, values })
+        Ok(Self { data_type: data_type.clone(), converter: RowConverter::new(vec![field])?, values, value_bytes: 0 })
     }
 }
 
@@ -54,13 +55,24 @@ impl LiveAccumulator for MinMax {
             match &mut self.values {
                 Values::Best(best) => match &mut best[slot] {
                     Some(known) if known.as_ref() <= value => {}
-                    better => *better = Some(value.into()),
+                    better => {
+                        let worse = better.replace(value.into()).map_or(0, |worse| worse.len());
+                        self.value_bytes = self.value_bytes + value.len() - worse;
+                    }
                 },
                 Values::All(all) => {
                     let count = all[slot].entry(value.into()).or_insert(0);
+                    let before = *count;
                     *count += if changes.adds(row) { 1 } else { -1 };
-                    if *count == 0 {
+                    let after = *count;
+                    if after == 0 {
                         all[slot].remove(value);
+                    }
+                    let bytes = value.len() + VALUE_OVERHEAD;
+                    match (before == 0, after == 0) {
+                        (true, false) => self.value_bytes += bytes,
+                        (false, true) => self.value_bytes = self.value_bytes.saturating_sub(bytes),
+                        _ => {}
                     }
                 }
             }
@@ -82,9 +94,20 @@ impl LiveAccumulator for MinMax {
     }
 
     fn clear(&mut self, slot: usize) {
-        match &mut self.values {
-            Values::Best(best) => best[slot] = None,
-            Values::All(all) => all[slot].clear(),
-        }
+        let bytes = match &mut self.values {
+            Values::Best(best) => best[slot].take().map_or(0, |value| value.len()),
+            Values::All(all) => {
+                std::mem::take(&mut all[slot]).keys().map(|value| value.len() + VALUE_OVERHEAD).sum()
+            }
+        };
+        self.value_bytes = self.value_bytes.saturating_sub(bytes);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let slots = match &self.values {
+            Values::Best(best) => best.capacity() * size_of::<Option<Box<[u8]>>>(),
+            Values::All(all) => all.capacity() * size_of::<BTreeMap<Box<[u8]>, i64>>(),
+        };
+        slots + self.value_bytes
     }
 }

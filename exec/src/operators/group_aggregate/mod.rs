@@ -12,7 +12,7 @@ mod accumulate;
 mod fallback;
 mod min_max;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 
@@ -133,7 +133,7 @@ impl Operator for GroupAggregateOperator {
     }
 
     fn end_of_input(&mut self, _input: usize, output: &mut Output) -> Result<Progress> {
-        if self.is_global() && !self.has_spoken {
+        if self.is_global() && !std::mem::replace(&mut self.has_spoken, true) {
             self.touch(&[], &[0])?;
             let result = self.evaluate()?;
             let records = batch_of(&self.plan.schema, result, 1)?;
@@ -144,6 +144,12 @@ impl Operator for GroupAggregateOperator {
 
     fn resume(&mut self, output: &mut Output) -> Result<Progress> {
         Ok(self.pending.emit(output))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let slots = self.rows.capacity() * size_of::<i64>() + self.is_touched.capacity();
+        let accumulators = self.accumulators.iter().map(|accumulator| accumulator.memory_bytes());
+        self.index.size_bytes() + slots + accumulators.sum::<usize>()
     }
 }
 
@@ -231,7 +237,7 @@ impl GroupAggregateOperator {
             columns.push(take(&both, &order, None)?);
         }
         let records = batch_of(&self.plan.schema, columns, order.len())?;
-        self.pending.push(Batch::changelog(records, kinds.into())?, self.batch_rows & !1 | 2);
+        self.pending.push(Batch::changelog(records, kinds.into())?, self.batch_rows);
         Ok(())
     }
 

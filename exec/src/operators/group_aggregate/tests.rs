@@ -20,7 +20,7 @@ fn input_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Int64, true)]))
 }
 
-fn plan(keys: Vec<usize>) -> GroupAggregate {
+pub fn plan(keys: Vec<usize>) -> GroupAggregate {
     let input_schema = input_schema();
     let aggregate = |udaf, distinct: bool, name: &str| {
         let argument = match name {

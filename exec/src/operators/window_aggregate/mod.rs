@@ -9,7 +9,7 @@
 
 mod slice;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -69,6 +69,8 @@ impl OperatorFactory for WindowAggregate {
             plan: Arc::new(self.clone()),
             key_types,
             slices: BTreeMap::new(),
+            slice_bytes: BTreeMap::new(),
+            state_bytes: 0,
             windows: BTreeSet::new(),
             watermark: Watermark::MIN,
             advancing: false,
@@ -91,6 +93,9 @@ struct WindowAggregateOperator {
     key_types: Vec<DataType>,
     /// By start, in the unit of the time column, wall clock of the calendar.
     slices: BTreeMap<i64, Slice>,
+    /// Bytes of each slice when it was last looked at, and their sum.
+    slice_bytes: BTreeMap<i64, usize>,
+    state_bytes: usize,
     /// Windows that have rows and are not complete, by end.
     windows: BTreeSet<Window>,
     watermark: Watermark,
@@ -132,6 +137,7 @@ impl Operator for WindowAggregateOperator {
                     groups.update(&take_all(&keys, &rows)?, &hashes, &arguments)?;
                 }
             }
+            self.weigh(slice);
         }
         Ok(Progress::Done)
     }
@@ -156,6 +162,10 @@ impl Operator for WindowAggregateOperator {
                 _ => return Ok(Progress::Done),
             }
         }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.state_bytes
     }
 }
 
@@ -204,9 +214,21 @@ impl WindowAggregateOperator {
         slice.open(&self.key_types, &self.plan.aggregates).map(Some)
     }
 
+    /// Looks again at how much the slice that begins at `start` occupies.
+    fn weigh(&mut self, start: i64) {
+        let bytes = self.slices.get(&start).map(Slice::memory_bytes);
+        let before = match bytes {
+            Some(bytes) => self.slice_bytes.insert(start, bytes),
+            None => self.slice_bytes.remove(&start),
+        };
+        self.state_bytes = (self.state_bytes + bytes.unwrap_or(0)).saturating_sub(before.unwrap_or(0));
+    }
+
     fn fire(&mut self, window: Window) -> Result<()> {
         let results = self.results(window)?;
+        let read: Vec<i64> = self.slices.range(window.start..window.end).map(|(start, _)| *start).collect();
         self.forget_slices(window)?;
+        read.into_iter().for_each(|start| self.weigh(start));
         if results.rows > 0 {
             let records = self.records(window, results)?;
             self.pending.push(Batch::append(records), self.batch_rows);

@@ -1,6 +1,6 @@
 //! One slice of time: its keys and their accumulators, open while rows come, frozen once a window has read it.
 
-use arrow::array::{ArrayRef, BooleanArray};
+use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use tidemill_core::Result;
@@ -66,6 +66,11 @@ impl Groups {
         Ok(())
     }
 
+    /// Bytes that the groups occupy.
+    fn memory_bytes(&self) -> usize {
+        self.index.size_bytes() + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+    }
+
     /// The result of every group; the groups are used up.
     pub fn into_results(mut self) -> Result<Results> {
         let rows = self.index.slots();
@@ -84,6 +89,13 @@ impl Groups {
             hashes: (0..rows).map(|slot| self.index.hash(slot)).collect(),
             states: states.collect::<Result<_, _>>().map_err(from_datafusion)?,
         })
+    }
+}
+
+impl FrozenGroups {
+    fn memory_bytes(&self) -> usize {
+        let arrays = self.keys.iter().chain(self.states.iter().flatten());
+        arrays.map(|array| array.get_array_memory_size()).sum::<usize>() + self.hashes.capacity() * size_of::<u64>()
     }
 }
 
@@ -110,6 +122,12 @@ impl Slice {
             self.frozen.push(open.freeze()?);
         }
         Ok(&self.frozen)
+    }
+
+    /// Bytes that the slice occupies.
+    pub fn memory_bytes(&self) -> usize {
+        let open = self.open.as_ref().map_or(0, Groups::memory_bytes);
+        open + self.frozen.iter().map(FrozenGroups::memory_bytes).sum::<usize>()
     }
 
     /// The open groups, if they are all there is: the one window of this slice may use them up.

@@ -23,7 +23,7 @@ fn input_schema() -> SchemaRef {
     ]))
 }
 
-fn plan(spec: WindowSpec) -> WindowAggregate {
+pub fn plan(spec: WindowSpec) -> WindowAggregate {
     let input_schema = input_schema();
     let aggregate = |udaf, name: &str| {
         let builder = AggregateExprBuilder::new(udaf, vec![col("v", &input_schema).unwrap()]);

@@ -1,7 +1,5 @@
-//! What operators remember, as the rest of the engine sees it: named columns that can be frozen, stored and given back.
-//!
-//! How state is laid out in memory is a matter of `exec`. Here is what a checkpoint, a restore and a reader of checkpoints need:
-//! every state has a name, a kind and an Arrow schema, and its content is record batches.
+//! State as a checkpoint, a restore and a reader of checkpoints see it: every state has a name, a kind and an Arrow schema, and
+//! its content is record batches.
 
 use std::fmt;
 use std::ops::Range;
@@ -31,18 +29,36 @@ pub struct StateDescriptor {
     pub name: String,
     /// How it is partitioned.
     pub kind: StateKind,
-    /// Its columns. For keyed state the first one is the key group.
+    /// Its columns. For keyed state the first one is the key group, then come the key and what is kept for it.
     pub schema: SchemaRef,
 }
 
 /// Encodes a frozen state, away from the task that froze it.
 pub type EncodeState = Box<dyn FnOnce() -> Result<Vec<RecordBatch>> + Send>;
 
+/// How much of the state a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SnapshotScope {
+    /// Everything. What changes from now on is kept track of.
+    Base,
+    /// What changed since the last [`SnapshotScope::Base`] or [`SnapshotScope::Changes`], whichever came later.
+    Changes,
+    /// Everything, and for itself alone (a savepoint): the next `Changes` does not know of it.
+    Copy,
+}
+
 /// The frozen states of one operator in one subtask.
+///
+/// Laws: rows of keyed state are in the order of their key groups, so that cutting them by key group is slicing. A key is in a
+/// state at most once, and only if something is kept for it. A base, then for each snapshot of changes first `removed` taken
+/// out and then `states` put over, is what a copy would hold.
 #[derive(Default)]
 pub struct Snapshot {
     /// Each state with the handle that turns it into batches.
     pub states: Vec<(StateDescriptor, EncodeState)>,
+    /// Only with [`SnapshotScope::Changes`]: key group and key of what is gone, for each keyed state. Some of these keys may
+    /// be in no snapshot before.
+    pub removed: Vec<(StateDescriptor, EncodeState)>,
 }
 
 impl fmt::Debug for Snapshot {

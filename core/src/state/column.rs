@@ -1,0 +1,67 @@
+//! One state of all keys: a column with a cell for each slot.
+
+use std::any::{Any, type_name};
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::Fields;
+
+use crate::error::{Error, Result};
+use crate::state::Expiry;
+
+/// Encodes a frozen column, away from the task that froze it.
+pub type EncodeColumn = Box<dyn FnOnce() -> Result<Vec<ArrayRef>> + Send>;
+
+/// One state as a column over slots: what a backend moves between memory and elsewhere.
+///
+/// Laws:
+/// * A new slot and a cleared one are vacant, and cannot be told apart.
+/// * `decode` of what `encode` gave, into any slots of a column of the same kind, cannot be told apart from what was encoded.
+///   It replaces what the slots held; a slot that is there twice holds the later row.
+/// * `encode` gives as many rows as it was given slots, in their order, with the types of `fields`, and changes nothing. None
+///   of the slots is vacant; a vacant one may be an error.
+/// * What `freeze` returned encodes the column as it was when frozen, whatever happened to it since.
+pub trait StateColumn: Any + Send {
+    /// The columns that it encodes to.
+    fn fields(&self) -> &Fields;
+
+    /// There are `slots` slots now; those that are new are vacant, those that go were.
+    fn resize(&mut self, slots: usize);
+
+    /// Empties the slot.
+    fn clear(&mut self, slot: usize);
+
+    /// Whether nothing is kept in this slot, so that it need not be stored.
+    fn is_vacant(&self, slot: usize) -> bool;
+
+    /// What these slots hold, as Arrow arrays.
+    fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>>;
+
+    /// The same for later: copies what it must and leaves the rest of the work to whom calls the result. Where encoding is no
+    /// more than copying, this is `encode`.
+    fn freeze(&self, slots: &[usize]) -> Result<EncodeColumn> {
+        let columns = self.encode(slots)?;
+        Ok(Box::new(move || Ok(columns)))
+    }
+
+    /// Fills these slots with what `encode` gave for others.
+    fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()>;
+
+    /// These slots were written at this time. Columns whose slots expire as a whole note it.
+    fn touch(&mut self, _slots: &[usize], _now_millis: i64) {}
+
+    /// Drops what has expired in this slot; whether there was something. Only columns that keep times do.
+    fn expire(&mut self, _slot: usize, _expiry: Expiry) -> bool {
+        false
+    }
+
+    /// Bytes that it occupies, roughly. Must be cheap.
+    fn memory_bytes(&self) -> usize;
+}
+
+impl dyn StateColumn {
+    /// The column as what it is, for the operator that registered it.
+    pub fn downcast<C: StateColumn>(&mut self) -> Result<&mut C> {
+        let any: &mut dyn Any = self;
+        any.downcast_mut().ok_or_else(|| Error::internal(format!("a state column that is no {}", type_name::<C>())))
+    }
+}

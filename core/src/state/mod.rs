@@ -1,0 +1,45 @@
+//! What operators remember: the contract between operators, the backends that keep their state, and checkpoints.
+//!
+//! ```text
+//! user code       ValueState, ListState, MapState …      one key at a time, through CurrentKey
+//!                      │
+//! operators       StateColumn                            one state of all keys, a cell for each slot
+//!                      │
+//! backends        KeyedStates                            keys to slots; columns of slots in and out of memory
+//!                      │
+//! checkpoints     Snapshot, RestoredState                record batches, in the order of key groups
+//! ```
+//!
+//! A *slot* is a small dense number that stands for a key while it is in memory. Vectorised operators look up the slots of a
+//! whole batch and work on columns; what users write works on one slot, through handles. Backends differ in where they put
+//! columns that are not in use; they move them as Arrow arrays, the same that stand in checkpoints.
+//!
+//! Beside the state of keys there is the state of a subtask: [`OperatorList`] and [`BroadcastState`].
+//!
+//! Nothing here reads a clock: where time matters it is an argument, in milliseconds.
+
+mod broadcast;
+mod column;
+mod current_key;
+mod keyed;
+mod list;
+mod map;
+mod operator_list;
+mod reducing;
+mod schema;
+mod snapshot;
+mod ttl;
+mod value;
+
+pub use broadcast::BroadcastState;
+pub use column::{EncodeColumn, StateColumn};
+pub use current_key::{CellsOf, CurrentKey, Token};
+pub use keyed::{KeyedStates, StateId};
+pub use list::{ListCells, ListState};
+pub use map::{MapCells, MapState};
+pub use operator_list::{Dealing, OperatorList};
+pub use reducing::{AggregatingState, ReducingState};
+pub use schema::{KEY_GROUP, adapt, keyed_schema, rows_of_groups};
+pub use snapshot::{EncodeState, RestoredState, Snapshot, SnapshotScope, StateDescriptor, StateKind};
+pub use ttl::{Expiry, StateTtl, TtlUpdate, TtlVisibility};
+pub use value::{ValueCells, ValueState};

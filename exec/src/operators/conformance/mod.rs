@@ -1,0 +1,301 @@
+//! The laws of [`Operator`], checked for every operator of this folder: one table of them, one suite.
+//!
+//! A script of rows and watermarks, drawn at random, goes through each operator in several ways: cut into batches of 1, 7 or all
+//! rows, with room for everything or for next to nothing in its output, with the hashes of an exchange or without. A new
+//! operator is a line in `subjects.rs`; what it must keep stands here. (Laws about restoring wait for what can be restored.)
+
+mod script;
+mod subjects;
+
+use std::collections::BTreeMap;
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::TimestampMillisecondType;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use proptest::prelude::*;
+use tidemill_core::key::hash_columns;
+use tidemill_core::metrics::Metrics;
+use tidemill_core::operator::{Emission, InputSelection, Operator, Output, Progress};
+use tidemill_core::{Batch, Result, RowKind, Watermark};
+
+use crate::operators::test_context;
+use script::{Demands, Draft, Row, Script, any_draft, batch};
+use subjects::{Subject, subjects};
+
+/// How a script is given to an operator.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// Rows of a batch that goes in.
+    cut: usize,
+    /// Rows of a batch that comes out, at most.
+    batch_rows: usize,
+    /// Bytes at which the output is full.
+    output_bytes: usize,
+    /// Batches bring the hashes of their keys.
+    hashed: bool,
+    /// How often the end of an input is told.
+    ends: usize,
+}
+
+const PLAIN: Way = Way { cut: usize::MAX, batch_rows: 5, output_bytes: usize::MAX, hashed: false, ends: 1 };
+
+/// One thing that left an operator.
+#[derive(Clone, Debug, PartialEq)]
+enum Seen {
+    Row { text: String, kind: RowKind, time: Option<i64> },
+    Watermark(i64),
+}
+
+/// What left an operator: after its table was read, after each step, and after the end.
+type Record = Vec<Vec<Seen>>;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_result_is_the_same_however_rows_are_cut(draft in any_draft()) {
+        for subject in subjects() {
+            let late_rows = subject.demands.late_rows && subject.late_rows_whatever_the_cut;
+            let script = draft.script(Demands { late_rows, ..subject.demands });
+            let expected = tables(&run(&subject, &script, PLAIN));
+            for (cut, batch_rows) in [(1, 1), (7, 5), (7, 8192), (usize::MAX, 2)] {
+                for hashed in [false, true] {
+                    let way = Way { cut, batch_rows, hashed, ..PLAIN };
+                    prop_assert_eq!(&expected, &tables(&run(&subject, &script, way)), "{}, {:?}", subject.name, way);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn behind_a_watermark_no_row_is_as_old(draft in any_draft()) {
+        for (subject, script) in each_with(&draft) {
+            let mut watermark = i64::MIN;
+            for seen in run(&subject, &script, Way { output_bytes: 1, ..PLAIN }).concat() {
+                match seen {
+                    Seen::Watermark(next) => watermark = next,
+                    Seen::Row { time: Some(time), text, .. } => {
+                        prop_assert!(time > watermark, "{}: {} behind {}", subject.name, text, watermark);
+                    }
+                    Seen::Row { time: None, .. } => prop_assert!(subject.time.is_none()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_watermark_is_passed_on_behind_what_it_fires(draft in any_draft()) {
+        for (subject, script) in each_with(&draft) {
+            let record = run(&subject, &script, PLAIN);
+            let watermarks = |seen: &[Seen]| -> Vec<i64> {
+                seen.iter().filter_map(|seen| match seen { Seen::Watermark(millis) => Some(*millis), _ => None }).collect()
+            };
+            prop_assert_eq!(record.len(), script.steps.len() + 2);
+            for (step, seen) in script.steps.iter().zip(&record[1..]) {
+                prop_assert_eq!(watermarks(seen), vec![step.watermark], "{}", subject.name);
+                prop_assert!(matches!(seen.last(), Some(Seen::Watermark(_))), "{}: {:?}", subject.name, seen);
+            }
+            prop_assert!(watermarks(&record[0]).is_empty() && watermarks(&record[record.len() - 1]).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_small_output_delays_and_changes_nothing(draft in any_draft(), cut in 1..30usize, batch_rows in 1..9usize) {
+        for (subject, script) in each_with(&draft) {
+            let way = Way { cut, batch_rows, ..PLAIN };
+            let expected = run(&subject, &script, way);
+            for output_bytes in [1, 100] {
+                let seen = run(&subject, &script, Way { output_bytes, ..way });
+                prop_assert_eq!(&expected, &seen, "{} with {} bytes", subject.name, output_bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_nothing(draft in any_draft(), cut in 1..30usize) {
+        for (subject, script) in each_with(&draft).filter(|(subject, _)| subject.demands.updates) {
+            let last = |script: &Script| tables(&run(&subject, script, Way { cut, ..PLAIN })).pop();
+            prop_assert_eq!(last(&script.clone().undone()), last(&script.emptied()), "{}", subject.name);
+        }
+    }
+
+    #[test]
+    fn to_hear_the_end_twice_changes_nothing(draft in any_draft()) {
+        for (subject, script) in each_with(&draft) {
+            let expected = run(&subject, &script, PLAIN);
+            prop_assert_eq!(&expected, &run(&subject, &script, Way { ends: 2, ..PLAIN }), "{}", subject.name);
+        }
+    }
+
+    #[test]
+    fn the_two_rows_of_an_update_are_neighbours_and_nothing_is_taken_back_unseen(draft in any_draft()) {
+        for (subject, script) in each_with(&draft) {
+            for cut in [1, 7, usize::MAX] {
+                let record = run(&subject, &script, Way { cut, ..PLAIN });
+                let kinds = record.iter().flatten().filter_map(|seen| match seen {
+                    Seen::Row { kind, .. } => Some(*kind),
+                    Seen::Watermark(_) => None,
+                });
+                let kinds: Vec<RowKind> = kinds.collect();
+                for (place, kind) in kinds.iter().enumerate() {
+                    let before = if place == 0 { None } else { Some(kinds[place - 1]) };
+                    let follows = before == Some(RowKind::UpdateBefore);
+                    prop_assert_eq!(*kind == RowKind::UpdateAfter, follows, "{}: {:?}", subject.name, kinds);
+                }
+                prop_assert!(kinds.last() != Some(&RowKind::UpdateBefore));
+                let appends = kinds.iter().all(|kind| *kind == RowKind::Insert);
+                prop_assert!(appends || subject.time.is_none(), "{} emitted an update", subject.name);
+                // Folding looks at every count on its way.
+                tables(&record);
+            }
+        }
+    }
+}
+
+/// Every operator with its script.
+fn each_with(draft: &Draft) -> impl Iterator<Item = (Subject, Script)> {
+    subjects().into_iter().map(move |subject| {
+        let script = draft.script(subject.demands);
+        (subject, script)
+    })
+}
+
+/// Gives the whole script, as a shell would.
+fn run(subject: &Subject, script: &Script, way: Way) -> Record {
+    let mut shell = Shell::open(subject, way);
+    let mut record = vec![];
+    let reads_table = shell.operator.selection() == InputSelection::Only(1);
+    if reads_table {
+        shell.feed(1, &script.table, &[0, 1, 2]);
+        shell.end(1);
+        assert_eq!(shell.operator.selection(), InputSelection::Any, "{}", subject.name);
+    }
+    record.push(std::mem::take(&mut shell.seen));
+    for step in &script.steps {
+        shell.feed(0, &step.rows, &subject.columns);
+        shell.call(|operator, output| operator.advance(Watermark(step.watermark), output));
+        record.push(std::mem::take(&mut shell.seen));
+    }
+    shell.end(0);
+    shell.operator.close().unwrap();
+    record.push(shell.seen);
+    record
+}
+
+/// What stands around an operator in a task: it calls, drains and resumes.
+struct Shell<'a> {
+    subject: &'a Subject,
+    way: Way,
+    operator: Box<dyn Operator>,
+    output: Output,
+    /// The most rows that went in at once.
+    fed_rows: usize,
+    seen: Vec<Seen>,
+}
+
+impl<'a> Shell<'a> {
+    fn open(subject: &'a Subject, way: Way) -> Self {
+        let mut operator = subject.factory.create().unwrap();
+        let mut context = test_context(Metrics::default());
+        context.batch_rows = way.batch_rows;
+        operator.open(&context).unwrap();
+        Self { subject, way, operator, output: Output::new(way.output_bytes), fed_rows: 0, seen: vec![] }
+    }
+
+    fn feed(&mut self, input: usize, rows: &[Row], columns: &[usize]) {
+        let (cut, hashed) = (self.way.cut, self.way.hashed);
+        for rows in rows.chunks(cut) {
+            self.fed_rows = self.fed_rows.max(rows.len());
+            let batch = batch(rows, columns);
+            let batch = match self.subject.keys.as_ref().filter(|_| hashed) {
+                Some(keys) => with_hashes(batch, keys),
+                None => batch,
+            };
+            self.call(|operator, output| operator.process(input, batch, output));
+            // One that has had enough may be given more by a shell that has not looked yet, and says nothing to it.
+            if self.operator.is_finished() {
+                let before = self.seen.len();
+                let more = script::batch(rows, columns);
+                self.call(|operator, output| operator.process(input, more, output));
+                assert_eq!(self.seen.len(), before, "{} was finished", self.subject.name);
+            }
+        }
+    }
+
+    fn end(&mut self, input: usize) {
+        for _ in 0..self.way.ends {
+            self.call(|operator, output| operator.end_of_input(input, output));
+        }
+    }
+
+    fn call(&mut self, call: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<Progress>) {
+        let mut progress = call(&mut *self.operator, &mut self.output).unwrap();
+        loop {
+            assert!(progress == Progress::Done || self.output.is_full(), "{} stopped for nothing", self.subject.name);
+            let batches = self.drain();
+            let bounded = self.way.output_bytes > 1 || batches <= 1;
+            assert!(bounded, "{} emitted {batches} batches into a full output", self.subject.name);
+            if progress == Progress::Done {
+                return;
+            }
+            progress = self.operator.resume(&mut self.output).unwrap();
+        }
+    }
+
+    /// Takes out all that was emitted; how many batches there were.
+    fn drain(&mut self) -> usize {
+        let mut batches = 0;
+        while let Some(emission) = self.output.pop() {
+            match emission {
+                Emission::Watermark(Watermark(millis)) => self.seen.push(Seen::Watermark(millis)),
+                Emission::Batch(port, batch) => {
+                    assert_eq!(port, 0);
+                    // An update is two rows, however few are wanted.
+                    let most = if self.subject.passes_batches { self.fed_rows } else { self.way.batch_rows.max(2) };
+                    let rows = batch.num_rows();
+                    assert!(rows > 0 && rows <= most, "{} emitted {rows} rows at once", self.subject.name);
+                    batches += 1;
+                    self.seen.extend(rows_of(&batch, self.subject.time));
+                }
+            }
+        }
+        batches
+    }
+}
+
+fn with_hashes(batch: Batch, keys: &[usize]) -> Batch {
+    let columns: Vec<ArrayRef> = keys.iter().map(|key| batch.records().column(*key).clone()).collect();
+    let hashes = hash_columns(&columns, batch.num_rows()).unwrap();
+    batch.with_hashes(hashes).unwrap()
+}
+
+fn rows_of(batch: &Batch, time: Option<(usize, i64)>) -> Vec<Seen> {
+    let options = FormatOptions::default().with_null("NULL");
+    let columns = batch.records().columns().iter();
+    let columns: Vec<ArrayFormatter> =
+        columns.map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+    let row = |row: usize| {
+        let cells: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
+        let time = time.map(|(column, less)| {
+            batch.records().column(column).as_primitive::<TimestampMillisecondType>().value(row) - less
+        });
+        Seen::Row { text: cells.join(", "), kind: batch.kind(row).unwrap(), time }
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+/// The table that was described up to each watermark, and at the end: rows with their counts.
+fn tables(record: &Record) -> Vec<BTreeMap<String, i64>> {
+    let mut table: BTreeMap<String, i64> = BTreeMap::new();
+    let fold = |seen: &Vec<Seen>| {
+        for seen in seen {
+            let Seen::Row { text, kind, .. } = seen else { continue };
+            let count = table.entry(text.clone()).or_default();
+            *count += if kind.is_addition() { 1 } else { -1 };
+            assert!(*count >= 0, "'{text}' was taken back before it was given");
+        }
+        table.retain(|_, count| *count != 0);
+        table.clone()
+    };
+    record.iter().map(fold).collect()
+}

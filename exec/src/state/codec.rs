@@ -1,0 +1,128 @@
+//! User types and Arrow columns, there and back, through serde.
+
+use std::any::type_name;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_arrow::schema::{SchemaLike, TracingOptions};
+use serde_arrow::utils::{Item, Items};
+use tidemill_core::{Error, Result};
+
+/// What can be kept as state: any type that serde can write and read, and whose columns follow from the type alone.
+///
+/// Not everything does: `serde_json::Value` says only at run time what it holds.
+pub trait StateValue: Serialize + DeserializeOwned + Clone + Send + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Clone + Send + 'static> StateValue for T {}
+
+/// How values of one type become a column and a column values.
+#[derive(Debug)]
+pub struct Codec<T> {
+    /// The column as serde_arrow wants it to be called.
+    item: FieldRef,
+    field: FieldRef,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize + DeserializeOwned> Codec<T> {
+    /// The codec of `T`, as a column of this name; an error names a type whose columns cannot be known.
+    pub fn new(name: &str) -> Result<Self> {
+        let item = trace::<T>().map_err(|error| {
+            Error::request(format!("the columns of {} are not known from the type: {error}", type_name::<T>()))
+                .with_hint("use structs, tuples, enums, lists, maps, options, numbers, strings and byte buffers")
+        })?;
+        let field = Arc::new(item.as_ref().clone().with_name(name));
+        Ok(Self { item, field, value: PhantomData })
+    }
+
+    /// The column.
+    pub fn field(&self) -> &FieldRef {
+        &self.field
+    }
+
+    /// The column of these values: of `T`, or of references to it.
+    pub fn encode<R: Serialize>(&self, values: &[R]) -> Result<ArrayRef> {
+        let columns = serde_arrow::to_arrow(std::slice::from_ref(&self.item), Items(values))
+            .map_err(|error| Error::data(format!("{} cannot be written as a column: {error}", type_name::<T>())))?;
+        columns.into_iter().next().ok_or_else(|| Error::internal("a value without a column"))
+    }
+
+    /// The values of a column.
+    pub fn decode(&self, column: &ArrayRef) -> Result<Vec<T>> {
+        let nullable = self.item.is_nullable() || column.is_nullable();
+        let field = Field::new(self.item.name(), column.data_type().clone(), nullable);
+        let field = Arc::new(field.with_metadata(self.item.metadata().clone()));
+        let Items(values) = serde_arrow::from_arrow::<Items<Vec<T>>, _>(&[field], std::slice::from_ref(column))
+            .map_err(|error| Error::corrupt(format!("a column holds no {}: {error}", type_name::<T>())))?;
+        Ok(values)
+    }
+}
+
+fn trace<T: DeserializeOwned>() -> serde_arrow::Result<FieldRef> {
+    let options = TracingOptions::default()
+        .allow_null_fields(true)
+        .map_as_struct(false)
+        .sequence_as_large_list(false)
+        .strings_as_large_utf8(false)
+        .bytes_as_large_binary(false)
+        .enums_without_data_as_strings(true)
+        .from_type_budget(10_000);
+    let fields = Vec::<FieldRef>::from_type::<Item<T>>(options)?;
+    Ok(fields.into_iter().next().unwrap_or_else(|| Arc::new(Field::new("item", DataType::Null, true))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fmt::Debug;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    enum Shape {
+        Point,
+        Circle(f64),
+        Box { width: u8, height: u8 },
+    }
+
+    fn check<T: StateValue + PartialEq + Debug>(values: Vec<T>) {
+        let codec = Codec::<T>::new("value").unwrap();
+        let column = codec.encode(&values).unwrap();
+        assert_eq!((codec.field().name().as_str(), codec.field().data_type()), ("value", column.data_type()));
+        assert_eq!(codec.decode(&column).unwrap(), values);
+        let tail = column.slice(values.len() / 2, values.len() - values.len() / 2);
+        assert_eq!(codec.decode(&tail).unwrap(), values[values.len() / 2..]);
+        let borrowed: Vec<&T> = values.iter().collect();
+        assert_eq!(&codec.encode(&borrowed).unwrap(), &column);
+    }
+
+    #[test]
+    fn values_come_back() {
+        check(vec![1i64, -2, 3]);
+        check(vec!["a".to_owned(), String::new()]);
+        check(vec![Some(1.5), None]);
+        check(vec![(), ()]);
+        check(vec![('x', [1u8, 2]), ('y', [3, 4])]);
+        check(vec![Shape::Point, Shape::Circle(0.5), Shape::Box { width: 1, height: 2 }]);
+        check(vec![BTreeMap::from([((1i32, "k".to_owned()), vec![true])]), BTreeMap::new()]);
+        check(vec![BTreeMap::from([(7u16, Some(Shape::Circle(1.0))), (8, None)])]);
+        check(vec![vec![Some((1u64, "z".to_owned())), None], vec![]]);
+        check::<(String, i64)>(vec![]);
+    }
+
+    #[test]
+    fn a_type_without_columns_is_named() {
+        #[derive(Clone, Serialize, Deserialize)]
+        struct Tree {
+            children: Vec<Tree>,
+        }
+        let error = Codec::<Tree>::new("value").unwrap_err();
+        assert!(error.to_string().contains("Tree"), "{error}");
+    }
+}

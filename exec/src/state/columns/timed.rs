@@ -1,0 +1,118 @@
+//! A column whose slots expire as a whole: any other column, and beside it when each slot was used.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
+use tidemill_core::state::{EncodeColumn, Expiry, StateColumn, ValueCells};
+use tidemill_core::{Error, Result};
+
+use super::ValueColumn;
+use crate::state::StateValue;
+
+/// `C` with the column `used_millis` behind its own.
+#[derive(Debug)]
+pub struct TimedColumn<C> {
+    /// The column that expires. Who writes to it says so by `touch`.
+    pub inner: C,
+    used_millis: Vec<i64>,
+    fields: Fields,
+}
+
+impl<C: StateColumn> TimedColumn<C> {
+    /// The column with times; it has no slots yet.
+    pub fn new(inner: C) -> Self {
+        let time: FieldRef = Arc::new(Field::new("used_millis", DataType::Int64, false));
+        let fields = inner.fields().iter().cloned().chain([time]).collect();
+        Self { inner, used_millis: Vec::new(), fields }
+    }
+
+    fn times(&self, slots: &[usize]) -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| self.used_millis[*slot])))
+    }
+}
+
+impl<C: StateColumn> StateColumn for TimedColumn<C> {
+    fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    fn resize(&mut self, slots: usize) {
+        self.inner.resize(slots);
+        self.used_millis.resize(slots, 0);
+    }
+
+    fn clear(&mut self, slot: usize) {
+        self.inner.clear(slot);
+        self.used_millis[slot] = 0;
+    }
+
+    fn is_vacant(&self, slot: usize) -> bool {
+        self.inner.is_vacant(slot)
+    }
+
+    fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        let mut columns = self.inner.encode(slots)?;
+        columns.push(self.times(slots));
+        Ok(columns)
+    }
+
+    fn freeze(&self, slots: &[usize]) -> Result<EncodeColumn> {
+        let (inner, times) = (self.inner.freeze(slots)?, self.times(slots));
+        Ok(Box::new(move || {
+            let mut columns = inner()?;
+            columns.push(times);
+            Ok(columns)
+        }))
+    }
+
+    fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()> {
+        let Some((times, inner)) = columns.split_last() else {
+            return Err(Error::internal("state without its times"));
+        };
+        self.inner.decode(slots, inner)?;
+        let times = times.as_primitive_opt::<Int64Type>().ok_or_else(|| Error::corrupt("times that are no numbers"))?;
+        slots.iter().zip(times.values()).for_each(|(slot, time)| self.used_millis[*slot] = *time);
+        Ok(())
+    }
+
+    fn touch(&mut self, slots: &[usize], now_millis: i64) {
+        slots.iter().for_each(|slot| self.used_millis[*slot] = now_millis);
+    }
+
+    fn expire(&mut self, slot: usize, expiry: Expiry) -> bool {
+        let expires = !self.inner.is_vacant(slot) && expiry.is_expired(self.used_millis[slot]);
+        if expires {
+            self.clear(slot);
+        }
+        expires
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.inner.memory_bytes() + self.used_millis.capacity() * size_of::<i64>()
+    }
+}
+
+impl<T: StateValue> ValueCells<T> for TimedColumn<ValueColumn<T>> {
+    fn get(&self, slot: usize, expiry: Expiry) -> Option<&T> {
+        self.inner.get(slot, expiry).filter(|_| expiry.is_visible(self.used_millis[slot]))
+    }
+
+    fn set(&mut self, slot: usize, value: T, expiry: Expiry) {
+        self.inner.set(slot, value, expiry);
+        self.used_millis[slot] = expiry.now_millis();
+    }
+
+    fn take(&mut self, slot: usize, expiry: Expiry) -> Option<T> {
+        let used = std::mem::take(&mut self.used_millis[slot]);
+        self.inner.take(slot, expiry).filter(|_| expiry.is_visible(used))
+    }
+
+    fn renew(&mut self, slot: usize, expiry: Expiry) -> bool {
+        let renews = !self.inner.is_vacant(slot) && !expiry.is_expired(self.used_millis[slot]);
+        if renews {
+            self.used_millis[slot] = expiry.now_millis();
+        }
+        renews
+    }
+}

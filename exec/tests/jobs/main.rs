@@ -1,0 +1,10 @@
+//! Whole jobs of pushed tasks: that a seed replays them, that demand ends them, that they leave nothing on disk.
+
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
+mod graph;
+mod limit;
+mod simulation;
+#[path = "../common/source.rs"]
+mod source;
+mod spill;
