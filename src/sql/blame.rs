@@ -6,24 +6,23 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Spanned, Value, Visit, VisitMut, Visitor, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Spanned, Value, Visitor, VisitorMut};
 use datafusion::sql::sqlparser::tokenizer::Location;
 use tidemill_core::{Error, ErrorKind, Result};
 
 use super::error::{at, has_place};
-use super::parser::Parsed;
+use super::parser::{Parsed, walk, walk_mut};
 use super::planner::Planner;
 use super::planner::repair::queries;
 use super::session::Session;
 
 /// How often a failing statement is planned again at most.
-const ATTEMPTS_MAX: usize = 200;
+const ATTEMPTS_MAX: usize = 100;
 
 impl Session {
     /// The error that `parsed` gave, with its place where it has none and one can be found.
     pub(super) async fn placed(&self, parsed: &Parsed, error: Error) -> Error {
-        let may_have_place = matches!(error.kind(), ErrorKind::Request | ErrorKind::Data) && !has_place(&error);
-        match may_have_place {
+        match error.kind() == ErrorKind::Request && !has_place(&error) {
             true => self.blamed(parsed, &error).await.map_or(error.clone(), |place| at(error, place)),
             false => error,
         }
@@ -63,7 +62,7 @@ impl Session {
         let plan = |planner: &Planner<'_>, parsed: &Parsed| {
             let mut eraser = Eraser { node, next: 0 };
             for mut query in queries(&parsed.statement) {
-                let _ = VisitMut::visit(&mut query, &mut eraser);
+                walk_mut(&mut query, &mut eraser);
                 state.optimize(&planner.query(&query)?)?;
             }
             Ok(())
@@ -86,7 +85,7 @@ impl ExprTree {
     fn of(parsed: &Parsed) -> Self {
         let mut collector = Collector { tree: Self { nodes: Vec::new() }, path: Vec::new() };
         for query in queries(&parsed.statement) {
-            let _ = Visit::visit(&query, &mut collector);
+            walk(&query, &mut collector);
         }
         collector.tree
     }

@@ -150,7 +150,7 @@ fn name(column: &Column) -> String {
 
 fn constant(text: &str) -> Error {
     let text = text.strip_prefix("Cast error: ").unwrap_or(text);
-    Error::data(sql_types(&sentence(text))).with_hint("TRY_CAST gives NULL instead")
+    Error::request(sql_types(&sentence(text))).with_hint("TRY_CAST gives NULL instead")
 }
 
 /// DataFusion's planning errors are sentences; the ones that people meet most are worded anew.

@@ -8,7 +8,7 @@ use datafusion::common::Result as PlanResult;
 use datafusion::datasource::{TableProvider, ViewTable};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
-use datafusion::sql::sqlparser::ast::{Query, visit_relations};
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, Visitor};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemill_connectors::registry::Disposition;
@@ -16,7 +16,7 @@ use tidemill_core::{Error, Result};
 use tidemill_exec::error::from_datafusion;
 
 use super::catalog::{Entry, ScanTable, ViewDefinition, file_table, looks_like_file, simple_name};
-use super::parser::{Parsed, parse_script};
+use super::parser::{Parsed, parse_script, walk};
 use super::planner::repair::{Repair, queries};
 use super::planner::{Planner, Relations};
 use super::session::Session;
@@ -95,12 +95,7 @@ impl Session {
     async fn relations(&self, state: &SessionState, queries: &[Query], depth: usize) -> Result<Relations> {
         let mut names = BTreeSet::new();
         for query in queries {
-            let _ = visit_relations(query, |name| {
-                let quoted =
-                    name.0.last().and_then(|part| part.as_ident()).is_some_and(|name| name.quote_style.is_some());
-                names.extend(simple_name(name).map(|name| (name, quoted)));
-                ControlFlow::<()>::Continue(())
-            });
+            walk(query, &mut RelationNames(&mut names));
         }
         let mut relations = Relations { known: self.catalog.names(), ..Relations::default() };
         for (name, quoted) in names {
@@ -121,6 +116,19 @@ impl Session {
             relations.opened.insert(name, table);
         }
         Ok(relations)
+    }
+}
+
+/// The relations that a query names, and whether in quotes.
+struct RelationNames<'a>(&'a mut BTreeSet<(String, bool)>);
+
+impl Visitor for RelationNames<'_> {
+    type Break = ();
+
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
+        let quoted = name.0.last().and_then(|part| part.as_ident()).is_some_and(|name| name.quote_style.is_some());
+        self.0.extend(simple_name(name).map(|name| (name, quoted)));
+        ControlFlow::Continue(())
     }
 }
 

@@ -26,7 +26,7 @@ fn no_function(rest: &str) -> Option<Error> {
     let (_, list) = rest.split_once("Candidate functions:")?;
     let known: Vec<String> =
         list.lines().map(str::trim).filter(|line| !line.is_empty()).take(SIGNATURES_MAX).map(sql_types).collect();
-    Some(error.with_hint(format!("CAST its arguments; there is {}", known.join(", "))))
+    Some(error.with_hint(format!("CAST its arguments to those of {}", known.join(", "))))
 }
 
 /// `text` with SQL's names in place of Arrow's.
@@ -80,7 +80,7 @@ mod tests {
         check(
             "Function 'upper' expects 1 arguments but received 2. No function matches the given name and argument types \
              'upper(Int64, Utf8)'. You might need to add explicit type casts.\n\tCandidate functions:\n\tupper(String)\n\t",
-            "there is no upper(BIGINT, STRING); CAST its arguments; there is upper(STRING)",
+            "there is no upper(BIGINT, STRING); CAST its arguments to those of upper(STRING)",
         );
         assert!(type_error("table 'x' not found").is_none());
     }

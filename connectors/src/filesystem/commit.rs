@@ -1,6 +1,7 @@
 //! Publishes part files: at each commit, or all together when the job has ended well.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -164,9 +165,12 @@ impl Committer for FileCommitter {
         for name in names_in(&self.directory).await?.iter().filter(|name| name.starts_with(&own)) {
             self.directory.child(name).delete().await?;
         }
-        if let Some(path) = self.directory.file_path().filter(|_| self.is_new) {
-            // Not empty means that someone else wrote there meanwhile.
-            let _ = std::fs::remove_dir(path);
+        if let Some(path) = self.directory.file_path() {
+            remove_staged(&path, &own);
+            if self.is_new {
+                // Not empty means that someone else wrote there meanwhile.
+                let _ = std::fs::remove_dir(path);
+            }
         }
         Ok(())
     }
@@ -192,5 +196,15 @@ impl Committer for FileCommitter {
         }
         replacement.begin(&self.directory, &self.job).await?;
         replacement.carry_out(&self.directory, &marker).await
+    }
+}
+
+/// Removes the files in which a local store gathers what is not complete; it lists none of them itself, and clears them away later
+/// than a process that fails may live.
+fn remove_staged(directory: &Path, own: &str) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(own)) {
+        // Whoever else removes it does the same.
+        let _ = std::fs::remove_file(entry.path());
     }
 }

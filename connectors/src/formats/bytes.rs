@@ -84,7 +84,7 @@ fn decompression_error(file: &Location, error: std::io::Error) -> Error {
         Some(own) => own.clone(),
         None => {
             let message = format!("{file}: cannot be decompressed: {error}");
-            let hint = "it may be cut off, or have another ending than its compression; fetch or write it again";
+            let hint = "it may be cut off, or have another ending than its compression: fetch or write it again";
             Error::corrupt(message).with_hint(hint).with_source(error)
         }
     }

@@ -131,7 +131,7 @@ async fn infer_csv(location: &Location, files: &[ObjectMeta]) -> Result<(SchemaR
         }
     }
     if columns.is_empty() {
-        let hint = "it has no row; state its columns in a CREATE TABLE";
+        let hint = "it has no row: state its columns in a CREATE TABLE";
         return Err(Error::data(format!("{location}: no columns to be seen")).with_hint(hint));
     }
     let fields: Vec<Field> = columns.iter().map(|(name, seen)| Field::new(name, seen.data_type(), true)).collect();

@@ -187,7 +187,7 @@ fn parquet_error(file: &Location, error: ParquetError) -> Error {
 pub(crate) fn damaged(file: &Location, format: &str, reason: &str) -> Error {
     let reason = reason.trim_end_matches('.');
     Error::corrupt(format!("{file}: no readable {format} file: {reason}"))
-        .with_hint(format!("it may be cut off, still being written, or no {format}; fetch or write it again"))
+        .with_hint(format!("it may be cut off, still being written, or no {format}: fetch or write it again"))
 }
 
 /// Writes row groups; their bytes come out as each group is full.

@@ -111,7 +111,7 @@ impl SinkWriter for SocketWriter {
 
 impl SocketWriter {
     fn broken(&self, error: std::io::Error) -> Error {
-        self.socket.broken(error, "rows may be lost; let the connection be made again")
+        self.socket.broken(error, "rows may be lost unless the connection is made again")
     }
 }
 

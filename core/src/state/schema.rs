@@ -14,7 +14,9 @@ pub const KEY_GROUP: &str = "key_group";
 /// The columns of keyed state: key group, key, and what is kept for it (none for a list of keys).
 pub fn keyed_schema(keys: &Fields, state: &Fields) -> SchemaRef {
     let group: FieldRef = Arc::new(Field::new(KEY_GROUP, DataType::UInt32, false));
-    Arc::new(Schema::new([group].into_iter().chain(keys.iter().cloned()).chain(state.iter().cloned()).collect::<Fields>()))
+    Arc::new(Schema::new(
+        [group].into_iter().chain(keys.iter().cloned()).chain(state.iter().cloned()).collect::<Fields>(),
+    ))
 }
 
 /// A restored batch as one of the columns that a state declares now.

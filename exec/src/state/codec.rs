@@ -122,7 +122,7 @@ mod tests {
         struct Tree {
             children: Vec<Tree>,
         }
-        let error = Codec::<Tree>::new("value").unwrap_err();
+        let error = Codec::<Tree>::new("value").map(drop).unwrap_err();
         assert!(error.to_string().contains("Tree"), "{error}");
     }
 }

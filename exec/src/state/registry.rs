@@ -4,8 +4,8 @@ use std::fmt;
 
 use tidemill_core::Result;
 use tidemill_core::state::{
-    AggregatingState, KeyedStates, ListCells, ListState, MapCells, MapState, ReducingState, StateColumn, StateTtl, Token,
-    ValueCells, ValueState,
+    AggregatingState, KeyedStates, ListCells, ListState, MapCells, MapState, ReducingState, StateColumn, StateTtl,
+    Token, ValueCells, ValueState,
 };
 
 use crate::state::StateValue;
@@ -74,7 +74,9 @@ impl<'a> StateRegistry<'a> {
     /// A map a key.
     pub fn map_state<K: StateValue + Ord, V: StateValue>(&mut self, name: &str) -> Result<MapState<K, V>> {
         let token = match self.ttl {
-            None => self.register(name, MapColumn::<K, Untimed<V>>::new()?, map_cells::<MapColumn<K, Untimed<V>>, K, V>),
+            None => {
+                self.register(name, MapColumn::<K, Untimed<V>>::new()?, map_cells::<MapColumn<K, Untimed<V>>, K, V>)
+            }
             Some(_) => self.register(name, MapColumn::<K, Timed<V>>::new()?, map_cells::<MapColumn<K, Timed<V>>, K, V>),
         };
         Ok(MapState::new(token?))

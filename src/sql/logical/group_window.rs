@@ -18,17 +18,18 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, Result};
 use datafusion::logical_expr::{Aggregate, Expr, Extension, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, VisitMut, VisitorMut,
+    Expr as SqlExpr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, VisitorMut,
 };
 use tidemill_core::Error;
 
 use super::window_assign::{WINDOW_END, WINDOW_START, WINDOW_TIME, WindowAssign};
 use crate::sql::functions::window_bound::{Bound, WindowBound};
+use crate::sql::parser::walk_mut;
 use crate::sql::planner::window::{WindowCall, WindowName, column_place};
 
 /// Step 1: splits the window functions in every `GROUP BY` of `query` into their three bounds.
 pub fn split_group_windows(query: &mut Query) {
-    let _ = query.visit(&mut Splitter);
+    walk_mut(query, &mut Splitter);
 }
 
 struct Splitter;

@@ -29,6 +29,7 @@ mod statement;
 mod tests;
 mod tree_type;
 mod types;
+mod walk;
 mod window;
 mod words;
 
@@ -44,6 +45,7 @@ pub use script::is_complete;
 pub use span::{Span, error_span, locate, pointer};
 pub use tree_type::sql_type_of;
 pub use types::{Element, RowField, SqlType};
+pub use walk::{walk, walk_mut};
 pub use window::{WindowInput, WindowKind, WindowTvf, window_tvf};
 
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};

@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::common::{Column, DataFusionError, SchemaError};
-use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Query, Statement as SqlStatement, TableFactor, Visitor};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use tidemill_core::{Error, Result};
 
 use super::context::Relations;
 use crate::sql::error::{UnknownRelation, place_of, planning, root_ref};
-use crate::sql::parser::{DIALECT, Parsed, Statement, locate, parse_script};
+use crate::sql::parser::{DIALECT, Parsed, Statement, locate, parse_script, walk};
 
 /// The most names that one statement may have mended; each costs a planning.
 const REPAIRS_MAX: usize = 2_000;
@@ -185,10 +185,10 @@ impl Repair {
         tables.0
     }
 
-    fn visit(&self, visitor: &mut impl Visitor) {
+    fn visit(&self, visitor: &mut dyn Visitor<Break = ()>) {
         for parsed in parse_script(&self.script).unwrap_or_default() {
             for query in queries(&parsed.statement) {
-                let _ = query.visit(visitor);
+                walk(&query, visitor);
             }
         }
     }

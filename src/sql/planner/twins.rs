@@ -5,11 +5,13 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, VisitorMut};
+
+use crate::sql::parser::walk_mut;
 
 /// Names the repeated columns of every `SELECT` in `query` apart.
 pub fn name_twins(query: &mut Query) {
-    let _ = query.visit(&mut Namer);
+    walk_mut(query, &mut Namer);
 }
 
 struct Namer;

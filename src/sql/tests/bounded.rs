@@ -51,6 +51,14 @@ fn a_file_is_a_table() {
 }
 
 #[test]
+fn a_file_without_header_is_a_table_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "n.csv", "1,x\n2,y\n");
+    check_both(&format!("SELECT column_1 + 1, column_2 FROM '{path}'"), &["2|x", "3|y"]);
+    check(&format!("SELECT COUNT(*) FROM '{path}'"), &["2"]);
+}
+
+#[test]
 fn tables_views_and_order() {
     let dir = tempfile::tempdir().unwrap();
     let script = orders(dir.path())

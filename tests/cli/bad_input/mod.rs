@@ -36,6 +36,15 @@ impl Folder {
 /// A run that ended with one error: a line that holds every part, the last of them in its hint.
 #[track_caller]
 fn refused(output: &Output, expected_code: i32, parts: &[&str]) {
+    failed(output, expected_code, parts);
+    let error = error(output);
+    let hint = error.split_once("; ").map_or("", |(_, hint)| hint);
+    assert!(parts.last().is_some_and(|part| hint.contains(part)), "the hint is '{hint}', of\n{error}");
+}
+
+/// The same without a word about the hint.
+#[track_caller]
+fn failed(output: &Output, expected_code: i32, parts: &[&str]) {
     let (text, error) = (stderr(output), error(output));
     assert_eq!(code(output), expected_code, "{text}");
     assert_eq!(text.lines().last(), Some(error.as_str()), "nothing follows the error:\n{text}");
@@ -43,8 +52,6 @@ fn refused(output: &Output, expected_code: i32, parts: &[&str]) {
     for part in parts {
         assert!(error.contains(part), "'{part}' is not in\n{error}");
     }
-    let hint = error.rsplit_once("; ").map_or("", |(_, hint)| hint);
-    assert!(parts.last().is_some_and(|part| hint.contains(part)), "the hint is '{hint}', of\n{error}");
 }
 
 /// The files below `folder` that a reader of tables sees, hidden ones apart, by path.

@@ -12,6 +12,9 @@ use expect_test::expect;
 use super::super::{Folder, check, stderr, stdout};
 use super::refused;
 
+/// Every writer makes a connection of its own, and the peers here take one.
+const ONE_WRITER: &str = "SET 'parallelism.default' = '1';";
+
 /// A peer that serves one connection; its port.
 fn peer(serve: impl FnOnce(TcpStream) + Send + 'static) -> (u16, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -101,10 +104,11 @@ fn nobody_listens() {
 #[test]
 fn a_sink_has_failed_when_its_peer_goes_away() {
     let rows = |count: &str| format!("CREATE TABLE g (line STRING) WITH ('connector' = 'datagen', {count});");
-    // Many rows: found while they are written. Few: all are sent before the peer goes, and it has not read them. No end: found too.
+    // Many rows: found while they are written. Few: all are sent before the peer goes, which has not read them.
     for count in ["'number-of-rows' = '1000000'", "'number-of-rows' = '3'", "'rows-per-second' = '1000'"] {
         let (port, serving) = peer(|mut stream| stream.read_exact(&mut [0; 5]).unwrap());
-        let script = format!("{}{} INSERT INTO t SELECT line FROM g", rows(count), table(port, "line STRING", ""));
+        let table = table(port, "line STRING", "");
+        let script = format!("{ONE_WRITER}{}{table} INSERT INTO t SELECT line FROM g", rows(count));
         refused(&Folder::new().sql(&script), 1, &[&format!("socket 127.0.0.1:{port}: "), "rows may be lost"]);
         serving.join().unwrap();
     }
@@ -117,8 +121,8 @@ fn a_sink_whose_peer_reads_everything_is_done() {
         stream.read_to_string(&mut text).unwrap();
         assert_eq!(text, "a\nb\n");
     });
-    let script =
-        format!("{} INSERT INTO t SELECT * FROM (VALUES ('a'), ('b')) AS v (line)", table(port, "line STRING", ""));
+    let table = table(port, "line STRING", "");
+    let script = format!("{ONE_WRITER}{table} INSERT INTO t SELECT * FROM (VALUES ('a'), ('b')) AS v (line)");
     check(&Folder::new().sql(&script), 0, &expect![""]);
     serving.join().unwrap();
 }

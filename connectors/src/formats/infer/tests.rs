@@ -91,7 +91,7 @@ fn what_cannot_be_inferred_is_said() {
     assert!(error.contains("a.csv: line 3, column 2: row has 1 field instead of 2; mend it, or skip"), "{error}");
     let error = infer("a.csv", "").unwrap_err().to_string();
     assert!(
-        error.ends_with("a.csv: no columns to be seen; it has no row; state its columns in a CREATE TABLE"),
+        error.ends_with("a.csv: no columns to be seen; it has no row: state its columns in a CREATE TABLE"),
         "{error}"
     );
 }

@@ -43,7 +43,11 @@ impl Shape {
             Shape::Dictionary => vec![dictionary],
             Shape::Both => vec![DataType::Int64, DataType::Utf8],
         };
-        types.into_iter().enumerate().map(|(place, data_type)| Field::new(format!("k{place}"), data_type, true)).collect()
+        types
+            .into_iter()
+            .enumerate()
+            .map(|(place, data_type)| Field::new(format!("k{place}"), data_type, true))
+            .collect()
     }
 
     /// The keys as columns.

@@ -153,7 +153,7 @@ pub fn changes_over_a_base_are_a_copy(make: Make<'_>) {
     let ttl = prop::option::of(any_ttl());
     proptest!(ProptestConfig::with_cases(128), |(shape in any_shape(), ttl in ttl, (before, after) in history)| {
         let mut job = Job::new(make, shape, ttl);
-        let mut step = |job: &mut Job<'_>, step: &Step| match step {
+        let step = |job: &mut Job<'_>, step: &Step| match step {
             Step::Rows(rows) => drop(job.rows(rows)),
             Step::Wait(millis) => job.now_millis += millis,
             Step::Sweep => job.sweep(),
@@ -194,7 +194,10 @@ pub fn a_slot_is_good_until_it_is_released(make: Make<'_>) {
     subtask.apply(slots[7], 0, &Op::Set("seven".to_owned()));
     subtask.states.release().unwrap();
     assert_eq!(subtask.states.len(), 1, "keys without state are forgotten");
-    assert_eq!(subtask.find(shape, &[key("a"), key("7")]).iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(
+        subtask.find(shape, &[key("a"), key("7")]).iter().map(Option::is_some).collect::<Vec<_>>(),
+        [false, true]
+    );
     let slot = subtask.lookup(shape, &[key("a")])[0];
     assert_eq!(subtask.apply(slot, 0, &Op::Get), model::Seen::Text(None));
     // Memory of the slot is used again.
@@ -253,7 +256,11 @@ fn saved(make: Make<'_>) -> (Vec<(StateDescriptor, Vec<RecordBatch>)>, Vec<Array
     (states.into_iter().map(|(descriptor, batches)| (descriptor, through_ipc(batches))).collect(), keys)
 }
 
-fn restored(make: Make<'_>, key_groups: Range<u32>, states: Vec<(StateDescriptor, Vec<RecordBatch>)>) -> Box<dyn KeyedStates> {
+fn restored(
+    make: Make<'_>,
+    key_groups: Range<u32>,
+    states: Vec<(StateDescriptor, Vec<RecordBatch>)>,
+) -> Box<dyn KeyedStates> {
     let mut fresh = make(&Shape::Number.fields(), GROUPS);
     let mut state = RestoredState { key_groups, states };
     fresh.restore(&mut state).unwrap();

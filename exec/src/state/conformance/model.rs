@@ -115,7 +115,9 @@ impl Model {
             Op::Clear => clock.nothing(cell.value = None),
             Op::List => {
                 cell.list.iter_mut().for_each(|element| clock.renew(element));
-                Seen::List(cell.list.iter().filter(|element| clock.sees(element)).map(|(value, _)| value.clone()).collect())
+                Seen::List(
+                    cell.list.iter().filter(|element| clock.sees(element)).map(|(value, _)| value.clone()).collect(),
+                )
             }
             Op::Add(number, text) => clock.nothing(cell.list.push(((number, text), now))),
             Op::SetList(list) => {

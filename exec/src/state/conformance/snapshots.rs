@@ -41,7 +41,9 @@ pub fn rows(snapshot: Snapshot) -> Rows {
 pub fn fold(mut rows: Rows, snapshot: Snapshot) -> Rows {
     for (descriptor, batches) in encode(snapshot.removed) {
         check(&descriptor, &batches);
-        texts(&descriptor, &batches).into_iter().for_each(|(key, _)| drop(rows.remove(&(descriptor.name.clone(), key))));
+        texts(&descriptor, &batches)
+            .into_iter()
+            .for_each(|(key, _)| drop(rows.remove(&(descriptor.name.clone(), key))));
     }
     for (descriptor, batches) in encode(snapshot.states) {
         check(&descriptor, &batches);

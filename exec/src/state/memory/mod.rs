@@ -20,8 +20,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef, UInt32Type};
 use tidemill_core::key::{hash_columns, is_hashable, key_group, scatter};
 use tidemill_core::state::{
-    EncodeState, Expiry, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateDescriptor, StateId, StateKind,
-    StateTtl, adapt, keyed_schema,
+    EncodeState, Expiry, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateDescriptor, StateId,
+    StateKind, StateTtl, adapt, keyed_schema,
 };
 use tidemill_core::{Error, Result};
 

@@ -74,7 +74,7 @@ fn what_was_never_stored_need_not_be_removed() {
     let value = StateRegistry::new(&mut states).value_state::<i64>("value").unwrap();
     states.snapshot(SnapshotScope::Base).unwrap();
     let numbers: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(0..100))];
-    let mut removed = |states: &mut MemoryStates, stored: bool| {
+    let removed = |states: &mut MemoryStates, stored: bool| {
         let mut slots = vec![];
         states.lookup(&numbers, &hash_columns(&numbers, 100).unwrap(), &mut slots).unwrap();
         slots.iter().for_each(|slot| value.set(&mut CurrentKey::new(states, *slot, 0), 1).unwrap());
