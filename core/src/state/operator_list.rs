@@ -90,7 +90,7 @@ impl OperatorList {
         (descriptor, Box::new(move || Ok(batches)))
     }
 
-    /// The lists of all subtasks for `parallelism` new ones. With [`Dealing::Split`] and as many subtasks as before, lists stay
+    /// The lists of all subtasks for `parallelism` new ones; of no lists there are none. With [`Dealing::Split`] and as many subtasks as before, lists stay
     /// where they are.
     pub fn deal(lists: &[Self], dealing: Dealing, parallelism: usize) -> Result<Vec<Self>> {
         match dealing {

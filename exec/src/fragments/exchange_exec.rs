@@ -10,7 +10,7 @@ use std::sync::Arc;
 use datafusion::common::Result as PlanResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation, UnboundedMemoryPool};
 use datafusion::physical_expr::{LexOrdering, OrderingRequirements, PhysicalExpr};
 use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::limit::LimitStream;
@@ -143,7 +143,7 @@ impl ExecutionPlan for ExchangeExec {
             exchange: self.clone(),
             metrics: BaselineMetrics::new(&self.metrics, partition),
             batch_rows: context.session_config().batch_size(),
-            reservation: MemoryConsumer::new(format!("ExchangeExec[{partition}]")).register(context.memory_pool()),
+            reservation: merge_reservation(),
         };
         let rows = futures::stream::once(async move {
             let producers = claim.slots.take(claim.partition).await.map_err(to_datafusion)?;
@@ -177,6 +177,13 @@ impl DisplayAs for ExchangeExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ExchangeExec: {}{}", self.partitioning(), self.describe_reading())
     }
+}
+
+/// What a merge of producers holds: a batch of each. They are buffers of the network, bounded by its share of the memory; were
+/// they taken from what operators share, those that have spilled to fit into it would leave the merge behind them nothing.
+pub(super) fn merge_reservation() -> MemoryReservation {
+    let network: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+    MemoryConsumer::new("merge").register(&network)
 }
 
 /// A partition that a stream will read. A stream that is dropped before it began gives the partition up.

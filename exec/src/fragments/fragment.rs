@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::error::Result as PlanResult;
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::physical_expr::LexOrdering;
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
 use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
@@ -18,7 +17,7 @@ use tidemill_core::metrics::{BYTES_SPILLED, Metrics};
 use tidemill_core::{Error, Result};
 
 use crate::error::from_datafusion;
-use crate::fragments::exchange_exec::ExchangeExec;
+use crate::fragments::exchange_exec::{ExchangeExec, merge_reservation};
 use crate::fragments::slots::Slots;
 
 /// Who reads a partition of an exchange.
@@ -92,7 +91,7 @@ impl PlanFragment {
                 .with_expressions(ordering)
                 .with_metrics(BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), 0))
                 .with_batch_size(self.context.session_config().batch_size())
-                .with_reservation(MemoryConsumer::new("PlanFragment").register(self.context.memory_pool()))
+                .with_reservation(merge_reservation())
                 .build()?
                 .map_err(from_datafusion)
                 .boxed(),

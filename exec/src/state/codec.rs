@@ -35,6 +35,10 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
             Error::request(format!("the columns of {} are not known from the type: {error}", type_name::<T>()))
                 .with_hint("use structs, tuples, enums, lists, maps, options, numbers, strings and byte buffers")
         })?;
+        if let Some(reason) = not_encodable(&item) {
+            return Err(Error::request(format!("{} cannot be kept as columns: {reason}", type_name::<T>()))
+                .with_hint("put the option into a tuple or struct, or what it may lack into a variant"));
+        }
         let field = Arc::new(item.as_ref().clone().with_name(name));
         Ok(Self { item, field, value: PhantomData })
     }
@@ -59,6 +63,24 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
         let Items(values) = serde_arrow::from_arrow::<Items<Vec<T>>, _>(&[field], std::slice::from_ref(column))
             .map_err(|error| Error::corrupt(format!("a column holds no {}: {error}", type_name::<T>())))?;
         Ok(values)
+    }
+}
+
+/// What Arrow has no form for, though the type has columns: found here, it does not wait for the first checkpoint.
+fn not_encodable(field: &Field) -> Option<&'static str> {
+    let nested = |fields: &[FieldRef]| fields.iter().find_map(|field| not_encodable(field));
+    match field.data_type() {
+        DataType::Union(..) if field.is_nullable() => Some("an option of an enum with data"),
+        DataType::Union(variants, _) => variants.iter().find_map(|(_, variant)| not_encodable(variant)),
+        DataType::Struct(fields) => nested(fields),
+        DataType::List(item) => not_encodable(item),
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) if fields.first().is_some_and(|key| key.is_nullable()) => {
+                Some("a map whose keys are options")
+            }
+            _ => not_encodable(entries),
+        },
+        _ => None,
     }
 }
 
@@ -111,7 +133,7 @@ mod tests {
         check(vec![('x', [1u8, 2]), ('y', [3, 4])]);
         check(vec![Shape::Point, Shape::Circle(0.5), Shape::Box { width: 1, height: 2 }]);
         check(vec![BTreeMap::from([((1i32, "k".to_owned()), vec![true])]), BTreeMap::new()]);
-        check(vec![BTreeMap::from([(7u16, Some(Shape::Circle(1.0))), (8, None)])]);
+        check(vec![BTreeMap::from([(7u16, Some((Shape::Circle(1.0),))), (8, None)])]);
         check(vec![vec![Some((1u64, "z".to_owned())), None], vec![]]);
         check::<(String, i64)>(vec![]);
     }
@@ -124,5 +146,20 @@ mod tests {
         }
         let error = Codec::<Tree>::new("value").map(drop).unwrap_err();
         assert!(error.to_string().contains("Tree"), "{error}");
+    }
+
+    /// They have columns, but not for every value: that would show when a checkpoint meets the first NULL.
+    #[test]
+    fn a_type_that_some_checkpoint_could_not_write_is_refused() {
+        type Nested = Vec<BTreeMap<String, (u8, Option<Shape>)>>;
+        type Keys = Option<BTreeMap<Option<String>, u8>>;
+        for (error, part) in [
+            (Codec::<Option<Shape>>::new("value").map(drop), "an option of an enum with data"),
+            (Codec::<Nested>::new("value").map(drop), "an option of an enum with data"),
+            (Codec::<Keys>::new("value").map(drop), "a map whose keys are options"),
+        ] {
+            let error = error.unwrap_err();
+            assert!(error.message().contains(part), "{error}");
+        }
     }
 }

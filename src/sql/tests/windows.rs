@@ -113,6 +113,6 @@ fn wrong_windows() {
     );
     check_error(
         &format!("{BIDS}SELECT TUMBLE_START(ts, INTERVAL '1' DAY) FROM bid"),
-        "TUMBLE_START without its window; the query must be grouped by TUMBLE with the same arguments",
+        "TUMBLE_START without its window at line 3, column 133; the query must be grouped by TUMBLE with the same arguments",
     );
 }

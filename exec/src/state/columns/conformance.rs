@@ -67,8 +67,6 @@ fn check<C: StateColumn>(new: fn() -> C, put: fn(&mut C, usize, u8)) {
 
         // Of one slot twice the later row counts.
         if let [first, .., last] = slots[..] {
-            let rows = column.decode(&vec![0; slots.len()], &encoded);
-            prop_assert!(rows.is_ok());
             let (mut twice, mut once) = (new(), new());
             twice.resize(1);
             once.resize(1);
@@ -157,5 +155,5 @@ fn entries_expire_each_for_itself() {
 #[test]
 fn a_map_without_possible_columns_is_refused() {
     let error = MapColumn::<Option<u8>, Untimed<u8>>::new().map(drop).unwrap_err();
-    assert!(error.to_string().contains("Option<u8>"), "{error}");
+    assert!(error.to_string().contains("keys are options"), "{error}");
 }

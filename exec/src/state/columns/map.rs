@@ -1,13 +1,12 @@
 //! A map a slot.
 
-use std::any::type_name;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, Fields};
+use arrow::datatypes::Fields;
+use tidemill_core::Result;
 use tidemill_core::state::{EncodeColumn, Expiry, MapCells, StateColumn};
-use tidemill_core::{Error, Result};
 
 use super::{Entry, vacant};
 use crate::state::footprint::heap_bytes;
@@ -26,13 +25,9 @@ pub struct MapColumn<K, E> {
 }
 
 impl<K: StateValue + Ord, E: Entry> MapColumn<K, E> {
-    /// A column without slots; an error if the columns of the user's types cannot be known, or if a key could be NULL.
+    /// A column without slots; an error if the columns of the user's types cannot be known.
     pub fn new() -> Result<Self> {
         let codec = Arc::new(Codec::new("entries")?);
-        if has_nullable_key(codec.field().data_type()) {
-            return Err(Error::request(format!("{} cannot be the key of a map in state", type_name::<K>()))
-                .with_hint("keys of Arrow maps are never NULL: wrap the option into a struct or tuple"));
-        }
         let fields = Fields::from(vec![codec.field().clone()]);
         Ok(Self { cells: Vec::new(), entry_bytes: 0, codec, fields })
     }
@@ -50,12 +45,6 @@ impl<K: StateValue + Ord, E: Entry> MapColumn<K, E> {
         };
         slots.iter().map(map).collect()
     }
-}
-
-fn has_nullable_key(data_type: &DataType) -> bool {
-    let DataType::Map(entries, _) = data_type else { return false };
-    let DataType::Struct(fields) = entries.data_type() else { return false };
-    fields.first().is_some_and(|key| key.is_nullable())
 }
 
 fn bytes_of<K: StateValue, E: Entry>((key, entry): (&K, &E)) -> usize {

@@ -268,13 +268,17 @@ fn restored(
     fresh
 }
 
-/// A state that comes back with another type is refused, and both are named.
+/// A state that comes back with another type is refused, and both are named; also where it has no rows.
 pub fn other_columns_are_refused(make: Make<'_>) {
-    let mut states = restored(make, 0..GROUPS, saved(make).0);
-    let error = StateRegistry::new(states.as_mut()).value_state::<String>("count").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Request);
-    for part in ["'count'", "value Int64", "value Utf8"] {
-        assert!(error.message().contains(part), "{error}");
+    let full = saved(make).0;
+    let empty = full.iter().map(|(descriptor, _)| (descriptor.clone(), Vec::new())).collect();
+    for saved in [full, empty] {
+        let mut states = restored(make, 0..GROUPS, saved);
+        let error = StateRegistry::new(states.as_mut()).value_state::<String>("count").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Request);
+        for part in ["'count'", "value Int64", "value Utf8"] {
+            assert!(error.message().contains(part), "{error}");
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use arrow::array::ArrayRef;
 #[derive(Debug, Default)]
 pub struct ChangedSlots {
     is_marked: Vec<bool>,
-    /// Marked slots, and some that no longer are.
     slots: Vec<u32>,
 }
 
@@ -21,17 +20,11 @@ impl ChangedSlots {
         }
     }
 
-    /// The slot stands for no key any more.
-    pub fn unmark(&mut self, slot: usize) {
-        if let Some(is_marked) = self.is_marked.get_mut(slot) {
-            *is_marked = false;
-        }
-    }
-
-    /// The slots that changed, each once; from now on none has.
+    /// The slots that changed, each once; from now on none has. They may have passed to another key since, or to none.
     pub fn take(&mut self) -> Vec<usize> {
-        let slots = std::mem::take(&mut self.slots).into_iter().map(|slot| slot as usize);
-        slots.filter(|slot| std::mem::replace(&mut self.is_marked[*slot], false)).collect()
+        let slots: Vec<usize> = std::mem::take(&mut self.slots).into_iter().map(|slot| slot as usize).collect();
+        slots.iter().for_each(|slot| self.is_marked[*slot] = false);
+        slots
     }
 
     /// Bytes held.
@@ -96,14 +89,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_is_changed_once_and_not_after_its_key_left() {
+    fn a_slot_has_changed_once() {
         let mut changes = ChangedSlots::default();
         [3, 1, 3, 2].into_iter().for_each(|slot| changes.mark(slot));
-        changes.unmark(1);
-        changes.unmark(2);
-        changes.mark(2);
-        changes.unmark(9);
-        assert_eq!(changes.take(), [3, 2]);
-        assert_eq!(changes.take(), [] as [usize; 0]);
+        assert_eq!(changes.take(), [3, 1, 2]);
+        changes.mark(1);
+        assert_eq!(changes.take(), [1]);
     }
 }

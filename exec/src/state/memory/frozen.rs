@@ -14,8 +14,13 @@ use super::changes::KeyChunk;
 pub const BATCH_ROWS: usize = 8192;
 
 /// Rows of keyed state, frozen, each chunk with what encodes its columns.
-pub fn encode_rows(schema: SchemaRef, chunks: Vec<(KeyChunk, EncodeColumn)>) -> EncodeState {
-    Box::new(move || chunks.into_iter().map(|(keys, column)| batch(&schema, keys, column()?)).collect())
+pub fn encode_rows(name: &str, schema: SchemaRef, chunks: Vec<(KeyChunk, EncodeColumn)>) -> EncodeState {
+    let name = name.to_owned();
+    let encode = move |(keys, column): (KeyChunk, EncodeColumn)| {
+        let values = column().map_err(|error| error.context(format_args!("state '{name}'")))?;
+        batch(&schema, keys, values)
+    };
+    Box::new(move || chunks.into_iter().map(encode).collect())
 }
 
 /// Keys alone, brought into the order of their key groups.

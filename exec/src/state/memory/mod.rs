@@ -106,7 +106,9 @@ impl MemoryStates {
         let state = &self.states[id.index()];
         let is_named = |(descriptor, _): &(StateDescriptor, _)| descriptor.name == state.name;
         let Some(place) = self.restored.iter().position(is_named) else { return Ok(()) };
-        let (_, batches) = self.restored.swap_remove(place);
+        let (descriptor, batches) = self.restored.swap_remove(place);
+        // Subtasks without rows refuse it too.
+        adapt(&state.name, &RecordBatch::new_empty(descriptor.schema), &state.schema)?;
         for batch in batches {
             self.restored_bytes = self.restored_bytes.saturating_sub(batch.get_array_memory_size());
             let state = &self.states[id.index()];
@@ -151,7 +153,7 @@ impl MemoryStates {
     fn freeze(&self, state: &State, slots: &[usize]) -> Result<EncodeState> {
         let slots = self.by_key_group(slots);
         let chunk = |slots: &[usize]| Ok((self.key_chunk(slots)?, state.column.freeze(slots)?));
-        Ok(encode_rows(state.schema.clone(), slots.chunks(BATCH_ROWS).map(chunk).collect::<Result<_>>()?))
+        Ok(encode_rows(&state.name, state.schema.clone(), slots.chunks(BATCH_ROWS).map(chunk).collect::<Result<_>>()?))
     }
 
     /// Everything, and the slots of the keys in it.
@@ -240,10 +242,7 @@ impl KeyedStates for MemoryStates {
         for slots in stored.chunks(BATCH_ROWS) {
             self.removed.push(slots, self.key_chunk(slots)?);
         }
-        for slot in vacated {
-            self.states.iter_mut().for_each(|state| state.changes.unmark(slot));
-            self.index.remove(slot);
-        }
+        vacated.into_iter().for_each(|slot| self.index.remove(slot));
         Ok(())
     }
 

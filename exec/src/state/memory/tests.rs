@@ -45,7 +45,14 @@ fn state_is_columns_that_can_be_read() {
     }
     let snapshot = states.snapshot(SnapshotScope::Copy).unwrap();
     let batches: Vec<RecordBatch> = snapshot.states.into_iter().flat_map(|(_, encode)| encode().unwrap()).collect();
-    expect_test::expect![[""]].assert_eq(&arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string());
+    expect_test::expect![[r#"
+        +-----------+------+--------------------+
+        | key_group | user | entries            |
+        +-----------+------+--------------------+
+        | 0         | ann  | {home: 4}          |
+        | 1         | bob  | {cart: 4, home: 4} |
+        +-----------+------+--------------------+"#]]
+    .assert_eq(&arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string());
 }
 
 #[test]
