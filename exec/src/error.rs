@@ -12,6 +12,9 @@ use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
 use tidemill_core::{Error, ErrorKind};
 
+/// What helps when a disk for spilled rows is full.
+const FREE_SPACE: &str = "free some space or set io.tmp.dirs to another disk";
+
 /// What a failure inside DataFusion means to a caller.
 pub fn from_datafusion(error: DataFusionError) -> Error {
     let error = Arc::new(error);
@@ -75,7 +78,7 @@ fn meaning(error: &DataFusionError) -> Meaning {
         D::ArrowError(inner, _) => arrow(inner),
         D::ParquetError(inner) => parquet(inner),
         D::ObjectStore(inner) => Meaning::of(store_kind(inner), lowercase(&inner.to_string())),
-        D::IoError(inner) => Meaning::of(io_kind(inner), inner.to_string()),
+        D::IoError(inner) => Meaning::Theirs(disk(inner, inner.to_string())),
         D::ResourcesExhausted(message) => Meaning::Theirs(exhausted(message)),
         D::Plan(_) | D::SQL(..) | D::SchemaError(..) | D::Configuration(_) | D::NotImplemented(_) => {
             Meaning::of(ErrorKind::Request, error.strip_backtrace())
@@ -111,7 +114,7 @@ fn foreign(error: &(dyn StdError + Send + Sync + 'static)) -> Meaning {
 fn arrow(error: &ArrowError) -> Meaning {
     match error {
         ArrowError::ExternalError(inner) => foreign(&**inner),
-        ArrowError::IoError(message, inner) => Meaning::of(io_kind(inner), message.as_str()),
+        ArrowError::IoError(message, inner) => Meaning::Theirs(disk(inner, message.clone())),
         ArrowError::MemoryError(message) => Meaning::Theirs(exhausted(message)),
         ArrowError::IpcError(message) => Meaning::of(ErrorKind::Corrupt, message.as_str()),
         ArrowError::CDataInterface(_) | ArrowError::NotYetImplemented(_) | ArrowError::SchemaError(_) => {
@@ -140,6 +143,14 @@ fn store_kind(error: &object_store::Error) -> ErrorKind {
     }
 }
 
+/// What an operator that spills says of its disk.
+fn disk(error: &std::io::Error, message: String) -> Error {
+    match io_kind(error) {
+        ErrorKind::Exhausted => Error::exhausted(message).with_hint(FREE_SPACE),
+        kind => Error::new(kind, message),
+    }
+}
+
 fn io_kind(error: &std::io::Error) -> ErrorKind {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Exhausted,
@@ -160,7 +171,7 @@ fn exhausted(message: &str) -> Error {
     };
     let error = Error::exhausted(lowercase(wanted.trim()));
     match disk {
-        true => error.with_hint("free some space or set io.tmp.dirs to another disk"),
+        true => error.with_hint(FREE_SPACE),
         false => error.with_hint("raise taskmanager.memory.process.size or lower parallelism.default"),
     }
 }

@@ -113,7 +113,7 @@ async fn infer_csv(location: &Location, files: &[ObjectMeta]) -> Result<(SchemaR
             continue;
         }
         if columns.is_empty() {
-            csv.header = is_header(&first, &rows);
+            csv.header = is_header(&first);
             columns = names_of(&first, csv.header).into_iter().map(|name| (name, Seen::default())).collect();
         }
         let names = names_of(&first, csv.header);
@@ -146,21 +146,15 @@ fn guess_delimiter(sample: &Sample) -> u8 {
     [b'|', b';', b'\t', b','].into_iter().max_by_key(|delimiter| count(*delimiter)).unwrap_or(b',')
 }
 
-/// Whether the first row names the columns: it holds text and nothing that has another type, while some column below it has.
-/// A file of text alone does not say; its first row is taken for a row.
-fn is_header(first: &[(String, bool)], rows: &[StringRow]) -> bool {
-    let mut below = vec![Seen::default(); first.len()];
-    for row in rows {
-        row.iter().zip(&mut below).for_each(|((field, _), seen)| seen.add(field));
-    }
+/// Whether the first row names the columns: it holds text and nothing that has another type. Of a file of text alone that is a
+/// guess, and the likelier one: what people and programs write begins with names.
+fn is_header(first: &[(String, bool)]) -> bool {
     let is_text = |field: &str| {
         let mut seen = Seen::default();
         seen.add(field.trim());
         seen.data_type() == DataType::Utf8
     };
-    let holds_text = first.iter().any(|(field, _)| !field.trim().is_empty());
-    let is_all_text = first.iter().all(|(field, _)| is_text(field));
-    holds_text && is_all_text && below.iter().any(|seen| seen.data_type() != DataType::Utf8)
+    first.iter().any(|(field, _)| !field.trim().is_empty()) && first.iter().all(|(field, _)| is_text(field))
 }
 
 /// The names in a header, or those that columns get without one.

@@ -58,9 +58,11 @@ pub struct AggregatingState<I, A: 'static, O> {
 /// The functions of an aggregate.
 struct Functions<I, A, O> {
     create: Box<dyn Fn() -> A + Send + Sync>,
-    add: Box<dyn Fn(&mut A, I) + Send + Sync>,
+    add: Add<I, A>,
     result: Box<dyn Fn(&A) -> O + Send + Sync>,
 }
+
+type Add<I, A> = Box<dyn Fn(&mut A, I) + Send + Sync>;
 
 impl<I, A: 'static, O> AggregatingState<I, A, O> {
     /// Keeps in `accumulator` what `create` began and `add` went on with; `result` says what it stands for.

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::execution::memory_pool::MemoryPool;
 use futures::future::BoxFuture;
 use tidemill_core::clock::{Clock, Spawner};
-use datafusion::execution::memory_pool::MemoryPool;
 use tidemill_core::operator::{InputSelection, OperatorContext, Wakeups};
 use tidemill_core::sink::Committable;
 use tidemill_core::{Error, Result};

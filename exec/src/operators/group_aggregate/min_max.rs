@@ -96,9 +96,7 @@ impl LiveAccumulator for MinMax {
     fn clear(&mut self, slot: usize) {
         let bytes = match &mut self.values {
             Values::Best(best) => best[slot].take().map_or(0, |value| value.len()),
-            Values::All(all) => {
-                std::mem::take(&mut all[slot]).keys().map(|value| value.len() + VALUE_OVERHEAD).sum()
-            }
+            Values::All(all) => std::mem::take(&mut all[slot]).keys().map(|value| value.len() + VALUE_OVERHEAD).sum(),
         };
         self.value_bytes = self.value_bytes.saturating_sub(bytes);
     }
