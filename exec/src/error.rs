@@ -20,7 +20,15 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
     let error = Arc::new(error);
     match meaning(&error) {
         Meaning::Ours(own) => own,
-        Meaning::Theirs(plain) => plain.with_source(error),
+        Meaning::Theirs(plain) => full_disk(plain).with_source(error),
+    }
+}
+
+/// Some operators pass on what the disk said as a text alone.
+fn full_disk(error: Error) -> Error {
+    match error.hint().is_none() && error.message().contains("(os error 28)") {
+        true => Error::exhausted(error.message().to_owned()).with_hint(FREE_SPACE),
+        false => error,
     }
 }
 

@@ -108,50 +108,48 @@ impl Model {
     pub fn apply(&mut self, key: Key, op: &Op) -> Seen {
         let (clock, now) = (Clock { ttl: self.ttl, now: self.now_millis }, self.now_millis);
         let mut cell = self.cells.remove(&key).unwrap_or_default();
-        let seen = match op.clone() {
-            Op::Get => Seen::Text(clock.read(&mut cell.value)),
-            Op::Set(text) => clock.nothing(cell.value = Some((text, now))),
-            Op::Take => Seen::Text(cell.value.take().filter(|value| clock.sees(value)).map(|value| value.0)),
-            Op::Clear => clock.nothing(cell.value = None),
+        let mut seen = Seen::Nothing;
+        match op.clone() {
+            Op::Get => seen = Seen::Text(clock.read(&mut cell.value)),
+            Op::Set(text) => cell.value = Some((text, now)),
+            Op::Take => seen = Seen::Text(cell.value.take().filter(|value| clock.sees(value)).map(|value| value.0)),
+            Op::Clear => cell.value = None,
             Op::List => {
                 cell.list.iter_mut().for_each(|element| clock.renew(element));
-                Seen::List(
-                    cell.list.iter().filter(|element| clock.sees(element)).map(|(value, _)| value.clone()).collect(),
-                )
+                let visible = cell.list.iter().filter(|element| clock.sees(element));
+                seen = Seen::List(visible.map(|(value, _)| value.clone()).collect());
             }
-            Op::Add(number, text) => clock.nothing(cell.list.push(((number, text), now))),
-            Op::SetList(list) => {
-                clock.nothing(cell.list = list.into_iter().map(|number| ((number, None), now)).collect())
-            }
-            Op::ClearList => clock.nothing(cell.list.clear()),
+            Op::Add(number, text) => cell.list.push(((number, text), now)),
+            Op::SetList(list) => cell.list = list.into_iter().map(|number| ((number, None), now)).collect(),
+            Op::ClearList => cell.list.clear(),
             Op::Lookup(name) => {
                 cell.map.get_mut(&name).into_iter().for_each(|entry| clock.renew(entry));
-                Seen::Number(cell.map.get(&name).filter(|entry| clock.sees(entry)).map(|entry| entry.0))
+                seen = Seen::Number(cell.map.get(&name).filter(|entry| clock.sees(entry)).map(|entry| entry.0));
             }
             Op::Entries => {
                 cell.map.values_mut().for_each(|entry| clock.renew(entry));
                 let visible = cell.map.iter().filter(|(_, entry)| clock.sees(entry));
-                Seen::Map(visible.map(|(name, entry)| (name.clone(), entry.0)).collect())
+                seen = Seen::Map(visible.map(|(name, entry)| (name.clone(), entry.0)).collect());
             }
-            Op::Put(name, value) => clock.nothing(cell.map.insert(name, (value, now))),
+            Op::Put(name, value) => cell.map.extend([(name, (value, now))]),
             Op::Delete(name) => {
-                Seen::Number(cell.map.remove(&name).filter(|entry| clock.sees(entry)).map(|entry| entry.0))
+                seen = Seen::Number(cell.map.remove(&name).filter(|entry| clock.sees(entry)).map(|entry| entry.0));
             }
-            Op::ClearMap => clock.nothing(cell.map.clear()),
-            Op::Sum => Seen::Number(clock.read(&mut cell.sum)),
+            Op::ClearMap => cell.map.clear(),
+            Op::Sum => seen = Seen::Number(clock.read(&mut cell.sum)),
             Op::Reduce(value) => {
                 let sum = cell.sum.filter(|sum| clock.sees(sum)).map_or(0, |sum| sum.0);
-                clock.nothing(cell.sum = Some((sum + value, now)))
+                cell.sum = Some((sum + value, now));
             }
-            Op::ClearSum => clock.nothing(cell.sum = None),
-            Op::Mean => Seen::Mean(clock.read(&mut cell.mean).map(|(sum, count)| sum as f64 / count as f64)),
+            Op::ClearSum => cell.sum = None,
+            Op::Mean => seen = Seen::Mean(clock.read(&mut cell.mean).map(|(sum, count)| sum as f64 / count as f64)),
             Op::Aggregate(value) => {
                 let (sum, count) = cell.mean.filter(|mean| clock.sees(mean)).map_or((0, 0), |mean| mean.0);
-                clock.nothing(cell.mean = Some(((sum + value, count + 1), now)))
+                cell.mean = Some(((sum + value, count + 1), now));
             }
-            Op::ClearMean => clock.nothing(cell.mean = None),
-            Op::Remove => clock.nothing(cell = Cell::default()),
-        };
+            Op::ClearMean => cell.mean = None,
+            Op::Remove => cell = Cell::default(),
+        }
         self.keep(key, cell);
         seen
     }
@@ -202,10 +200,5 @@ impl Clock {
     fn read<T: Clone>(&self, cell: &mut Option<Used<T>>) -> Option<T> {
         cell.iter_mut().for_each(|used| self.renew(used));
         cell.as_ref().filter(|used| self.sees(used)).map(|used| used.0.clone())
-    }
-
-    /// A write reads nothing.
-    fn nothing<T>(&self, _written: T) -> Seen {
-        Seen::Nothing
     }
 }
