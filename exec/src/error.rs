@@ -13,7 +13,7 @@ use datafusion::parquet::errors::ParquetError;
 use tidemill_core::{Error, ErrorKind};
 
 /// What helps when a disk for spilled rows is full.
-const FREE_SPACE: &str = "free some space or set io.tmp.dirs to another disk";
+pub(crate) const FREE_SPACE: &str = "free some space or set io.tmp.dirs to another disk";
 
 /// What a failure inside DataFusion means to a caller.
 pub fn from_datafusion(error: DataFusionError) -> Error {
@@ -24,9 +24,10 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
     }
 }
 
-/// Some operators pass on what the disk said as a text alone.
+/// What to do when an operator that spills has no room; some pass on what the disk said as a text alone.
 fn full_disk(error: Error) -> Error {
-    match error.hint().is_none() && error.message().contains("(os error 28)") {
+    let is_full = error.kind() == ErrorKind::Exhausted || error.message().contains("(os error 28)");
+    match is_full && error.hint().is_none() {
         true => Error::exhausted(error.message().to_owned()).with_hint(FREE_SPACE),
         false => error,
     }
@@ -86,7 +87,7 @@ fn meaning(error: &DataFusionError) -> Meaning {
         D::ArrowError(inner, _) => arrow(inner),
         D::ParquetError(inner) => parquet(inner),
         D::ObjectStore(inner) => Meaning::of(store_kind(inner), lowercase(&inner.to_string())),
-        D::IoError(inner) => Meaning::Theirs(disk(inner, inner.to_string())),
+        D::IoError(inner) => Meaning::of(io_kind(inner), inner.to_string()),
         D::ResourcesExhausted(message) => Meaning::Theirs(exhausted(message)),
         D::Plan(_) | D::SQL(..) | D::SchemaError(..) | D::Configuration(_) | D::NotImplemented(_) => {
             Meaning::of(ErrorKind::Request, error.strip_backtrace())
@@ -122,7 +123,7 @@ fn foreign(error: &(dyn StdError + Send + Sync + 'static)) -> Meaning {
 fn arrow(error: &ArrowError) -> Meaning {
     match error {
         ArrowError::ExternalError(inner) => foreign(&**inner),
-        ArrowError::IoError(message, inner) => Meaning::Theirs(disk(inner, message.clone())),
+        ArrowError::IoError(message, inner) => Meaning::of(io_kind(inner), message.as_str()),
         ArrowError::MemoryError(message) => Meaning::Theirs(exhausted(message)),
         ArrowError::IpcError(message) => Meaning::of(ErrorKind::Corrupt, message.as_str()),
         ArrowError::CDataInterface(_) | ArrowError::NotYetImplemented(_) | ArrowError::SchemaError(_) => {
@@ -148,14 +149,6 @@ fn store_kind(error: &object_store::Error) -> ErrorKind {
         | S::UnknownConfigurationKey { .. } => ErrorKind::Request,
         S::JoinError { .. } => ErrorKind::Internal,
         _ => ErrorKind::Unavailable,
-    }
-}
-
-/// What an operator that spills says of its disk.
-fn disk(error: &std::io::Error, message: String) -> Error {
-    match io_kind(error) {
-        ErrorKind::Exhausted => Error::exhausted(message).with_hint(FREE_SPACE),
-        kind => Error::new(kind, message),
     }
 }
 

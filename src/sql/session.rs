@@ -18,6 +18,15 @@ use super::query::Query;
 use super::rows::Rows;
 use super::state::{base_state, statement_state};
 
+/// Settings, with their older names, of what is made once for all jobs of a process: they change nothing afterwards.
+const READ_AT_START: [&str; 5] = [
+    "io.tmp.dirs",
+    "taskmanager.tmp.dirs",
+    "taskmanager.memory.process.size",
+    "taskmanager.memory.managed.size",
+    "taskmanager.memory.size",
+];
+
 /// Executes statements against one catalog and one engine in this process.
 ///
 /// ```
@@ -167,6 +176,9 @@ impl Session {
             Statement::Insert(_) | Statement::StatementSet(_) => Outcome::Job(self.insert(parsed).await?),
             Statement::Set(Some((key, value))) => {
                 self.warnings.extend(self.settings.set(key, value, Origin::Statement)?);
+                if READ_AT_START.contains(&key.as_str()) {
+                    self.warnings.push(format!("'{key}' is read when a process starts: give it with -D or in a file"));
+                }
                 Outcome::Done(format!("{key} is set"))
             }
             Statement::Set(None) => Outcome::Table(self.all_settings()?),

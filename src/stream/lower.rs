@@ -97,7 +97,8 @@ impl Lowering<'_> {
             && groups[place].parallelism == parallelism
             && above.chaining != Chaining::Never
             && node.chaining == Chaining::Always
-            && above.gate.is_none();
+            && above.gate.is_none()
+            && self.settings.operator_chaining();
         fusable.then_some(place)
     }
 

@@ -11,9 +11,9 @@ use arrow::array::{Array, ArrayRef, AsArray, NullArray, StructArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_arrow::schema::{SchemaLike, TracingOptions};
-use serde_arrow::utils::{Item, Items};
+use serde_arrow::utils::Items;
 use tidemill_core::{Error, Result};
+use tidemill_exec::state::item_field;
 
 /// What can be a record of a stream: any type that serde can write and read, and whose columns follow from the type alone.
 ///
@@ -52,7 +52,7 @@ impl<T> Clone for Codec<T> {
 impl<T: Record> Codec<T> {
     /// The codec of `T`; an error names a type whose columns cannot be known.
     pub fn new() -> Result<Self> {
-        let item = trace::<T>().map_err(|error| {
+        let item = item_field::<T>().map_err(|error| {
             Error::request(format!(
                 "the columns of {} are not known from the type: {error}",
                 std::any::type_name::<T>()
@@ -115,19 +115,6 @@ impl<T: Record> Codec<T> {
             .map_err(|error| Error::data(format!("columns are no {}: {error}", std::any::type_name::<T>())))?;
         Ok(records)
     }
-}
-
-fn trace<T: Record>() -> serde_arrow::Result<FieldRef> {
-    let options = TracingOptions::default()
-        .allow_null_fields(true)
-        .map_as_struct(false)
-        .sequence_as_large_list(false)
-        .strings_as_large_utf8(false)
-        .bytes_as_large_binary(false)
-        .enums_without_data_as_strings(true)
-        .from_type_budget(10_000);
-    let fields = Vec::<FieldRef>::from_type::<Item<T>>(options)?;
-    Ok(fields.into_iter().next().unwrap_or_else(|| Arc::new(Field::new("item", DataType::Null, true))))
 }
 
 fn encoding<T>(error: serde_arrow::Error) -> Error {

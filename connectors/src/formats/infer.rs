@@ -1,6 +1,6 @@
 //! The columns of a file that nobody declared: from its own schema, or from its first rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -115,6 +115,7 @@ async fn infer_csv(location: &Location, files: &[ObjectMeta]) -> Result<(SchemaR
         if columns.is_empty() {
             csv.header = is_header(&first);
             columns = names_of(&first, csv.header).into_iter().map(|name| (name, Seen::default())).collect();
+            refuse_twins(&sample.file, &columns)?;
         }
         let names = names_of(&first, csv.header);
         if !csv.header {
@@ -155,6 +156,18 @@ fn is_header(first: &[(String, bool)]) -> bool {
         seen.data_type() == DataType::Utf8
     };
     first.iter().any(|(field, _)| !field.trim().is_empty()) && first.iter().all(|(field, _)| is_text(field))
+}
+
+/// Columns are told apart by name.
+fn refuse_twins(file: &Location, columns: &[(String, Seen)]) -> Result<()> {
+    let mut names = BTreeSet::new();
+    match columns.iter().find(|(name, _)| !names.insert(name)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let hint = "state its columns in a CREATE TABLE, and 'csv.header' = 'false' if its first row is none";
+            Err(Error::data(format!("{file}: two columns are called '{name}'")).with_hint(hint))
+        }
+    }
 }
 
 /// The names in a header, or those that columns get without one.

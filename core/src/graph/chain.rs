@@ -1,7 +1,8 @@
 //! Chaining: operators that may share a thread become one task (ARC-08).
 //!
 //! Two neighbours are chained if the edge is forward, the parallelism and slot group are equal, the consumer has this one
-//! input, the producer this one output, neither forbids it, and the edge carries the main output through no gate of its own.
+//! input, the producer this one output, neither forbids it nor do the settings, and the edge carries the main output through no
+//! gate of its own.
 
 use crate::error::{Error, Result};
 use crate::graph::job::{ChainedOperator, JobEdge, JobGraph, JobVertex, VertexHead};
@@ -14,6 +15,7 @@ impl StreamGraph {
         let parallelism = self.parallelisms(settings)?;
         let ids = self.operator_ids()?;
         let max_parallelism = settings.max_parallelism();
+        let may_chain = settings.operator_chaining();
         let mut job = JobGraph::default();
         let mut vertex_of: Vec<usize> = vec![usize::MAX; self.nodes().len()];
         for index in self.topological_order()? {
@@ -25,7 +27,8 @@ impl StreamGraph {
                     parallelism[index], node.name
                 )));
             }
-            let above = self.chainable_input(index, &parallelism).map(|edge| vertex_of[edge.source]);
+            let chained = self.chainable_input(index, &parallelism).filter(|_| may_chain);
+            let above = chained.map(|edge| vertex_of[edge.source]);
             let vertex = above.unwrap_or_else(|| {
                 job.vertices.push(JobVertex {
                     id: ids[index],

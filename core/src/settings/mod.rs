@@ -191,9 +191,14 @@ impl Settings {
         parse_bytes(self.text("taskmanager.memory.network.max")).unwrap_or(1 << 30)
     }
 
+    /// `pipeline.operator-chaining.enabled`.
+    pub fn operator_chaining(&self) -> bool {
+        self.text("pipeline.operator-chaining.enabled") == "true"
+    }
+
     /// `taskmanager.memory.segment-size` in bytes: the size at which an exchange buffer is full.
     pub fn segment_size(&self) -> usize {
-        parse_bytes(self.text("taskmanager.memory.segment-size")).unwrap_or(32 << 10)
+        parse_bytes(self.text("taskmanager.memory.segment-size")).unwrap_or(256 << 10)
     }
 
     /// `taskmanager.numberOfTaskSlots`, if set.

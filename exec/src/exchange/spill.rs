@@ -23,6 +23,8 @@ use tidemill_core::metrics::Counter;
 use tidemill_core::{Batch, Error, ErrorKind, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::error::FREE_SPACE;
+
 const KINDS: &str = "$kinds";
 const HASHES: &str = "$hashes";
 
@@ -146,7 +148,7 @@ fn create(path: PathBuf) -> Result<NamedFile> {
 fn disk_error(verb: &str, path: &Path, error: std::io::Error) -> Error {
     let plain = Error::from(error);
     let hint = match plain.kind() {
-        ErrorKind::Exhausted => "free some space or set io.tmp.dirs to another disk",
+        ErrorKind::Exhausted => FREE_SPACE,
         _ => "check io.tmp.dirs",
     };
     plain.context(format!("cannot {verb} spill file {}", path.display())).with_hint(hint)

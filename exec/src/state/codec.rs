@@ -31,7 +31,7 @@ pub struct Codec<T> {
 impl<T: Serialize + DeserializeOwned> Codec<T> {
     /// The codec of `T`, as a column of this name; an error names a type whose columns cannot be known.
     pub fn new(name: &str) -> Result<Self> {
-        let item = trace::<T>().map_err(|error| {
+        let item = item_field::<T>().map_err(|error| {
             Error::request(format!("the columns of {} are not known from the type: {error}", type_name::<T>()))
                 .with_hint("use structs, tuples, enums, lists, maps, options, numbers, strings and byte buffers")
         })?;
@@ -84,7 +84,8 @@ fn not_encodable(field: &Field) -> Option<&'static str> {
     }
 }
 
-fn trace<T: DeserializeOwned>() -> serde_arrow::Result<FieldRef> {
+/// The column that a type becomes, from the type alone: the same for state and for records.
+pub fn item_field<T: DeserializeOwned>() -> serde_arrow::Result<FieldRef> {
     let options = TracingOptions::default()
         .allow_null_fields(true)
         .map_as_struct(false)

@@ -12,7 +12,7 @@ pub mod key_index;
 pub mod memory;
 mod registry;
 
-pub use codec::{Codec, StateValue};
+pub use codec::{Codec, StateValue, item_field};
 pub use key_index::KeyIndex;
 pub use memory::MemoryStates;
 pub use registry::StateRegistry;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "every test file uses its own part of this; tests may fail loudly")]
 
+mod collect;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -10,15 +12,15 @@ use std::time::Duration;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use async_trait::async_trait;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use tidemill_core::graph::{EdgeOptions, NodeKind, Partitioning, StreamGraph, StreamNode};
 use tidemill_core::settings::Origin;
-use tidemill_core::sink::{ChangelogMode, Committer, NothingToCommit, Sink, SinkContext, SinkWriter};
-use tidemill_core::{Batch, Gate, Result, Settings};
+use tidemill_core::{Gate, Result, Settings};
 use tidemill_exec::fragments::{FragmentOptions, lower};
 use tidemill_exec::runtime::{Environment, JobHandle, execute};
+
+use collect::Collect;
 
 /// Longer than any of these jobs takes: who needs more waits for ever.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,8 +53,9 @@ pub fn tpch_query(number: usize) -> String {
     std::fs::read_to_string(root().join(format!("tests/tpch/q{number}.sql"))).unwrap()
 }
 
+/// The checkout, from where cargo runs the tests of this crate. Not as it was when they were compiled: clones share their builds.
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    Path::new("..")
 }
 
 /// A session over the TPC-H tables.
@@ -114,36 +117,6 @@ pub fn start(
     graph.connect(root, sink, 0, Partitioning::Forward, EdgeOptions::default());
     let job = graph.to_job_graph(settings)?;
     Ok((execute(&job, environment, settings)?, rows))
-}
-
-/// Keeps all rows.
-#[derive(Clone, Debug, Default)]
-struct Collect(Arc<Mutex<Vec<RecordBatch>>>);
-
-impl Sink for Collect {
-    fn changelog_mode(&self) -> ChangelogMode {
-        ChangelogMode::Append
-    }
-
-    fn prepare(&self) -> Result<Arc<dyn Committer>> {
-        Ok(Arc::new(NothingToCommit))
-    }
-
-    fn writer(&self, _context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
-        Ok(Box::new(self.clone()))
-    }
-
-    fn describe(&self) -> String {
-        "collect".into()
-    }
-}
-
-#[async_trait]
-impl SinkWriter for Collect {
-    async fn write(&mut self, batch: Batch) -> Result<()> {
-        self.0.lock().unwrap().push(batch.into_records());
-        Ok(())
-    }
 }
 
 /// One value of a result.

@@ -1,20 +1,20 @@
 //! What the jobs of these tests are made of.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
-use async_trait::async_trait;
 use datafusion::physical_expr::expressions::{col, is_not_null};
 use tidemill_core::graph::{EdgeOptions, NodeIndex, NodeKind, Partitioning, SourceNode, StreamGraph, StreamNode};
 use tidemill_core::operator::OperatorFactory;
 use tidemill_core::settings::Origin;
-use tidemill_core::sink::{ChangelogMode, Committer, NothingToCommit, Sink, SinkContext, SinkWriter};
 use tidemill_core::source::{Source, WatermarkStrategy};
-use tidemill_core::{Batch, Result, Settings};
+use tidemill_core::{Result, Settings};
 use tidemill_exec::operators::calc::Calc;
 use tidemill_exec::runtime::{Environment, JobHandle, JobResult, execute};
+
+use crate::collect::Collect;
 
 /// Longer than any of these jobs takes, on whichever clock: who needs more waits for ever.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Pipeline {
     graph: StreamGraph,
     last: NodeIndex,
-    rows: Rows,
+    rows: Collect,
 }
 
 impl Pipeline {
@@ -34,7 +34,7 @@ impl Pipeline {
         let mut graph = StreamGraph::new();
         let node = StreamNode::new("source", NodeKind::Source(node), schema).with_parallelism(parallelism);
         let last = graph.add(node);
-        Self { graph, last, rows: Rows::default() }
+        Self { graph, last, rows: Collect::default() }
     }
 
     /// Goes on with `operator` behind an exchange.
@@ -64,7 +64,7 @@ impl Pipeline {
         let alone = self.graph.node(self.last).parallelism == Some(1);
         self.add(sink, if alone { Partitioning::Forward } else { Partitioning::Global }, 1);
         let job = self.graph.to_job_graph(settings)?;
-        Ok((execute(&job, environment, settings)?, self.rows))
+        Ok((execute(&job, environment, settings)?, Rows(self.rows)))
     }
 
     fn add(&mut self, node: StreamNode, partitioning: Partitioning, parallelism: usize) {
@@ -92,18 +92,18 @@ pub fn settings(pairs: &[(&str, &str)]) -> Settings {
     settings
 }
 
-/// A sink that keeps what it gets, in the order in which it came.
-#[derive(Clone, Debug, Default)]
-pub struct Rows(Arc<Mutex<Vec<RecordBatch>>>);
+/// What came to the sink, in the order in which it came.
+#[derive(Clone, Debug)]
+pub struct Rows(Collect);
 
 impl Rows {
     pub fn count(&self) -> usize {
-        self.0.lock().unwrap().iter().map(RecordBatch::num_rows).sum()
+        self.0.0.lock().unwrap().iter().map(RecordBatch::num_rows).sum()
     }
 
     /// Rows of `BIGINT`s and of what is stored like them, in order of their values.
     pub fn sorted(&self) -> Vec<Vec<i64>> {
-        let batches = self.0.lock().unwrap();
+        let batches = self.0.0.lock().unwrap();
         let mut rows: Vec<Vec<i64>> = batches.iter().flat_map(rows_of).collect();
         rows.sort();
         rows
@@ -117,30 +117,4 @@ fn rows_of(records: &RecordBatch) -> Vec<Vec<i64>> {
     };
     let columns: Vec<Vec<i64>> = records.columns().iter().map(|values| column(values)).collect();
     (0..records.num_rows()).map(|row| columns.iter().map(|values| values[row]).collect()).collect()
-}
-
-impl Sink for Rows {
-    fn changelog_mode(&self) -> ChangelogMode {
-        ChangelogMode::Append
-    }
-
-    fn prepare(&self) -> Result<Arc<dyn Committer>> {
-        Ok(Arc::new(NothingToCommit))
-    }
-
-    fn writer(&self, _context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
-        Ok(Box::new(self.clone()))
-    }
-
-    fn describe(&self) -> String {
-        "rows".into()
-    }
-}
-
-#[async_trait]
-impl SinkWriter for Rows {
-    async fn write(&mut self, batch: Batch) -> Result<()> {
-        self.0.lock().unwrap().push(batch.into_records());
-        Ok(())
-    }
 }

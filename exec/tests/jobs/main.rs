@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
+#[path = "../common/collect.rs"]
+mod collect;
 mod graph;
 mod limit;
 mod simulation;

@@ -69,6 +69,26 @@ fn jobs_can_be_cancelled() {
 }
 
 #[test]
+fn neighbours_share_a_task_unless_the_settings_forbid_it() {
+    let query = "SELECT n + 1 AS m FROM (VALUES (1), (2)) AS t (n) WHERE n > 1";
+    let tasks = |settings: &str| {
+        let text = run(&mut session(), &format!("{STREAM}{settings} EXPLAIN {query}")).unwrap();
+        text.lines().filter(|line| line.starts_with('[') || line.contains("|[")).count()
+    };
+    let apart = "SET 'pipeline.operator-chaining.enabled' = 'false';";
+    assert!(tasks("") < tasks(apart), "{} tasks and {}", tasks(""), tasks(apart));
+    check(&format!("{STREAM}{apart}{query}"), &["3"]);
+}
+
+#[test]
+fn what_only_a_start_can_change_warns() {
+    let mut session = session();
+    run(&mut session, "SET 'io.tmp.dirs' = '/elsewhere'; SET 'execution.batch-rows' = '7'").unwrap();
+    let expected = "'io.tmp.dirs' is read when a process starts: give it with -D or in a file";
+    assert_eq!(session.take_warnings(), [expected]);
+}
+
+#[test]
 fn explain_says_what_is_updated() {
     let script = format!("{STREAM} EXPLAIN SELECT k, COUNT(*) FROM (VALUES (1), (2)) AS t (k) GROUP BY k");
     let text = run(&mut session(), &script).unwrap();

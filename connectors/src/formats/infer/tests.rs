@@ -89,6 +89,8 @@ fn what_cannot_be_inferred_is_said() {
     assert!(error.contains("the format of '") && error.ends_with("name it: csv, json, raw, parquet, arrow"), "{error}");
     let error = infer("a.csv", "a,b\n1,2\n3\n").unwrap_err().to_string();
     assert!(error.contains("a.csv: line 3, column 2: row has 1 field instead of 2; mend it, or skip"), "{error}");
+    let error = infer("a.csv", "x,y,x\n1,2,3\n").unwrap_err().to_string();
+    assert!(error.contains("a.csv: two columns are called 'x'; state its columns in a CREATE TABLE"), "{error}");
     let error = infer("a.csv", "").unwrap_err().to_string();
     assert!(
         error.ends_with("a.csv: no columns to be seen; it has no row: state its columns in a CREATE TABLE"),

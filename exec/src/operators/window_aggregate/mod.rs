@@ -12,6 +12,7 @@ mod slice;
 pub(super) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
@@ -69,7 +70,6 @@ impl OperatorFactory for WindowAggregate {
             plan: Arc::new(self.clone()),
             key_types,
             slices: BTreeMap::new(),
-            slice_bytes: BTreeMap::new(),
             state_bytes: 0,
             windows: BTreeSet::new(),
             watermark: Watermark::MIN,
@@ -93,8 +93,7 @@ struct WindowAggregateOperator {
     key_types: Vec<DataType>,
     /// By start, in the unit of the time column, wall clock of the calendar.
     slices: BTreeMap<i64, Slice>,
-    /// Bytes of each slice when it was last looked at, and their sum.
-    slice_bytes: BTreeMap<i64, usize>,
+    /// What the slices weigh together.
     state_bytes: usize,
     /// Windows that have rows and are not complete, by end.
     windows: BTreeSet<Window>,
@@ -137,7 +136,7 @@ impl Operator for WindowAggregateOperator {
                     groups.update(&take_all(&keys, &rows)?, &hashes, &arguments)?;
                 }
             }
-            self.weigh(slice);
+            self.weigh(slice..slice.saturating_add(1));
         }
         Ok(Progress::Done)
     }
@@ -214,21 +213,18 @@ impl WindowAggregateOperator {
         slice.open(&self.key_types, &self.plan.aggregates).map(Some)
     }
 
-    /// Looks again at how much the slice that begins at `start` occupies.
-    fn weigh(&mut self, start: i64) {
-        let bytes = self.slices.get(&start).map(Slice::memory_bytes);
-        let before = match bytes {
-            Some(bytes) => self.slice_bytes.insert(start, bytes),
-            None => self.slice_bytes.remove(&start),
-        };
-        self.state_bytes = (self.state_bytes + bytes.unwrap_or(0)).saturating_sub(before.unwrap_or(0));
+    /// Weighs again the slices that begin in `starts`.
+    fn weigh(&mut self, starts: Range<i64>) {
+        for (_, slice) in self.slices.range_mut(starts) {
+            let before = slice.weight();
+            self.state_bytes = self.state_bytes + slice.weigh() - before;
+        }
     }
 
     fn fire(&mut self, window: Window) -> Result<()> {
         let results = self.results(window)?;
-        let read: Vec<i64> = self.slices.range(window.start..window.end).map(|(start, _)| *start).collect();
         self.forget_slices(window)?;
-        read.into_iter().for_each(|start| self.weigh(start));
+        self.weigh(window.start..window.end);
         if results.rows > 0 {
             let records = self.records(window, results)?;
             self.pending.push(Batch::append(records), self.batch_rows);
@@ -259,7 +255,8 @@ impl WindowAggregateOperator {
         for start in starts {
             let last = self.plan.spec.windows_of_slice(start)?.last().copied();
             if last.is_none_or(|last| last.end <= window.end) {
-                self.slices.remove(&start);
+                let forgotten = self.slices.remove(&start).map_or(0, |slice| slice.weight());
+                self.state_bytes -= forgotten;
             }
         }
         Ok(())

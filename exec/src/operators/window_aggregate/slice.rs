@@ -104,6 +104,7 @@ impl FrozenGroups {
 pub struct Slice {
     open: Option<Groups>,
     frozen: Vec<FrozenGroups>,
+    weight: usize,
 }
 
 impl Slice {
@@ -124,10 +125,16 @@ impl Slice {
         Ok(&self.frozen)
     }
 
-    /// Bytes that the slice occupies.
-    pub fn memory_bytes(&self) -> usize {
+    /// Bytes that the slice occupied when it was last weighed.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Looks again at how many bytes it occupies.
+    pub fn weigh(&mut self) -> usize {
         let open = self.open.as_ref().map_or(0, Groups::memory_bytes);
-        open + self.frozen.iter().map(FrozenGroups::memory_bytes).sum::<usize>()
+        self.weight = open + self.frozen.iter().map(FrozenGroups::memory_bytes).sum::<usize>();
+        self.weight
     }
 
     /// The open groups, if they are all there is: the one window of this slice may use them up.
