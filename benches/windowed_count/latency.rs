@@ -67,7 +67,7 @@ pub fn run(gate: &str, pace: Pace) -> Result<Latency> {
     let sink = add("arrivals", NodeKind::Sink(Arc::new(arrivals.clone())));
     graph.connect(source, sink, 0, Partitioning::Hash(vec![0]), EdgeOptions::default());
     let job = graph.to_job_graph(&settings)?;
-    let engine = Engine::new(SUBTASKS, Vec::new())?;
+    let engine = Engine::new(Vec::new())?;
     let before = cpu_seconds()?;
     engine.block_on(async { execute(&job, engine.environment(), &settings)?.wait().await })?;
     let cpu_seconds = cpu_seconds()? - before;

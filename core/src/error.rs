@@ -214,6 +214,32 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
+/// The place of `name` among `names`, without regard to case where that is unique; else a hint.
+///
+/// ```
+/// # use tidemill_core::error::find_name;
+/// assert_eq!(find_name("Id", &["id", "name"]), Ok(0));
+/// assert_eq!(find_name("Id", &["id", "ID"]), Err("it could be id or ID".to_owned()));
+/// ```
+pub fn find_name(name: &str, names: &[&str]) -> Result<usize, String> {
+    if let Some(exact) = names.iter().position(|known| *known == name) {
+        return Ok(exact);
+    }
+    let lower = name.to_lowercase();
+    let similar: Vec<usize> = (0..names.len()).filter(|place| names[*place].to_lowercase() == lower).collect();
+    match similar.as_slice() {
+        [place] => Ok(*place),
+        [] => match nearest(name, names.iter().copied()) {
+            Some(near) => Err(format!("did you mean '{near}'?")),
+            None => Err(format!("known: {}", names.join(", "))),
+        },
+        several => {
+            let several: Vec<&str> = several.iter().map(|place| names[*place]).collect();
+            Err(format!("it could be {}", several.join(" or ")))
+        }
+    }
+}
+
 /// The error for a name that is not in a list: it names the kind of thing, the name, and the nearest known one.
 pub fn unknown<'a>(thing: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Error {
     let known: Vec<&str> = known.into_iter().collect();

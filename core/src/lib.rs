@@ -9,7 +9,7 @@
 //! // A hopping window of 60 s every 20 s: time is cut into slices of 20 s, three to a window.
 //! let hop = WindowSpec::new(WindowKind::Hop { size: 60_000, slide: 20_000 }, 0)?;
 //! let slice = hop.slice_start(75_000)?;
-//! let ends: Vec<i64> = hop.windows_of_slice(slice)?.iter().map(|window| window.end).collect();
+//! let ends: Vec<i64> = hop.windows_of_slice(slice)?.map(|window| window.end).collect();
 //! assert_eq!((slice, ends), (60_000, vec![80_000, 100_000, 120_000]));
 //! # Ok::<(), tidemill_core::Error>(())
 //! ```

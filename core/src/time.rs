@@ -13,6 +13,7 @@ use arrow::datatypes::{
 };
 use chrono::{Offset, TimeZone};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
@@ -52,6 +53,24 @@ pub fn millis_to_unit(millis: i64, unit: TimeUnit) -> Result<i64> {
         TimeUnit::Nanosecond => millis.checked_mul(1_000_000),
     };
     value.ok_or_else(|| Error::data(format!("time {millis} ms does not fit TIMESTAMP of {unit:?}s")))
+}
+
+/// A duration as people say it.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tidemill_core::time::spoken;
+/// let spoken = [12, 3_414, 125_000, 3_720_000].map(|millis| spoken(Duration::from_millis(millis)));
+/// assert_eq!(spoken, ["12 ms", "3.41 s", "2 min 5 s", "1 h 2 min"]);
+/// ```
+pub fn spoken(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{} ms", duration.as_millis()),
+        1..60 => format!("{:.2} s", duration.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
 }
 
 /// The unit and zone of a time column, or an error that names the column.

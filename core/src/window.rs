@@ -107,30 +107,28 @@ impl WindowSpec {
     }
 
     /// All windows that contain the slice starting at `slice`, by end. None for a session, whose windows depend on its rows.
-    pub fn windows_of_slice(&self, slice: i64) -> Result<Vec<Window>> {
-        let window = |start: i64, size: i64| {
-            let end = start.checked_add(size).ok_or_else(|| out_of_range(start))?;
-            Ok(Window { start, end })
-        };
-        match self.kind {
-            WindowKind::Tumble { size } => Ok(vec![window(slice, size)?]),
+    pub fn windows_of_slice(&self, slice: i64) -> Result<Windows> {
+        let (start, end, count, slide, growth) = match self.kind {
+            WindowKind::Tumble { size } => (slice, slice.checked_add(size), 1, size, 0),
             WindowKind::Hop { size, slide } => {
-                let mut start = aligned(slice, slide, self.offset)?;
-                let mut windows = Vec::new();
-                while slice.checked_sub(start).is_some_and(|behind| behind < size) {
-                    windows.push(window(start, size)?);
-                    start = start.checked_sub(slide).ok_or_else(|| out_of_range(slice))?;
-                }
-                windows.reverse();
-                Ok(windows)
+                let latest = aligned(slice, slide, self.offset)?;
+                let room = size - (slice - latest);
+                let count = room.max(0).div_euclid(slide) + i64::from(room.max(0).rem_euclid(slide) > 0);
+                let back = (count - 1).max(0).checked_mul(slide).and_then(|back| latest.checked_sub(back));
+                let start = back.ok_or_else(|| out_of_range(slice))?;
+                (start, start.checked_add(size), count, slide, 0)
             }
             WindowKind::Cumulate { max, step } => {
                 let start = aligned(slice, max, self.offset)?;
-                let first = (slice - start) / step + 1;
-                (first..=max / step).map(|steps| window(start, steps * step)).collect()
+                let shortest = (slice - start) / step + 1;
+                (start, start.checked_add(shortest * step), max / step - shortest + 1, 0, step)
             }
-            WindowKind::Session { .. } => Ok(Vec::new()),
-        }
+            WindowKind::Session { .. } => (slice, Some(slice), 0, 0, 0),
+        };
+        let end = end.ok_or_else(|| out_of_range(start))?;
+        let last = (count - 1).max(0).checked_mul(slide + growth).and_then(|ahead| end.checked_add(ahead));
+        last.ok_or_else(|| out_of_range(slice))?;
+        Ok(Windows { next: Window { start, end }, left: count, slide, growth })
     }
 
     /// Starts of the slices that make up `window`, ascending.
@@ -146,6 +144,70 @@ impl WindowSpec {
             WindowKind::Cumulate { max, step } => max / step,
         };
         count as usize
+    }
+}
+
+/// Windows at equal distances, by end: those of a slice. There may be many (a day by the second), so none is kept.
+#[derive(Clone, Debug)]
+pub struct Windows {
+    next: Window,
+    left: i64,
+    /// By how much a window begins later than the one before.
+    slide: i64,
+    /// By how much a window is longer than the one before.
+    growth: i64,
+}
+
+impl Windows {
+    /// The first window for which `is_past` does not hold, where it holds for no window behind one for which it does not.
+    pub fn first_beyond(mut self, mut is_past: impl FnMut(Window) -> bool) -> Option<Window> {
+        let (mut past, mut rest) = (0, self.left);
+        while past < rest {
+            let middle = past + (rest - past) / 2;
+            match is_past(self.at(middle)) {
+                true => past = middle + 1,
+                false => rest = middle,
+            }
+        }
+        self.nth(past as usize)
+    }
+
+    /// The window `ahead` of the next, one of those that are left.
+    fn at(&self, ahead: i64) -> Window {
+        let Window { start, end } = self.next;
+        Window { start: start + ahead * self.slide, end: end + ahead * (self.slide + self.growth) }
+    }
+}
+
+impl Iterator for Windows {
+    type Item = Window;
+
+    fn next(&mut self) -> Option<Window> {
+        self.nth(0)
+    }
+
+    fn nth(&mut self, skipped: usize) -> Option<Window> {
+        let skipped = i64::try_from(skipped).ok().filter(|skipped| *skipped < self.left)?;
+        let found = self.at(skipped);
+        self.left -= skipped + 1;
+        if self.left > 0 {
+            self.next = self.at(skipped + 1);
+        }
+        Some(found)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for Windows {}
+
+impl DoubleEndedIterator for Windows {
+    fn next_back(&mut self) -> Option<Window> {
+        let last = (self.left > 0).then(|| self.at(self.left - 1))?;
+        self.left -= 1;
+        Some(last)
     }
 }
 
@@ -226,9 +288,14 @@ mod tests {
             let spec = spec(kind, offset);
             let slice = spec.slice_start(time).unwrap();
             let windows = spec.windows_of_slice(slice).unwrap();
-            prop_assert_eq!(&windows, &windows_by_definition(spec, time));
-            for window in windows {
-                prop_assert!(spec.slices_of_window(window).any(|start| start == slice));
+            let all: Vec<Window> = windows.clone().collect();
+            prop_assert_eq!(&all, &windows_by_definition(spec, time));
+            prop_assert_eq!(windows.len(), all.len());
+            prop_assert_eq!(windows.clone().next_back(), all.last().copied());
+            for window in &all {
+                prop_assert!(spec.slices_of_window(*window).any(|start| start == slice));
+                let beyond = all.iter().find(|other| other.end > window.end).copied();
+                prop_assert_eq!(windows.clone().first_beyond(|other| other.end <= window.end), beyond);
             }
         }
 
@@ -236,7 +303,7 @@ mod tests {
         fn no_time_makes_it_panic(kind in any_kind(), offset in any::<i64>(), time in any::<i64>()) {
             let spec = spec(kind, offset);
             if let Ok(slice) = spec.slice_start(time) {
-                let _ = spec.windows_of_slice(slice);
+                let _ = spec.windows_of_slice(slice).map(|windows| windows.for_each(drop));
             }
         }
     }

@@ -129,8 +129,15 @@ fn arrow(error: &ArrowError) -> Meaning {
         ArrowError::CDataInterface(_) | ArrowError::NotYetImplemented(_) | ArrowError::SchemaError(_) => {
             Meaning::of(ErrorKind::Internal, error.to_string())
         }
+        ArrowError::CastError(message) => Meaning::of(ErrorKind::Data, miscast(message)),
         _ => Meaning::of(ErrorKind::Data, lowercase(&error.to_string())),
     }
+}
+
+/// What Arrow says of a cast, with SQL's names of types; the value that it quotes stays as it is.
+fn miscast(message: &str) -> String {
+    let (value, types) = message.split_at(message.rfind('\'').unwrap_or(0));
+    lowercase(&format!("{value}{}", sql_types(types)))
 }
 
 fn parquet(error: &ParquetError) -> Meaning {
@@ -177,6 +184,39 @@ fn exhausted(message: &str) -> Error {
     }
 }
 
+/// `text` with SQL's names in place of Arrow's.
+pub fn sql_types(text: &str) -> String {
+    let mut named = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(char::is_alphanumeric) {
+        let (before, word) = rest.split_at(start);
+        let end = word.find(|c: char| !c.is_alphanumeric()).unwrap_or(word.len());
+        named.push_str(before);
+        named.push_str(sql_type(&word[..end]));
+        rest = &word[end..];
+    }
+    named.push_str(rest);
+    named
+}
+
+fn sql_type(word: &str) -> &str {
+    match word {
+        "Int8" => "TINYINT",
+        "Int16" => "SMALLINT",
+        "Int32" => "INT",
+        "Int64" => "BIGINT",
+        "Float32" => "FLOAT",
+        "Float64" => "DOUBLE",
+        "Decimal" | "Decimal128" | "Decimal256" => "DECIMAL",
+        "Boolean" => "BOOLEAN",
+        "String" | "Utf8" | "LargeUtf8" | "Utf8View" => "STRING",
+        "Binary" | "LargeBinary" | "BinaryView" => "BYTES",
+        "Date32" => "DATE",
+        "Interval" => "INTERVAL",
+        other => other,
+    }
+}
+
 fn lowercase(message: &str) -> String {
     let mut rest = message.chars();
     // A name or an abbreviation stays as it is.
@@ -193,6 +233,15 @@ mod tests {
     fn check(error: DataFusionError, kind: ErrorKind, text: &str) {
         let error = from_datafusion(error);
         assert_eq!((error.kind(), error.to_string().as_str()), (kind, text));
+    }
+
+    #[test]
+    fn casts_speak_of_the_types_of_sql() {
+        let cast = |text: &str| DataFusionError::from(ArrowError::CastError(text.to_owned()));
+        let (text, shown) =
+            ("Cannot cast string 'Int8' to value of Int32 type", "cannot cast string 'Int8' to value of INT type");
+        check(cast(text), ErrorKind::Data, shown);
+        check(cast("Can't cast value 300 to type Int8"), ErrorKind::Data, "can't cast value 300 to type TINYINT");
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn narrow(parallelism: usize, gate: Gate) -> Settings {
 }
 
 fn check_with(sql: &str, change: impl Fn(&mut SessionConfig)) {
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         let plain = SessionContext::new();
@@ -152,7 +152,7 @@ fn rows_without_columns_are_counted() {
 
 #[test]
 fn order_and_limit_hold() {
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         for (parallelism, gate) in [2, 3].into_iter().flat_map(|parallelism| GATES.map(|gate| (parallelism, gate))) {
@@ -183,7 +183,7 @@ fn session_over(sources: &[Numbers], settings: &Settings, environment: &Environm
 
 #[test]
 fn a_limit_ends_an_endless_source() {
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         for gate in [Gate::IMMEDIATE, Gate::After(Duration::from_millis(10)), Gate::Full] {
@@ -201,7 +201,7 @@ fn a_limit_ends_an_endless_source() {
 
 #[test]
 fn a_join_reads_its_build_side_first_and_only_what_it_needs() {
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         for gate in GATES {
@@ -227,7 +227,7 @@ fn a_join_reads_its_build_side_first_and_only_what_it_needs() {
 
 #[test]
 fn computed_columns_projections_and_counters_of_sources() {
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         let settings = settings(2, Gate::Full);
@@ -243,7 +243,7 @@ fn computed_columns_projections_and_counters_of_sources() {
 #[test]
 fn a_failure_is_reported_once_and_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::new(8, vec![dir.path().to_owned()]).unwrap();
+    let engine = Engine::new(vec![dir.path().to_owned()]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         let settings = narrow(2, Gate::Infinite);
@@ -263,7 +263,7 @@ fn a_failure_is_reported_once_and_leaves_no_file() {
 fn a_small_budget_spills_and_one_that_is_too_small_says_so() {
     let mut settings = settings(2, Gate::Full);
     settings.set("taskmanager.memory.managed.size", "24 mb", Origin::Program).unwrap();
-    let engine = Engine::new(8, vec![]).unwrap().with_memory(managed_pool(&settings));
+    let engine = Engine::new(vec![]).unwrap().with_memory(managed_pool(&settings));
     let environment = engine.environment().clone();
     engine.block_on(async {
         let many = Numbers { batch_rows: 8192, ..Numbers::new("many", 4, 40) };
@@ -284,7 +284,7 @@ fn a_small_budget_spills_and_one_that_is_too_small_says_so() {
 
 #[test]
 fn a_cancelled_job_ends_at_once_and_its_readers_stop() {
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         let settings = settings(2, Gate::IMMEDIATE);
@@ -311,7 +311,7 @@ fn a_cancelled_job_ends_at_once_and_its_readers_stop() {
 #[test]
 fn plans_that_write_and_plans_that_explain() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         let settings = settings(3, Gate::Full);
@@ -332,7 +332,7 @@ fn plans_that_write_and_plans_that_explain() {
 
 #[test]
 fn a_plan_runs_once() {
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         let settings = settings(2, Gate::Full);

@@ -66,7 +66,7 @@ fn config(settings: &Settings, environment: &Environment, shape: Shape) -> Sessi
 }
 
 fn check(shape: Shape, gates: &[Gate]) {
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         for query in 1..=22 {
@@ -112,7 +112,7 @@ fn nothing_but_our_exchanges_moves_rows_between_partitions() {
         assert!(!plan.is::<ExchangeExec>() || alone || plan.output_partitioning().partition_count() == 1);
         plan.children().into_iter().for_each(|child| look(child, whole));
     }
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment().clone();
     engine.block_on(async {
         let shapes = [(2, Shape::Planned), (3, Shape::Partitioned), (3, Shape::MergedNarrow)];

@@ -108,4 +108,5 @@ Settings, strongest first:
   ./tidemill.yaml or else $XDG_CONFIG_HOME/tidemill/tidemill.yaml. 'SET;' lists every key, its value and where that came from.
 
 Exit codes:
-  0 success, also when nobody reads the output any more; 1 a query or job failed; 2 wrong usage; 130 interrupted";
+  0 success, also when nobody reads the output any more; 1 a query or job failed; 2 wrong usage; 130 interrupted;
+  143 terminated";

@@ -10,9 +10,9 @@ use tidemill_core::{Batch, Result};
 
 use super::output::{BOX_ROWS_MAX, Output, Tail, draw, first_rows};
 use super::report::Stop;
-use super::terminal::{counted, spoken};
+use super::terminal::counted;
 use super::watch::Watch;
-use tidemill_core::time::Calendar;
+use tidemill_core::time::{Calendar, spoken};
 
 const FRAME: Duration = Duration::from_millis(100);
 

@@ -8,7 +8,7 @@
 //!
 //! In reading order: [`args`] (what can be asked for), [`config`] (where settings come from), [`script`] and [`shell`] (where
 //! statements come from), [`runner`] (one statement, shown), [`results`] (the rows of a query in each result mode),
-//! [`output`] (formats), [`live`], [`watch`] and [`progress`] (waiting), [`jobs`], [`report`].
+//! [`output`] (formats), [`live`], [`watch`], [`termination`] and [`progress`] (waiting), [`jobs`], [`report`].
 
 #![allow(clippy::disallowed_methods, reason = "a person who waits has a clock of their own")]
 
@@ -24,6 +24,7 @@ mod runner;
 mod script;
 mod shell;
 mod terminal;
+mod termination;
 mod watch;
 
 use std::io::{IsTerminal, Read};
@@ -68,7 +69,10 @@ fn sql(arguments: &Sql) -> ExitCode {
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(stop) => runner.reporter().stopped(&stop),
+        Err(stop) => {
+            runner.abandon();
+            runner.reporter().stopped(&stop)
+        }
     }
 }
 

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use tidemill_core::metrics::RECORDS_OUT;
+use tidemill_core::time::spoken;
 use tidemill_exec::runtime::JobHandle;
 
-use super::terminal::{counted, spoken};
+use super::terminal::counted;
 
 /// How long a statement may take before it is worth a line.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -11,6 +11,9 @@ use tidemill_core::{Error, ErrorKind};
 
 use super::terminal;
 
+/// The exit code after SIGTERM: 128 and the signal's number.
+pub const TERMINATED: u8 = 143;
+
 /// Why running statements stops.
 #[derive(Debug)]
 pub enum Stop {
@@ -20,6 +23,8 @@ pub enum Stop {
     FailedAt(Error, String),
     /// Ctrl-C.
     Interrupted,
+    /// SIGTERM.
+    Terminated,
     /// Nobody reads standard output any more, as with `| head`.
     Closed,
     /// `QUIT`
@@ -122,6 +127,7 @@ impl Reporter {
             Stop::Failed(error) => self.error(error, ""),
             Stop::FailedAt(error, snippet) => self.error(error, snippet),
             Stop::Interrupted => return ExitCode::from(130),
+            Stop::Terminated => return ExitCode::from(TERMINATED),
             Stop::Closed | Stop::Quit => return ExitCode::SUCCESS,
         }
         ExitCode::FAILURE

@@ -17,7 +17,8 @@ use super::report::{Reporter, Stop};
 use super::results::{self, Mode, Shown, View};
 use super::shell::HELP;
 use super::terminal::{counted, grouped};
-use super::watch::Watch;
+use super::termination::Terminations;
+use super::watch::{CLEANUP, Watch};
 
 /// What a runner starts with.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub struct Runner {
     jobs: Jobs,
     interactive: bool,
     runtime: Handle,
+    terminations: Terminations,
 }
 
 impl Runner {
@@ -50,7 +52,11 @@ impl Runner {
         };
         // The session is borrowed while a statement runs, so waiting goes through the runtime itself.
         let runtime = session.block_on(async { Handle::current() });
-        Ok(Self { session, output, reporter, jobs: Jobs::default(), interactive, runtime })
+        let terminations = match Terminations::listen(&runtime) {
+            Ok(terminations) => terminations,
+            Err(error) => return Err((reporter, error)),
+        };
+        Ok(Self { session, output, reporter, jobs: Jobs::default(), interactive, runtime, terminations })
     }
 
     /// The session.
@@ -96,6 +102,19 @@ impl Runner {
         failed
     }
 
+    /// Cancels the jobs that still run, because the process ends before them, and waits until they have cleaned up.
+    pub fn abandon(&mut self) {
+        let running: Vec<JobHandle> = Jobs::running(&self.session).iter().map(|job| job.handle.clone()).collect();
+        running.iter().for_each(JobHandle::cancel);
+        let ended = futures::future::join_all(running.iter().map(JobHandle::wait));
+        let terminations = self.terminations.subscribe_anew();
+        self.runtime.block_on(async {
+            let mut watch = Watch::new(Instant::now(), false, terminations);
+            // Whatever happens now, the process ends.
+            let _ = watch.wait(tokio::time::timeout(CLEANUP, ended)).await;
+        });
+    }
+
     /// Says which jobs have ended since the last call.
     pub fn news(&mut self) {
         for line in self.jobs.news(&self.session) {
@@ -104,7 +123,7 @@ impl Runner {
     }
 
     async fn run(&mut self, parsed: &Parsed) -> Result<(), Stop> {
-        let mut watch = Watch::new(Instant::now(), self.reporter.is_terminal());
+        let mut watch = Watch::new(Instant::now(), self.reporter.is_terminal(), self.terminations.subscribe());
         let outcome = watch.wait(self.session.execute(parsed)).await?;
         watch.clear();
         for warning in self.session.take_warnings() {
@@ -176,7 +195,7 @@ impl Runner {
     }
 
     async fn wait_for(&mut self, job: &JobHandle, started: Instant) -> Result<(), Stop> {
-        let mut watch = Watch::new(started, self.reporter.is_terminal());
+        let mut watch = Watch::new(started, self.reporter.is_terminal(), self.terminations.subscribe());
         watch.job(job);
         let ended = watch.wait(job.wait()).await;
         watch.clear();

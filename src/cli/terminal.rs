@@ -1,7 +1,6 @@
 //! What is known about the terminal: whether there is one, how wide it is, whether it may be coloured.
 
 use std::io::IsTerminal;
-use std::time::Duration;
 
 /// Whether standard output is a terminal.
 pub fn is_stdout() -> bool {
@@ -42,26 +41,13 @@ pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
-/// A duration as people say it: `12 ms`, `3.41 s`, `2 min 5 s`.
-pub fn spoken(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0 => format!("{} ms", duration.as_millis()),
-        1..60 => format!("{:.2} s", duration.as_secs_f64()),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_durations_read_well() {
+    fn numbers_read_well() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([counted(1, "row"), counted(0, "row")], ["1 row", "0 rows"]);
-        let spoken = [12, 3_414, 125_000, 3_720_000].map(|millis| spoken(Duration::from_millis(millis)));
-        assert_eq!(spoken, ["12 ms", "3.41 s", "2 min 5 s", "1 h 2 min"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for something while the progress line moves and Ctrl-C is heard.
+//! Waiting for something while the progress line moves and Ctrl-C and SIGTERM are heard.
 
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
@@ -8,11 +8,12 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::progress::Progress;
 use super::report::Stop;
+use super::termination::Termination;
 
 const TICK: Duration = Duration::from_millis(200);
 
 /// How long a cancelled job may take to clean up before it is left alone.
-const CLEANUP: Duration = Duration::from_secs(10);
+pub const CLEANUP: Duration = Duration::from_secs(10);
 
 /// Watches over one statement.
 pub struct Watch {
@@ -21,11 +22,12 @@ pub struct Watch {
     job: Option<JobHandle>,
     // Kept over all waits: a signal that comes between two of them counts for the second.
     interrupt: Pin<Box<dyn Future<Output = std::io::Result<()>>>>,
+    termination: Termination,
 }
 
 impl Watch {
     /// Watches a statement that began at `started`. Must be called within a runtime.
-    pub fn new(started: Instant, progress: bool) -> Self {
+    pub fn new(started: Instant, progress: bool, termination: Termination) -> Self {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -33,6 +35,7 @@ impl Watch {
             ticks,
             job: None,
             interrupt: Box::pin(tokio::signal::ctrl_c()),
+            termination,
         }
     }
 
@@ -62,7 +65,7 @@ impl Watch {
         self.progress.elapsed()
     }
 
-    /// Waits for `future`, or for Ctrl-C, which cancels the job.
+    /// Waits for `future`, or for Ctrl-C or SIGTERM, which cancel the job.
     pub async fn wait<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Stop> {
         let mut future = pin!(future);
         loop {
@@ -71,15 +74,23 @@ impl Watch {
                 interrupt = &mut self.interrupt => {
                     interrupt.map_err(tidemill_core::Error::from)?;
                     self.interrupt = Box::pin(tokio::signal::ctrl_c());
-                    self.clear();
-                    if let Some(job) = &self.job {
-                        job.cancel();
-                    }
+                    self.cancel();
                     return Err(Stop::Interrupted);
+                }
+                () = self.termination.heard() => {
+                    self.cancel();
+                    return Err(Stop::Terminated);
                 }
                 output = &mut future => return Ok(output),
                 _ = self.ticks.tick() => self.progress.tick(self.job.as_ref()),
             }
+        }
+    }
+
+    fn cancel(&mut self) {
+        self.clear();
+        if let Some(job) = &self.job {
+            job.cancel();
         }
     }
 

@@ -13,7 +13,7 @@ use tidemill_exec::runtime::JobHandle;
 use super::catalog::simple_name;
 use super::insert::shaped;
 use super::parser::{Parsed, parse_script};
-use super::program::{Program, runs_as_batch};
+use super::program::{Program, unbounded_table};
 use super::session::Session;
 
 impl Session {
@@ -31,8 +31,9 @@ impl Session {
                 self.plan(&state, query).await?
             }
         };
-        if !runs_as_batch(std::slice::from_ref(&plan), &self.settings)? {
-            let error = Error::request("COPY of a query that never ends, or runs as a stream");
+        // One file is there when all of it is: whatever the mode, nobody sees it grow.
+        if let Some(table) = unbounded_table(&plan)? {
+            let error = Error::request(format!("COPY of a query that never ends: it reads '{table}'"));
             return Err(error.with_hint("INSERT INTO a table writes files as a stream goes on"));
         }
         let mut program = Program::new(plan, true, &state, &self.settings).await?;

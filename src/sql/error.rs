@@ -5,10 +5,10 @@ use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::tokenizer::Location;
 use tidemill_core::Error;
 use tidemill_core::error::nearest;
-use tidemill_exec::error::from_datafusion;
+use tidemill_exec::error::{from_datafusion, sql_types};
 
 use super::parser::Located;
-use super::type_error::{sql_types, type_error};
+use super::type_error::type_error;
 
 /// The most names that a hint lists.
 const NAMES_MAX: usize = 12;
@@ -157,7 +157,9 @@ fn constant(text: &str) -> Error {
 fn plan(text: &str) -> Error {
     if let Some((function, rest)) = text.strip_prefix("Invalid function '").and_then(|text| text.split_once('\'')) {
         let error = Error::request(format!("unknown function '{function}'"));
-        return match rest.split_once("Did you mean '").and_then(|(_, near)| near.split_once('\'')) {
+        let near = rest.split_once("Did you mean '").and_then(|(_, near)| near.split_once('\''));
+        // DataFusion names the nearest function however far that is.
+        return match near.filter(|(near, _)| nearest(function, [*near]).is_some()) {
             Some((near, _)) => error.with_hint(format!("did you mean '{near}'? `SHOW FUNCTIONS` lists them all")),
             None => error.with_hint("`SHOW FUNCTIONS` lists them all"),
         };

@@ -1,10 +1,13 @@
 //! `EXPLAIN`: every form that a plan takes, as text. `EXPLAIN ANALYZE` runs it and says what each task did.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use tidemill_connectors::CollectSink;
+use tidemill_core::graph::OperatorId;
 use tidemill_core::metrics::BYTES_EXCHANGED;
+use tidemill_core::time::spoken;
 use tidemill_core::{Error, Result};
 use tidemill_exec::runtime::JobResult;
 
@@ -64,18 +67,29 @@ impl Session {
         Rows::of_text(["plan", "text"], forms)
     }
 
-    /// The job graph as text; a streaming one says which tasks update rows that they have sent.
+    /// The job graph as text; a streaming one says of each edge, and of the result, which changes there are.
     fn job_text(&self, program: &Program) -> Result<String> {
-        let mut text = program.job_graph(&self.settings)?.to_string();
+        let job = program.job_graph(&self.settings)?;
+        if program.batch {
+            return Ok(job.to_string());
+        }
+        let ids = program.graph.operator_ids()?;
+        let updating: BTreeSet<OperatorId> =
+            program.updating_nodes.iter().filter(|(_, updates)| **updates).map(|(node, _)| ids[*node]).collect();
+        let mut text = String::new();
+        let _ = job.write_text(&mut text, |edge| {
+            // Rows leave a task behind the last of its operators.
+            let task = &job.vertices[edge.source];
+            let last = task.chain.last().map_or(task.id, |operator| operator.id);
+            changes(updating.contains(&last)).to_owned()
+        });
         let updating = program.updating_nodes.iter().filter(|(_, updates)| **updates);
         let names: Vec<&str> = updating.map(|(node, _)| program.graph.node(*node).name.as_str()).collect();
-        if !program.batch {
-            let changes = match names.as_slice() {
-                [] => "every change is an insert (+I)".to_owned(),
-                names => format!("rows are updated (+I -U +U -D) behind: {}", names.join(", ")),
-            };
-            let _ = writeln!(text, "changelog: {changes}");
-        }
+        let summary = match names.as_slice() {
+            [] => format!("every change is an insert ({})", changes(false)),
+            names => format!("rows are updated ({}) behind: {}", changes(true), names.join(", ")),
+        };
+        let _ = writeln!(text, "changelog: {summary}");
         Ok(text)
     }
 }
@@ -84,12 +98,18 @@ fn form(name: &str, text: &str) -> [Option<String>; 2] {
     [Some(name.to_owned()), Some(text.trim_end().to_owned())]
 }
 
+/// The kinds of changes that rows are.
+fn changes(updates: bool) -> &'static str {
+    if updates { "+I -U +U -D" } else { "+I" }
+}
+
 fn run_text(result: &JobResult) -> String {
     let mut text = String::new();
-    for (task, counters) in &result.metrics {
+    // What hands rows to whoever asked for them counts nothing.
+    for (task, counters) in result.metrics.iter().filter(|(_, counters)| !counters.is_empty()) {
         let counters: Vec<String> = counters.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let _ = writeln!(text, "{task}: {}", counters.join(", "));
     }
-    let _ = writeln!(text, "{BYTES_EXCHANGED}={} in {:?}", result.bytes_exchanged(), result.duration);
+    let _ = writeln!(text, "{BYTES_EXCHANGED}={} in {}", result.bytes_exchanged(), spoken(result.duration));
     text
 }

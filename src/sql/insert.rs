@@ -9,12 +9,13 @@ use datafusion::sql::sqlparser::ast::{Ident, SelectItem, SetExpr, Spanned};
 use datafusion::sql::sqlparser::tokenizer::Location;
 use tidemill_connectors::registry::Disposition;
 use tidemill_connectors::{CollectSink, Options, sink};
+use tidemill_core::error::find_name;
 use tidemill_core::sink::{ChangelogMode, Sink};
 use tidemill_core::{Error, Result};
 use tidemill_exec::error::from_datafusion;
 use tidemill_exec::runtime::JobHandle;
 
-use super::catalog::{ColumnDefinition, TableDefinition, find_name, simple_name, type_name};
+use super::catalog::{ColumnDefinition, TableDefinition, simple_name, type_name};
 use super::error::at;
 use super::functions::not_null::not_null;
 use super::parser::{Insert, Parsed, Statement};
@@ -34,7 +35,8 @@ impl Session {
         let batch = runs_as_batch(std::slice::from_ref(&plan), &self.settings)?;
         let mut program = Program::new(plan, batch, &state, &self.settings).await?;
         let (sink, rows) = CollectSink::new(COLLECTED_BATCHES);
-        program.add_sink("collect", Arc::new(sink), &self.settings);
+        let sink = shaped(Arc::new(sink), program.schema.clone());
+        program.add_sink("collect", sink, &self.settings);
         let job = program.start("query", self)?;
         let Program { schema, bounded, updates, order, .. } = program;
         Ok(Query { schema, bounded, append_only: !updates, job, order, rows })

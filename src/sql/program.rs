@@ -94,6 +94,7 @@ impl Program {
         match batch {
             true => Self::bounded(plan, state, settings).await,
             false => {
+                let state = &unbounded::planning_state(state, &plan)?;
                 let plan = state.optimize(&plan).map_err(planning)?;
                 let logical = plan.display_indent().to_string();
                 let lowered = unbounded::lower(&plan, state, settings)?;
@@ -187,10 +188,7 @@ impl Program {
         if settings.job_name().is_none() {
             settings.set("pipeline.name", name, Origin::Program)?;
         }
-        let mut environment = session.engine().environment().clone();
-        // In this process a slot is a number: whoever asks for more subtasks than there were at the start gets them.
-        environment.slots = environment.slots.max(settings.parallelism());
-        execute(&self.job_graph(&settings)?, &environment, &settings)
+        execute(&self.job_graph(&settings)?, session.engine().environment(), &settings)
     }
 }
 

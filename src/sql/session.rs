@@ -19,9 +19,10 @@ use super::rows::Rows;
 use super::state::{base_state, statement_state};
 
 /// Settings, with their older names, of what is made once for all jobs of a process: they change nothing afterwards.
-const READ_AT_START: [&str; 5] = [
+const READ_AT_START: [&str; 6] = [
     "io.tmp.dirs",
     "taskmanager.tmp.dirs",
+    "taskmanager.numberOfTaskSlots",
     "taskmanager.memory.process.size",
     "taskmanager.memory.managed.size",
     "taskmanager.memory.size",
@@ -92,15 +93,20 @@ pub enum ShellWord {
 impl Session {
     /// A session of its own engine, with all cores unless the settings say otherwise.
     pub fn new(mut settings: Settings) -> Result<Self> {
+        // Subtasks are no threads: in one process slots bound only what somebody wants to have bounded.
+        let slots = settings.task_slots();
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         for key in ["parallelism.default", "taskmanager.numberOfTaskSlots"] {
             if !settings.is_set(key) {
                 settings.set(key, &cores.to_string(), Origin::Default)?;
             }
         }
-        let slots = settings.task_slots().unwrap_or(cores).max(cores).max(settings.parallelism());
         let dirs = temporary_dirs(&settings)?;
-        let engine = Arc::new(Engine::new(slots, dirs)?.with_memory(managed_pool(&settings)));
+        let mut engine = Engine::new(dirs)?.with_memory(managed_pool(&settings));
+        if let Some(slots) = slots {
+            engine = engine.with_slots(slots);
+        }
+        let engine = Arc::new(engine);
         let base = base_state(&settings, engine.environment())?;
         Ok(Self {
             settings,

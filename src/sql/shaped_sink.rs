@@ -1,15 +1,18 @@
 //! A sink behind a plan: batches get the table's own schema.
 //!
-//! A plan knows more about its columns than the table does (a literal is never NULL), and writers compare schemas.
+//! A plan knows more about its columns than the table does (a literal is never NULL), and writers compare schemas. A plan also
+//! counts in 128 bits where the type promises 38 digits: what has one digit more is stopped here.
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, SchemaRef};
 use async_trait::async_trait;
 use tidemill_core::event::CheckpointId;
 use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter};
-use tidemill_core::{Batch, Result};
+use tidemill_core::{Batch, Error, Result};
+
+use super::catalog::type_name;
 
 /// A sink that is given exactly the columns it was made for.
 #[derive(Debug)]
@@ -61,6 +64,7 @@ impl SinkWriter for ShapedWriter {
             batch.records().columns().to_vec(),
             &arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
         )?;
+        check_digits(&records)?;
         self.inner.write(batch.with_records(records)?).await
     }
 
@@ -71,4 +75,24 @@ impl SinkWriter for ShapedWriter {
     async fn prepare_commit(&mut self, checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
         self.inner.prepare_commit(checkpoint).await
     }
+}
+
+/// An error that names the first decimal with more digits than its type has.
+fn check_digits(records: &RecordBatch) -> Result<()> {
+    for (field, column) in records.schema_ref().fields().iter().zip(records.columns()) {
+        let checked = match field.data_type() {
+            DataType::Decimal128(precision, _) => {
+                column.as_primitive::<Decimal128Type>().validate_decimal_precision(*precision)
+            }
+            DataType::Decimal256(precision, _) => {
+                column.as_primitive::<Decimal256Type>().validate_decimal_precision(*precision)
+            }
+            _ => Ok(()),
+        };
+        checked.map_err(|_| {
+            let error = format!("a value of column '{}' has more digits than {}", field.name(), type_name(field.data_type()));
+            Error::data(error).with_hint("CAST what it is computed from to DOUBLE, or to a DECIMAL with fewer digits behind the point")
+        })?;
+    }
+    Ok(())
 }

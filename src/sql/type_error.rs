@@ -1,6 +1,7 @@
 //! Type errors in our words: SQL's names of types, and what to do.
 
 use tidemill_core::Error;
+use tidemill_exec::error::sql_types;
 
 /// The most signatures of a function that a hint lists.
 const SIGNATURES_MAX: usize = 8;
@@ -27,39 +28,6 @@ fn no_function(rest: &str) -> Option<Error> {
     let known: Vec<String> =
         list.lines().map(str::trim).filter(|line| !line.is_empty()).take(SIGNATURES_MAX).map(sql_types).collect();
     Some(error.with_hint(format!("CAST its arguments to those of {}", known.join(", "))))
-}
-
-/// `text` with SQL's names in place of Arrow's.
-pub fn sql_types(text: &str) -> String {
-    let mut named = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(char::is_alphanumeric) {
-        let (before, word) = rest.split_at(start);
-        let end = word.find(|c: char| !c.is_alphanumeric()).unwrap_or(word.len());
-        named.push_str(before);
-        named.push_str(sql_type(&word[..end]));
-        rest = &word[end..];
-    }
-    named.push_str(rest);
-    named
-}
-
-fn sql_type(word: &str) -> &str {
-    match word {
-        "Int8" => "TINYINT",
-        "Int16" => "SMALLINT",
-        "Int32" => "INT",
-        "Int64" => "BIGINT",
-        "Float32" => "FLOAT",
-        "Float64" => "DOUBLE",
-        "Decimal" | "Decimal128" | "Decimal256" => "DECIMAL",
-        "Boolean" => "BOOLEAN",
-        "String" | "Utf8" | "LargeUtf8" | "Utf8View" => "STRING",
-        "Binary" | "LargeBinary" | "BinaryView" => "BYTES",
-        "Date32" => "DATE",
-        "Interval" => "INTERVAL",
-        other => other,
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use tidemill_core::graph::{Chaining, EdgeOptions, NodeIndex, NodeKind, Partitioning, StreamGraph, StreamNode};
+use tidemill_core::graph::{
+    Chaining, DEFAULT_SLOT_SHARING_GROUP, EdgeOptions, NodeIndex, NodeKind, Partitioning, StreamGraph, StreamNode,
+};
 use tidemill_core::{Error, Result, Settings};
 
 use super::operator::{Decode, Fused, Head};
@@ -27,6 +29,7 @@ pub(super) fn lower(program: &Program, sinks: &[NodeId], settings: &Settings, jo
 struct Group {
     nodes: Vec<NodeId>,
     parallelism: usize,
+    slots: Arc<str>,
 }
 
 impl Group {
@@ -50,13 +53,15 @@ impl Lowering<'_> {
     /// Fuses a node into its producer's group, or begins one.
     fn place(&mut self, id: NodeId, needed: &[NodeId], groups: &mut Vec<Group>) -> Result<()> {
         let parallelism = self.parallelism(id, groups)?;
-        let place = match self.fusable_into(id, parallelism, needed, groups) {
+        let slots = self.slot_sharing_group(id, groups);
+        let fusable = self.fusable_into(id, parallelism, needed, groups);
+        let place = match fusable.filter(|place| groups[*place].slots == slots) {
             Some(place) => {
                 groups[place].nodes.push(id);
                 place
             }
             None => {
-                groups.push(Group { nodes: vec![id], parallelism });
+                groups.push(Group { nodes: vec![id], parallelism, slots });
                 groups.len() - 1
             }
         };
@@ -81,6 +86,14 @@ impl Lowering<'_> {
             _ => None,
         };
         Ok(self.settings.parallelism().min(limit.unwrap_or(usize::MAX)))
+    }
+
+    /// The user's, else that of the inputs if they agree, else the default (ARC-10).
+    fn slot_sharing_group(&self, id: NodeId, groups: &[Group]) -> Arc<str> {
+        let node = self.program.node(id);
+        let mut above = node.inputs.iter().filter_map(|input| self.places[input.node]).map(|place| &groups[place].slots);
+        let first = above.next().filter(|first| above.all(|other| other == *first));
+        node.slot_sharing_group.clone().or_else(|| first.cloned()).unwrap_or_else(|| DEFAULT_SLOT_SHARING_GROUP.into())
     }
 
     fn fusable_into(&self, id: NodeId, parallelism: usize, needed: &[NodeId], groups: &[Group]) -> Option<usize> {
@@ -156,6 +169,7 @@ impl Lowering<'_> {
         let mut node = StreamNode::new(names.join(" -> "), kind, last.schema.clone());
         node.uid = nodes.iter().find_map(|node| node.uid.clone());
         node.parallelism = Some(group.parallelism);
+        node.slot_sharing_group = group.slots.clone();
         node.chaining = match (first.chaining, last.chaining) {
             (Chaining::Never, _) | (_, Chaining::Never) => Chaining::Never,
             (first, _) => first,

@@ -84,6 +84,12 @@ impl<T: Record> DataStream<T> {
         self.tuned("start_new_chain", |node| node.chaining = Chaining::Head)
     }
 
+    /// Puts the operator that made this stream, and those behind it that choose none, into a slot sharing group. A slot holds one
+    /// subtask of each operator of one group: a job needs as many slots as the highest parallelism of each group together (ARC-10).
+    pub fn slot_sharing_group(&self, group: impl Into<Arc<str>>) -> Self {
+        self.tuned("slot_sharing_group", |node| node.slot_sharing_group = Some(group.into()))
+    }
+
     /// Sets when the rows of this stream leave their task, whatever the job says (ARC-19).
     pub fn set_buffer_timeout(&self, gate: Gate) -> Self {
         self.tuned("set_buffer_timeout", |node| node.gate = Some(gate))

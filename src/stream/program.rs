@@ -73,6 +73,8 @@ pub(super) struct Node {
     /// Without a parallelism of its own it takes that of its producer, not that of the job.
     pub follows_producer: bool,
     pub chaining: Chaining,
+    /// The slot sharing group that the user chose; that of the inputs when `None`.
+    pub slot_sharing_group: Option<Arc<str>>,
     /// The gate of its output edges.
     pub gate: Option<Gate>,
     pub inputs: Vec<Input>,
@@ -99,6 +101,7 @@ impl Node {
             parallelism: None,
             follows_producer: false,
             chaining: Chaining::Always,
+            slot_sharing_group: None,
             gate: None,
             inputs,
             kind,

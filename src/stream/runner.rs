@@ -9,7 +9,7 @@ use tidemill_core::graph::JobGraph;
 use tidemill_core::{Batch, Error, Result, Settings};
 use tidemill_exec::exchange::SpillDirs;
 use tidemill_exec::memory::managed_pool;
-use tidemill_exec::runtime::{self, Engine, JobResult, TokioClock, TokioSpawner};
+use tidemill_exec::runtime::{self, Engine, JobResult, TaskSlots, TokioClock, TokioSpawner};
 
 /// Where jobs run.
 pub(super) enum Runner {
@@ -110,8 +110,10 @@ impl Runner {
         if let Some(engine) = &*engine {
             return Ok(engine.clone());
         }
-        // Subtasks are tasks of the runtime, not threads, so slots bound nothing here but memory, which has its own budget.
-        let started = Engine::new(usize::MAX, spill_dirs(settings))?.with_memory(managed_pool(settings));
+        let mut started = Engine::new(spill_dirs(settings))?.with_memory(managed_pool(settings));
+        if let Some(slots) = settings.task_slots() {
+            started = started.with_slots(slots);
+        }
         Ok(engine.insert(Arc::new(started)).clone())
     }
 }
@@ -201,7 +203,7 @@ fn current_thread_environment(settings: &Settings) -> Result<runtime::Environmen
         io: spawner,
         spill: Arc::new(SpillDirs::new(spill_dirs(settings))),
         memory: managed_pool(settings),
-        slots: usize::MAX,
+        slots: TaskSlots::unlimited(),
         // One order of execution, so one order of chance.
         seed: 0,
         trace: None,

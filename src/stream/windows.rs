@@ -125,7 +125,7 @@ impl Assigner {
     /// The windows that contain a slice, by end.
     pub fn windows_of_slice(&self, slice: i64) -> Result<Vec<Window>> {
         match self {
-            Self::Sliced(spec) => spec.windows_of_slice(slice),
+            Self::Sliced(spec) => spec.windows_of_slice(slice).map(Iterator::collect),
             Self::Session { .. } => Ok(Vec::new()),
             Self::Whole => Ok(vec![WHOLE]),
         }

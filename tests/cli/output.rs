@@ -99,3 +99,31 @@ fn help_and_version() {
         assert!(stdout(&help).contains("Examples:"), "{}", stdout(&help));
     }
 }
+
+#[test]
+fn null_without_a_type_is_null_in_every_form() {
+    let query = "SELECT NULL AS a, [NULL, NULL] AS b";
+    let shown = |format: &str| sql(&["--format", format, "-e", query]);
+    check(
+        &shown("ndjson"),
+        0,
+        &expect![[r#"
+        {"a":null,"b":[null,null]}
+    "#]],
+    );
+    check(
+        &shown("csv"),
+        0,
+        &expect![[r#"
+        a,b
+        ,"[null,null]"
+    "#]],
+    );
+    assert!(stdout(&shown("box")).contains("│ NULL │ [null,null] │"), "{}", stdout(&shown("box")));
+    let folder = Folder::new();
+    let copies = "COPY (SELECT NULL AS a, [NULL] AS b) TO 'n.json'; COPY (SELECT NULL AS a, 1 AS b) TO 'n.csv'";
+    check(&folder.run(&["sql", "-e", copies]), 0, &expect![[""]]);
+    let written = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(written("n.json"), "{\"a\":null,\"b\":[null]}\n");
+    assert_eq!(written("n.csv"), "a,b\n,1\n");
+}

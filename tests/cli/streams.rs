@@ -62,6 +62,28 @@ fn a_column_called_op_is_in_the_way_of_a_changelog() {
 
 #[test]
 #[cfg(unix)]
+fn sigterm_cancels_the_job_and_leaves_nothing_behind() {
+    let folder = Folder::new();
+    let sink = "CREATE TABLE o (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv');";
+    let files = || std::fs::read_dir(folder.path().join("out")).map_or(0, |entries| entries.count());
+    let mut child = folder
+        .command(&["sql", "-p", "1", "-e", &format!("{TICKS}{sink} INSERT INTO o SELECT n FROM ticks")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while files() == 0 && started.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(files() > 0);
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(files(), 0);
+}
+
+#[test]
+#[cfg(unix)]
 fn ctrl_c_is_exit_code_130() {
     let folder = Folder::new();
     let script = format!("SET 'sql-client.execution.result-mode' = 'changelog'; {TICKS} SELECT n FROM ticks");

@@ -3,6 +3,7 @@
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use serde::{Deserialize, Serialize};
+use tidemill::stream::Environment;
 use tidemill_core::Gate;
 
 use super::{check, one, words};
@@ -136,6 +137,23 @@ fn names_and_chains_are_the_users() {
     let plan = environment.execution_plan().unwrap();
     assert!(plan.contains("[0] sequence -> plus one (parallelism 1)"), "{plan}");
     assert!(plan.contains("[1] filter -> shown (parallelism 1)"), "{plan}");
+}
+
+#[test]
+fn slots_are_shared_within_a_group_alone() {
+    let run = |slots: &str| {
+        let environment = Environment::local();
+        environment.set_parallelism(1).set("taskmanager.numberOfTaskSlots", slots);
+        let numbers = environment.generate_sequence(1, 3).slot_sharing_group("a");
+        let rows = numbers.map(|n| n + 1).map(|n| n * 2).slot_sharing_group("b").filter(|n| *n > 4);
+        rows.print();
+        let plan = environment.execution_plan().unwrap();
+        let tasks = plan.lines().filter(|line| line.starts_with('[')).count();
+        assert_eq!(tasks, 2, "one of each group, and what is behind it:\n{plan}");
+        rows.collect()
+    };
+    assert!(run("1").unwrap_err().to_string().starts_with("the job needs 2 of 1 slots, and 1 are free; lower"));
+    assert_eq!(run("2").unwrap(), [6, 8]);
 }
 
 #[test]

@@ -51,7 +51,9 @@ impl FileCommitter {
         let mut is_new = false;
         if let Some(path) = directory.file_path() {
             is_new = !path.exists();
-            std::fs::create_dir_all(path).map_err(|error| Error::from(error).context(&directory))?;
+            std::fs::create_dir_all(&path).map_err(|error| Error::from(error).context(&directory))?;
+            check_writable(&path.join(format!(".{}probe", PartName::prefix(&job))))
+                .map_err(|error| no_files(&directory, error))?;
         }
         Ok(Self { directory, job, publication, format, is_new })
     }
@@ -196,6 +198,22 @@ impl Committer for FileCommitter {
         }
         replacement.begin(&self.directory, &self.job).await?;
         replacement.carry_out(&self.directory, &marker).await
+    }
+}
+
+/// Makes a file and removes it. The local store tries for ever where a directory is there and files cannot be (`/proc`).
+fn check_writable(probe: &Path) -> std::io::Result<()> {
+    std::fs::File::create(probe)?;
+    std::fs::remove_file(probe)
+}
+
+fn no_files(directory: &Location, error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            let message = format!("{directory}: files cannot be written there");
+            Error::unavailable(message).with_hint("choose another path").with_source(error)
+        }
+        _ => Error::from(error).context(directory),
     }
 }
 

@@ -60,6 +60,7 @@ impl FileSink {
         job: &str,
         disposition: Disposition,
     ) -> Result<Self> {
+        format.check_table(&schema)?;
         Self::new(path.into(), location, Layout::Parts(disposition), format, schema, job)
     }
 

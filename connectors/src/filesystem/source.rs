@@ -45,7 +45,7 @@ pub struct FileSource {
 impl FileSource {
     /// The files that `location` means, once. `path` is how the user calls them.
     pub fn new(path: impl Into<String>, location: Location, format: Format, schema: SchemaRef) -> Result<Self> {
-        format.check_schema(&schema)?;
+        format.check_table(&schema)?;
         Ok(Self {
             path: path.into(),
             location,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow::json::reader::infer_json_schema;
 use bytes::BytesMut;
 use futures::TryStreamExt;
@@ -40,7 +41,7 @@ pub async fn infer_schema(stores: &Stores, path: &str, format: Option<&str>) -> 
     let first_name = first.location.filename().unwrap_or_default();
     let format = format.or_else(|| Format::of_file_name(first_name)).ok_or_else(|| {
         Error::request(format!("the format of '{path}' is not known"))
-            .with_hint("name it: csv, json, raw, parquet, arrow")
+            .with_hint(format!("known: {}; a CREATE TABLE with 'format' says which it is", super::FORMATS.join(", ")))
     })?;
     let mut options = BTreeMap::from([
         ("connector".to_owned(), "filesystem".to_owned()),
@@ -283,8 +284,9 @@ async fn infer_json(location: &Location, files: &[ObjectMeta]) -> Result<SchemaR
             true => sample.text.len(),
             false => memchr::memrchr(b'\n', &sample.text).map_or(sample.text.len(), |end| end + 1),
         };
-        let (schema, rows) = infer_json_schema(&sample.text[..end], Some(left))
-            .map_err(|error| Error::data(format!("{}: no JSON lines: {error}", sample.file)).with_source(error))?;
+        let text = &sample.text[..end];
+        let (schema, rows) =
+            infer_json_schema(text, Some(left)).map_err(|error| bad_json(text, error).context(&sample.file))?;
         schemas.push(schema);
         left = left.saturating_sub(rows);
         if left == 0 {
@@ -303,6 +305,26 @@ async fn infer_json(location: &Location, files: &[ObjectMeta]) -> Result<SchemaR
     };
     Ok(Arc::new(Schema::new(merged.fields().iter().map(stated).collect::<Vec<_>>())))
 }
+
+/// The error with the line that is at fault: the reader counts lines anew for each value.
+fn bad_json(text: &[u8], error: ArrowError) -> Error {
+    let is_json = |text: &[u8]| infer_json_schema(text, None).is_ok();
+    let ends: Vec<usize> = memchr::memchr_iter(b'\n', text).map(|end| end + 1).collect();
+    let good = ends.partition_point(|end| is_json(&text[..*end]));
+    let start = good.checked_sub(1).map_or(0, |last| ends[last]);
+    let line = &text[start..ends.get(good).copied().unwrap_or(text.len())];
+    let reason = match is_json(line) {
+        true => "its types do not go with those of the lines above".to_owned(),
+        false => error.to_string().replace(" at line 1 column ", " at column "),
+    };
+    let reason = ["Json error: ", "Not valid JSON: "]
+        .iter()
+        .fold(reason.as_str(), |reason, start| reason.strip_prefix(start).unwrap_or(reason));
+    Error::data(format!("line {}: {reason}", good + 1)).with_hint(JSON_HINT).with_source(error)
+}
+
+const JSON_HINT: &str =
+    "mend it, or state the columns in a CREATE TABLE, where 'json.ignore-parse-errors' = 'true' skips such lines";
 
 #[cfg(test)]
 mod tests;

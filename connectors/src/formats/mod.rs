@@ -24,7 +24,7 @@ pub mod text;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, IntervalUnit, Schema, SchemaRef};
 use futures::future::BoxFuture;
 use tidemill_core::error::{Error, ErrorKind, Result};
 use tidemill_core::metrics::Counter;
@@ -135,7 +135,7 @@ impl Format {
         match stem.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
             "csv" | "tsv" => Some("csv"),
             "json" | "ndjson" | "jsonl" => Some("json"),
-            "txt" | "log" | "text" => Some("raw"),
+            "txt" | "log" | "text" | "raw" => Some("raw"),
             "parquet" | "parq" => Some("parquet"),
             "arrow" | "arrows" | "ipc" | "feather" => Some("arrow"),
             _ => None,
@@ -220,6 +220,24 @@ impl Format {
         }
     }
 
+    /// Refuses columns of a table that the format would not read as it wrote them, beside those that it has no form for.
+    pub fn check_table(&self, schema: &Schema) -> Result<()> {
+        self.check_schema(schema)?;
+        let is_one_way = |data_type: &DataType| match self {
+            Self::Csv(..) | Self::Json(..) => matches!(data_type, DataType::Interval(_)),
+            Self::Parquet(..) => *data_type == DataType::Interval(IntervalUnit::MonthDayNano),
+            Self::Raw(..) | Self::Arrow(..) => false,
+        };
+        match schema.fields().iter().find(|field| holds(field.data_type(), &is_one_way)) {
+            None => Ok(()),
+            Some(field) => {
+                let message =
+                    format!("column '{}' is INTERVAL, for which format '{}' has no form", field.name(), self.name());
+                Err(Error::request(message).with_hint("declare it STRING, and CAST to and from that"))
+            }
+        }
+    }
+
     /// Refuses columns that the format has no form for.
     pub fn check_schema(&self, schema: &Schema) -> Result<()> {
         match self {
@@ -278,6 +296,18 @@ impl Format {
     }
 }
 
+/// Whether `data_type` is, or nests, a type that `is_meant`.
+pub(crate) fn holds(data_type: &DataType, is_meant: &impl Fn(&DataType) -> bool) -> bool {
+    match data_type {
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => holds(field.data_type(), is_meant),
+        DataType::Struct(fields) => fields.iter().any(|field| holds(field.data_type(), is_meant)),
+        other => is_meant(other),
+    }
+}
+
 /// The SQL name of a type, for messages to people who declared the table in SQL.
 pub(crate) fn sql_name(data_type: &DataType) -> String {
     use arrow::datatypes::TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
@@ -306,6 +336,7 @@ pub(crate) fn sql_name(data_type: &DataType) -> String {
             let suffix = if zone.is_some() { "_LTZ" } else { "" };
             format!("TIMESTAMP{suffix}({precision})")
         }
+        DataType::Interval(_) => "INTERVAL".into(),
         DataType::List(_) | DataType::LargeList(_) => "ARRAY".into(),
         DataType::Map(..) => "MAP".into(),
         DataType::Struct(_) => "ROW".into(),

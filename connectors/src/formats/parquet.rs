@@ -3,9 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::cast;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::util::display::FormatOptions;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::TryStreamExt;
@@ -16,10 +18,11 @@ use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
-use tidemill_core::error::{Error, Result};
+use tidemill_core::error::{Error, Result, find_name};
 use tidemill_core::source::SplitStream;
 
 use super::rows::{batch_of, decode_position, number_rows};
+use super::text::{TextStyle, format_value, shortened};
 use super::{Encoder, FileRange, ReadOptions, sql_name};
 use crate::options::Options;
 use crate::store::Location;
@@ -121,6 +124,7 @@ pub(crate) async fn open(range: FileRange, options: ReadOptions) -> Result<Split
     // The reader delivers columns in the order of the file.
     let mut in_file_order = places.clone();
     in_file_order.sort_unstable();
+    in_file_order.dedup();
     let order: Vec<usize> = places.iter().map(|place| in_file_order.partition_point(|other| other < place)).collect();
     let file = range.file.clone();
     let batches = stream
@@ -136,11 +140,9 @@ pub(crate) async fn schema(file: &Location, size: u64) -> Result<SchemaRef> {
 
 /// Where the columns of `target` stand in a file, by name.
 pub(crate) fn places_of(file: &Location, schema: &SchemaRef, target: &SchemaRef) -> Result<Vec<usize>> {
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let place = |name: &str| {
-        schema.index_of(name).map_err(|_| {
-            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            Error::data(format!("{file}: no column '{name}'")).with_hint(format!("it has: {}", names.join(", ")))
-        })
+        find_name(name, &names).map_err(|hint| Error::data(format!("{file}: no column '{name}'")).with_hint(hint))
     };
     target.fields().iter().map(|field| place(field.name())).collect()
 }
@@ -157,14 +159,32 @@ pub(crate) fn conform(
         let column = batch.column(*place);
         columns.push(match column.data_type() == field.data_type() {
             true => column.clone(),
-            false => cast(column, field.data_type()).map_err(|error| {
-                let (from, to) = (sql_name(column.data_type()), sql_name(field.data_type()));
-                Error::data(format!("{file}: column '{}' is {from}, which does not become {to}", field.name()))
-                    .with_source(error)
-            })?,
+            false => cast_with_options(column, field.data_type(), &STRICT)
+                .map_err(|error| misfit(column, field, error).context(file))?,
         });
     }
     batch_of(target, columns, batch.num_rows()).map_err(|error| Error::data(error.reason).context(file))
+}
+
+/// A value that does not fit is an error; Arrow's default makes it NULL.
+const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
+
+/// The error for a column that does not become the declared one: its first value at fault, else its type.
+fn misfit(column: &ArrayRef, field: &Field, error: ArrowError) -> Error {
+    let (from, to) = (sql_name(column.data_type()), sql_name(field.data_type()));
+    let message = match first_misfit(column, field.data_type()) {
+        Some(value) => format!("'{value}' is no {to} for '{}'", field.name()),
+        None => format!("column '{}' is {from}, which does not become {to}", field.name()),
+    };
+    Error::data(message).with_hint(format!("declare the column as it is in the file: {from}")).with_source(error)
+}
+
+/// The first value that is lost on the way to `target`.
+fn first_misfit(column: &ArrayRef, target: &DataType) -> Option<String> {
+    let lenient = cast(column, target).ok()?;
+    let row = (0..column.len()).find(|row| column.is_valid(*row) && lenient.is_null(*row))?;
+    let value = format_value(column.as_ref(), row, TextStyle::SHOWN).ok()?;
+    Some(shortened(&value))
 }
 
 /// What cannot be fetched is the store's fault, what cannot be read the file's.

@@ -12,6 +12,7 @@
 //! A [`ColumnText`] looks at the type of a column once and then writes row by row.
 
 use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes as t;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, DecimalType, TimeUnit};
 use base64::Engine;
@@ -19,6 +20,9 @@ use tidemill_core::error::{Error, Result};
 use tidemill_core::time::{Calendar, per_second, time_values};
 
 use super::civil::{DAY_SECONDS, write_date, write_digits, write_time};
+
+/// How much of a bad value is shown.
+const SHOWN_CHARACTERS: usize = 60;
 
 /// How values are written.
 #[derive(Clone, Copy, Debug)]
@@ -79,11 +83,20 @@ pub fn format_column(column: &dyn Array, style: TextStyle<'_>) -> Result<Vec<Str
     Ok(texts.collect())
 }
 
+/// As much of a value as an error shows.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 type WriteValue<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + 'a>;
 
 /// A column whose values can be written one by one.
 pub struct ColumnText<'a> {
-    column: &'a dyn Array,
+    /// The logical ones: a column of type NULL has no others, and a dictionary may have NULL among its values.
+    nulls: Option<NullBuffer>,
     null: &'a str,
     write: WriteValue<'a>,
 }
@@ -91,12 +104,17 @@ pub struct ColumnText<'a> {
 impl<'a> ColumnText<'a> {
     /// Prepares `column` for writing in `style`; an error names a type that has no text form.
     pub fn new(column: &'a dyn Array, style: TextStyle<'a>) -> Result<Self> {
-        Ok(Self { column, null: style.null, write: writer(column, style)? })
+        Ok(Self { nulls: column.logical_nulls(), null: style.null, write: writer(column, style)? })
+    }
+
+    /// Whether `row` is NULL.
+    pub fn is_null(&self, row: usize) -> bool {
+        self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
     }
 
     /// Appends the text of `row`, always valid UTF-8.
     pub fn write(&self, row: usize, out: &mut Vec<u8>) {
-        match self.column.is_null(row) {
+        match self.is_null(row) {
             true => out.extend_from_slice(self.null.as_bytes()),
             false => (self.write)(row, out),
         }

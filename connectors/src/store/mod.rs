@@ -52,9 +52,16 @@ impl Stores {
             None => Location::local(url),
             // RFC 8089: an empty host or `localhost`, then an absolute path.
             Some(("file", rest)) => Location::local(rest.strip_prefix("localhost").unwrap_or(rest)),
-            Some((scheme, _)) => Err(Error::request(format!("no store for '{scheme}://' of '{url}'"))
-                .with_hint("known: file:// and plain paths; register others with Stores::with")),
+            Some((scheme, _)) => {
+                Err(Error::request(format!("no store for '{scheme}://' of '{url}'")).with_hint(self.known()))
+            }
         }
+    }
+
+    /// What paths can begin with here.
+    fn known(&self) -> String {
+        let others: String = self.entries.iter().map(|(prefix, _)| format!(", {prefix}")).collect();
+        format!("paths of this machine can be read, and file:// URLs{others}")
     }
 }
 
@@ -74,7 +81,7 @@ impl Location {
     pub fn local(path: &str) -> Result<Self> {
         let absolute = std::path::absolute(path)
             .map_err(|error| Error::request(format!("path '{path}' is not usable")).with_source(error))?;
-        let path = Path::from_absolute_path(&absolute).map_err(|error| bad_path(path, error))?;
+        let path = Path::from_absolute_path(without_parents(&absolute)).map_err(|error| bad_path(path, error))?;
         Ok(Self { store: Arc::new(LocalFileSystem::new()), path, prefix: "".into(), local: true })
     }
 
@@ -179,6 +186,19 @@ impl fmt::Debug for Location {
     }
 }
 
+/// An absolute path without `..`, which paths of stores cannot have. It is read as text, as it is in URLs: what a path goes
+/// through need not be there yet, and where links lead does not matter.
+fn without_parents(path: &std::path::Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            std::path::Component::ParentDir => drop(plain.pop()),
+            component => plain.push(component),
+        }
+    }
+    plain
+}
+
 fn bad_path(path: &str, error: object_store::path::Error) -> Error {
     Error::request(format!("path '{path}' is not usable")).with_source(error)
 }
@@ -236,7 +256,20 @@ mod tests {
         let url = stores.resolve("file:///data/flights #1.csv").unwrap();
         assert_eq!(plain.path, url.path);
         assert_eq!(plain.to_string(), "/data/flights #1.csv");
-        assert!(stores.resolve("s3://bucket/key").unwrap_err().to_string().contains("s3://"));
+        let error = stores.resolve("s3://bucket/key").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "no store for 's3://' of 's3://bucket/key'; paths of this machine can be read, and file:// URLs"
+        );
+    }
+
+    #[test]
+    fn parents_are_left_where_they_stand() {
+        let resolved = |path: &str| Stores::local().resolve(path).unwrap().to_string();
+        let folder = std::env::current_dir().unwrap();
+        assert_eq!(resolved("../n.csv"), format!("{}/n.csv", folder.parent().unwrap().display()));
+        assert_eq!(resolved("file:///tmp/a/../b/./n.csv"), "/tmp/b/n.csv");
+        assert_eq!(resolved("/tmp/a/../../../*.csv"), "/*.csv");
     }
 
     #[test]

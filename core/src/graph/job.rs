@@ -190,14 +190,21 @@ pub struct EdgeDescription {
 }
 
 impl fmt::Display for JobGraph {
-    /// One paragraph a task, its inputs first:
+    /// The text without remarks.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_text(f, |_| String::new())
+    }
+}
+
+impl JobGraph {
+    /// One paragraph a task, its inputs first, each with what there is to `remark` of the edge:
     ///
     /// ```text
     /// [1] count (parallelism 2)
-    ///     <- [0] hash(#0), 100 ms
+    ///     <- [0] hash(#0), 100 ms, +I
     ///     window TUMBLE(size=10000)
     /// ```
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub fn write_text(&self, f: &mut impl fmt::Write, remark: impl Fn(&JobEdge) -> String) -> fmt::Result {
         for (index, vertex) in self.vertices.iter().enumerate() {
             writeln!(f, "[{index}] {} (parallelism {})", vertex.name, vertex.parallelism)?;
             for (_, edge) in self.inputs(index) {
@@ -207,7 +214,10 @@ impl fmt::Display for JobGraph {
                     true => String::new(),
                     false => format!(", channels {}", edge.channels),
                 };
-                writeln!(f, "    <- [{}] {}, {}{port}{channels}{spill}", edge.source, edge.partitioning, edge.gate)?;
+                let remark = remark(edge);
+                let comma = if remark.is_empty() { "" } else { ", " };
+                let (source, partitioning, gate) = (edge.source, &edge.partitioning, edge.gate);
+                writeln!(f, "    <- [{source}] {partitioning}, {gate}{port}{channels}{spill}{comma}{remark}")?;
             }
             for line in vertex.operators() {
                 writeln!(f, "    {line}")?;

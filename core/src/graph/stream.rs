@@ -145,6 +145,9 @@ pub enum NodeKind {
     Sink(Arc<dyn Sink>),
 }
 
+/// The group of operators for which nobody chose one.
+pub const DEFAULT_SLOT_SHARING_GROUP: &str = "default";
+
 /// One operator of the program.
 #[derive(Clone, Debug)]
 pub struct StreamNode {
@@ -173,7 +176,7 @@ impl StreamNode {
             kind,
             parallelism: None,
             chaining: Chaining::default(),
-            slot_sharing_group: "default".into(),
+            slot_sharing_group: DEFAULT_SLOT_SHARING_GROUP.into(),
             schema,
         }
     }

@@ -58,11 +58,12 @@ impl Value {
             Self::Text => Ok(()),
             Self::Boolean => Self::OneOf(&["true", "false"]).check(text),
             Self::Number { min, max } => {
-                match text.parse::<u64>() {
-                    Ok(number) if (min..=max).contains(&number) => Ok(()),
-                    _ => Err(Error::request(format!("'{text}' is not a whole number"))
-                        .with_hint(format!("from {min} to {max}"))),
-                }
+                let what = match text.parse::<i128>() {
+                    Ok(number) if (min.into()..=max.into()).contains(&number) => return Ok(()),
+                    Ok(_) => "out of range",
+                    Err(_) => "not a whole number",
+                };
+                Err(Error::request(format!("'{text}' is {what}")).with_hint(format!("from {min} to {max}")))
             }
             Self::Duration => parse_duration(text).map(drop),
             Self::Bytes => parse_bytes(text).map(drop),
@@ -127,7 +128,7 @@ pub const KEYS: &[Key] = &[
         "the most rows that a source or an exchange puts into one batch",
     ),
     key("parallelism.default", COUNT, "1", "subtasks of operators that say nothing else; all cores in local mode"),
-    key("taskmanager.numberOfTaskSlots", COUNT, "", "slots of a worker; all cores in local mode"),
+    key("taskmanager.numberOfTaskSlots", COUNT, "", "slots of a worker; all cores in local mode, where they bound nothing unless they are set"),
     key(
         "pipeline.max-parallelism",
         Value::Number { min: 1, max: 32768 },

@@ -18,7 +18,7 @@ and where those came from. Strongest first:
 
 A key that nobody knows is an error that names the nearest one, and so is a value that a setting cannot have. Older names work and
 give a warning. Words are read in any case. A duration is `100 ms`, `3 s`, `1 min`, `2 h` or `1 d`, a size `512k`, `64 mb` or `2g`.
-`io.tmp.dirs` and the memory of a worker are read once, when the process starts; setting them later warns.
+`io.tmp.dirs`, the memory and the slots of a worker are read once, when the process starts; setting them later warns.
 ";
 
 const LATER_HEAD: &str = "

@@ -1,16 +1,17 @@
 //! Joins of a stream with a bounded table: the table is read first and kept, then the stream flows through.
 //!
-//! Input 1 is the table (build), input 0 the stream (probe). Rows of the stream may be updates: each is joined for itself, and
-//! what was joined once is joined the same when it is taken back, because the table does not change.
+//! Input 1 is the table (build), input 0 the stream (probe). The table may be updated while it is read: what counts is what is
+//! left at its end. Rows of the stream may be updates: each is joined for itself, and what was joined once is joined the same
+//! when it is taken back, because the table does not change.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, UInt32Builder};
-use arrow::compute::{concat_batches, take};
+use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
 use tidemill_core::key::hash_columns;
 use tidemill_core::operator::{InputSelection, Operator, OperatorContext, OperatorFactory, Output, Progress};
-use tidemill_core::{Batch, Error, Result, Watermark};
+use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
 
 use crate::operators::expression::{Expr, batch_of, evaluate_predicate};
 use crate::operators::pending::Pending;
@@ -27,6 +28,9 @@ pub enum LookupJoinKind {
     Semi,
     /// Those that nothing fits, alone.
     Anti,
+    /// Those of which `key NOT IN (the table's key)` is true, alone: none if a key of the table is NULL, no NULL key itself, all
+    /// if the table is empty. Every subtask needs the whole table.
+    NotIn,
 }
 
 /// A join of a stream with a bounded table on equal keys.
@@ -69,14 +73,18 @@ impl OperatorFactory for LookupJoin {
         });
         let condition = self.condition.iter().map(|condition| condition.to_string());
         let on: Vec<String> = keys.chain(condition).collect();
-        format!("{:?} join with a bounded table on {}", self.kind, on.join(" AND "))
+        let kind = match self.kind {
+            LookupJoinKind::NotIn => "NOT IN".to_owned(),
+            kind => format!("{kind:?}"),
+        };
+        format!("{kind} join with a bounded table on {}", on.join(" AND "))
     }
 }
 
 struct LookupJoinOperator {
     plan: Arc<LookupJoin>,
-    /// The table's batches while it is being read.
-    building: Vec<RecordBatch>,
+    /// The table's rows and updates while it is being read.
+    building: Vec<Batch>,
     table: Option<Table>,
     table_bytes: usize,
     pending: Pending,
@@ -91,6 +99,7 @@ struct Table {
     first: Vec<u32>,
     /// The row behind each row with the same key, in the same way.
     next: Vec<u32>,
+    has_null_key: bool,
 }
 
 impl Operator for LookupJoinOperator {
@@ -108,12 +117,9 @@ impl Operator for LookupJoinOperator {
 
     fn process(&mut self, input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
         if input == 1 {
-            if batch.kinds().is_some() {
-                return Err(Error::internal("the table side of a join got an update; it must be append-only"));
-            }
             // Twice: it is copied into one piece in the end.
             self.table_bytes += 2 * batch.size_bytes();
-            self.building.push(batch.into_records());
+            self.building.push(batch);
             return Ok(Progress::Done);
         }
         let joined = self.probe(&batch)?;
@@ -132,8 +138,8 @@ impl Operator for LookupJoinOperator {
 
     fn end_of_input(&mut self, input: usize, _output: &mut Output) -> Result<Progress> {
         if input == 1 && self.table.is_none() {
-            let records = concat_batches(&self.plan.table_schema, &std::mem::take(&mut self.building))?;
-            let table = Table::build(records, &self.plan.table_keys)?;
+            let all = Batch::concat(&self.plan.table_schema, &std::mem::take(&mut self.building))?;
+            let table = Table::build(fold(all)?, &self.plan.table_keys)?;
             self.table_bytes = table.size_bytes();
             self.table = Some(table);
         }
@@ -163,9 +169,13 @@ impl LookupJoinOperator {
         let (stream_rows, table_rows) = match plan.kind {
             LookupJoinKind::Inner => (stream_rows, table_rows),
             LookupJoinKind::Left => with_unmatched(stream_rows, table_rows, batch.num_rows()),
-            LookupJoinKind::Semi | LookupJoinKind::Anti => {
+            LookupJoinKind::Semi | LookupJoinKind::Anti | LookupJoinKind::NotIn => {
                 let mut matched = vec![false; batch.num_rows()];
                 stream_rows.values().iter().for_each(|row| matched[*row as usize] = true);
+                if plan.kind == LookupJoinKind::NotIn && table.records.num_rows() > 0 {
+                    let unknown = |row| table.has_null_key || has_null(batch.records(), &plan.stream_keys, row);
+                    (0..batch.num_rows()).for_each(|row| matched[row] |= unknown(row));
+                }
                 let wanted = plan.kind == LookupJoinKind::Semi;
                 let mask: BooleanArray = matched.into_iter().map(|matched| Some(matched == wanted)).collect();
                 let kept = batch.filter(&mask)?;
@@ -204,7 +214,8 @@ impl Table {
             next[row as usize] = first[slot];
             first[slot] = row + 1;
         }
-        Ok(Self { records, index, first, next })
+        let has_null_key = columns.iter().any(|column| column.null_count() > 0);
+        Ok(Self { records, index, first, next, has_null_key })
     }
 
     fn size_bytes(&self) -> usize {
@@ -221,7 +232,7 @@ impl Table {
         let (mut stream_rows, mut table_rows) = (Vec::new(), Vec::new());
         for (row, slot) in slots.into_iter().enumerate() {
             let Some(slot) = slot else { continue };
-            if columns.iter().any(|column| column.is_null(row)) {
+            if has_null(batch.records(), keys, row) {
                 continue;
             }
             let mut place = self.first[slot];
@@ -233,6 +244,31 @@ impl Table {
         }
         Ok((stream_rows.into(), table_rows.into()))
     }
+}
+
+/// The rows that are left of a changelog.
+fn fold(changelog: Batch) -> Result<RecordBatch> {
+    let Some(kinds) = changelog.kinds().cloned() else { return Ok(changelog.into_records()) };
+    let records = changelog.into_records();
+    let types: Vec<DataType> = records.schema_ref().fields().iter().map(|field| field.data_type().clone()).collect();
+    let mut slots = Vec::with_capacity(records.num_rows());
+    let mut index = KeyIndex::new(&types)?;
+    index.intern(records.columns(), &hash_columns(records.columns(), records.num_rows())?, &mut slots)?;
+    // Equal rows stand for each other: the first of each kind stays as often as it was added and not taken back.
+    let mut left = vec![(0, 0_i64); index.slots()];
+    for (row, slot) in slots.into_iter().enumerate().rev() {
+        let change = if RowKind::from_u8(kinds[row])?.is_addition() { 1 } else { -1 };
+        left[slot] = (row as u32, left[slot].1 + change);
+    }
+    let mut rows: Vec<u32> = left.into_iter().flat_map(|(row, count)| (0..count).map(move |_| row)).collect();
+    rows.sort_unstable();
+    let rows = UInt32Array::from(rows);
+    let columns = records.columns().iter().map(|column| take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;
+    batch_of(records.schema_ref(), columns, rows.len())
+}
+
+fn has_null(records: &RecordBatch, columns: &[usize], row: usize) -> bool {
+    columns.iter().any(|column| records.column(*column).is_null(row))
 }
 
 fn joined(

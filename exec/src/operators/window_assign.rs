@@ -33,6 +33,11 @@ pub fn assign_windows(
     batch_of(schema, columns, windows.len())
 }
 
+/// How many rows to assign at a time, so that what they become is about `batch_rows` rows.
+pub fn rows_at_a_time(spec: &WindowSpec, batch_rows: usize) -> usize {
+    (batch_rows / spec.windows_per_row_max().max(1)).max(1)
+}
+
 /// The three window columns for these windows.
 fn window_columns(
     windows: &[Window],
@@ -79,7 +84,7 @@ fn windows_of(
         let slice = spec.slice_start(calendar.to_local(*time, unit))?;
         let known = match &mut last {
             Some((known, windows)) if *known == slice => windows,
-            other => &mut other.insert((slice, spec.windows_of_slice(slice)?)).1,
+            other => &mut other.insert((slice, spec.windows_of_slice(slice)?.collect())).1,
         };
         for window in known.iter() {
             rows.push(row as u32);
@@ -143,7 +148,7 @@ impl Operator for Assigning {
     }
 
     fn resume(&mut self, output: &mut Output) -> Result<Progress> {
-        let few = (self.batch_rows / self.plan.spec.windows_per_row_max().max(1)).max(1);
+        let few = rows_at_a_time(&self.plan.spec, self.batch_rows);
         loop {
             if self.pending.emit(output) == Progress::Full {
                 return Ok(Progress::Full);

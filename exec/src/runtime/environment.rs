@@ -9,6 +9,7 @@ use tidemill_core::clock::{Clock, Spawner};
 use tidemill_core::{Error, Result};
 
 use crate::exchange::SpillDirs;
+use crate::runtime::task_slots::TaskSlots;
 use crate::runtime::trace::EventTrace;
 
 /// What a job runs in. Cloning shares it.
@@ -24,8 +25,8 @@ pub struct Environment {
     pub spill: Arc<SpillDirs>,
     /// What operators and state may occupy, bounded and unbounded plans together.
     pub memory: Arc<dyn MemoryPool>,
-    /// How many tasks of one slot sharing group run at once.
-    pub slots: usize,
+    /// What jobs need to begin.
+    pub slots: Arc<TaskSlots>,
     /// What every random choice follows from.
     pub seed: u64,
     /// Told of every event that a task takes in, in order: what a simulation compares.
@@ -94,8 +95,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine with `slots` slots and a compute thread a core, spilling into `dirs`, whose operators may hold what they like.
-    pub fn new(slots: usize, dirs: Vec<std::path::PathBuf>) -> Result<Self> {
+    /// An engine with a compute thread a core, spilling into `dirs`, whose jobs and operators may have what they like.
+    pub fn new(dirs: Vec<std::path::PathBuf>) -> Result<Self> {
         let runtime = |name: &str, threads: usize| {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
             builder.worker_threads(threads).thread_name(name).enable_all();
@@ -115,7 +116,7 @@ impl Engine {
             io: Arc::new(TokioSpawner::new(io.handle().clone())),
             spill: Arc::new(SpillDirs::new(dirs)),
             memory: Arc::new(UnboundedMemoryPool::default()),
-            slots,
+            slots: TaskSlots::unlimited(),
             trace: None,
         };
         Ok(Self { environment, compute: Some(compute), io: Some(io) })
@@ -125,6 +126,13 @@ impl Engine {
     #[must_use]
     pub fn with_memory(mut self, memory: Arc<dyn MemoryPool>) -> Self {
         self.environment.memory = memory;
+        self
+    }
+
+    /// The same engine, whose jobs have so many slots together.
+    #[must_use]
+    pub fn with_slots(mut self, slots: usize) -> Self {
+        self.environment.slots = TaskSlots::new(slots);
         self
     }
 
@@ -167,7 +175,7 @@ pub fn simulated(seed: u64) -> Environment {
         io: spawner,
         spill: Arc::new(SpillDirs::new([])),
         memory: Arc::new(UnboundedMemoryPool::default()),
-        slots: usize::MAX,
+        slots: TaskSlots::unlimited(),
         seed,
         trace: None,
     }

@@ -123,11 +123,7 @@ impl JobHandle {
 
 /// Starts `job` in `environment`.
 pub fn execute(job: &JobGraph, environment: &Environment, settings: &Settings) -> Result<JobHandle> {
-    let required = job.slots_required();
-    if required > environment.slots {
-        return Err(Error::exhausted(format!("the job needs {required} slots and there are {}", environment.slots))
-            .with_hint("lower parallelism.default or raise taskmanager.numberOfTaskSlots"));
-    }
+    let slots = environment.slots.take(job.slots_required())?;
     let name: Arc<str> = settings.job_name().unwrap_or("job").into();
     let cancelled = Arc::new(Latch::default());
     let metrics = JobMetrics::default();
@@ -146,6 +142,7 @@ pub fn execute(job: &JobGraph, environment: &Environment, settings: &Settings) -
         "coordinator",
         Box::pin(async move {
             let result = coordinator.run(subtasks).await;
+            drop(slots);
             publish.send_replace(Some(result));
         }),
     );

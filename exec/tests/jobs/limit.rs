@@ -78,7 +78,7 @@ fn each_setting(check: impl Fn(&Settings, usize)) {
 
 #[test]
 fn limit_1_over_an_endless_source_ends() {
-    let engine = Engine::new(8, vec![]).unwrap();
+    let engine = Engine::new(vec![]).unwrap();
     let environment = engine.environment();
     each_setting(|settings, exchanges| engine.block_on(first_row(environment, settings, exchanges)));
 }

@@ -176,7 +176,7 @@ fn a_job_that_is_cancelled_at_any_moment_leaves_no_file() {
 fn real_threads_leave_no_file_in_any_directory_either() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let paths = [dirs[0].path(), dirs[1].path()];
-    let engine = Engine::new(8, paths.map(Path::to_owned).to_vec()).unwrap();
+    let engine = Engine::new(paths.map(Path::to_owned).to_vec()).unwrap();
     let environment = engine.environment();
     engine.block_on(async {
         for end in [End::Never, End::Failure, End::Well] {

@@ -41,18 +41,16 @@ impl RowWriter for CsvWriter {
         let style = TextStyle::CSV.in_zone(self.shape.zone);
         let columns = batch.records().columns();
         let texts = columns.iter().map(|column| ColumnText::new(column.as_ref(), style)).collect::<Result<Vec<_>>>()?;
-        // Dictionaries may have NULL among their values, so the keys alone do not tell.
-        let nulls: Vec<_> = columns.iter().map(|column| column.logical_nulls()).collect();
         let mut field = Vec::new();
         for row in 0..batch.num_rows() {
             if self.shape.op {
                 out.extend_from_slice(batch.kind(row)?.symbol().as_bytes());
             }
-            for (at, (text, nulls)) in texts.iter().zip(&nulls).enumerate() {
+            for (at, text) in texts.iter().enumerate() {
                 if at > 0 || self.shape.op {
                     out.push(b',');
                 }
-                if nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)) {
+                if !text.is_null(row) {
                     field.clear();
                     text.write(row, &mut field);
                     write_field(&field, out);

@@ -38,7 +38,7 @@ pub fn run(runner: &mut Runner) -> Result<(), Stop> {
         let leaves = match editor.read_line(&STATEMENT) {
             Ok(Signal::Success(text)) => match statements(runner, &text) {
                 Err(Stop::Quit) => true,
-                Err(Stop::Closed) => return Err(Stop::Closed),
+                Err(stop @ (Stop::Closed | Stop::Terminated)) => return Err(stop),
                 _ => false,
             },
             Ok(Signal::CtrlD) => true,

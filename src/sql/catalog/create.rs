@@ -7,6 +7,7 @@ use datafusion::common::{DFSchema, DataFusionError, Result as PlanResult, TableR
 use datafusion::logical_expr::ExprSchemable;
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Ident};
 use tidemill_connectors::{Options, TableContext, sink, source};
+use tidemill_core::error::find_name;
 use tidemill_core::time::time_type;
 use tidemill_core::{Error, Result};
 
@@ -200,26 +201,6 @@ fn column_named(ident: &Ident, definition: &TableDefinition, what: &str) -> Plan
     find_name(&ident.value, &names).map_err(|hint| {
         external(place(Error::request(format!("{what} '{}' not found", ident.value)).with_hint(hint), ident))
     })
-}
-
-/// The place of `name` among `names`, without regard to case where that is unique; else a hint.
-pub fn find_name(name: &str, names: &[&str]) -> Result<usize, String> {
-    if let Some(exact) = names.iter().position(|known| *known == name) {
-        return Ok(exact);
-    }
-    let lower = name.to_lowercase();
-    let similar: Vec<usize> = (0..names.len()).filter(|place| names[*place].to_lowercase() == lower).collect();
-    match similar.as_slice() {
-        [place] => Ok(*place),
-        [] => match tidemill_core::error::nearest(name, names.iter().copied()) {
-            Some(near) => Err(format!("did you mean '{near}'?")),
-            None => Err(format!("known: {}", names.join(", "))),
-        },
-        several => {
-            let several: Vec<&str> = several.iter().map(|place| names[*place]).collect();
-            Err(format!("it could be {}", several.join(" or ")))
-        }
-    }
 }
 
 fn qualified(table: &str, schema: &SchemaRef) -> PlanResult<DFSchema> {

@@ -7,9 +7,11 @@ use tidemill_core::Result;
 use super::create::definition_of_schema;
 use super::table::TableDefinition;
 
-/// Whether a name that no table has may be a path: it has a known ending, a directory, or a pattern.
+/// Whether a name that no table has may be a path: it has a known ending, a directory, or a pattern, or is that of a file.
 pub fn looks_like_file(name: &str) -> bool {
-    Format::of_file_name(name).is_some() || name.contains(['/', '*', '?', '['])
+    Format::of_file_name(name).is_some()
+        || name.contains(['/', '*', '?', '['])
+        || (name.contains('.') && std::path::Path::new(name).is_file())
 }
 
 /// The table that the files at `path` make; its columns are inferred.

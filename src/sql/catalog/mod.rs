@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use tidemill_core::error::unknown;
 use tidemill_core::{Error, Result};
 
-pub use create::{TableBuilder, definition_of_schema, find_name};
+pub use create::{TableBuilder, definition_of_schema};
 pub use files::{file_table, looks_like_file};
 pub use scan::{Scan, ScanTable, scan_table};
 pub use table::{ColumnDefinition, ColumnOrigin, TableDefinition, ViewDefinition, WatermarkDefinition};

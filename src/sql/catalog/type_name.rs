@@ -44,9 +44,46 @@ pub fn sql_type(data_type: &DataType) -> Option<SqlType> {
     })
 }
 
-/// The SQL name of a type, or Arrow's where SQL has none.
+/// The SQL name of a type. Those that SQL cannot declare, which files and functions bring, have the names nearest to it.
 pub fn type_name(data_type: &DataType) -> String {
-    sql_type(data_type).map_or_else(|| data_type.to_string(), |sql_type| sql_type.to_string())
+    sql_type(data_type).map_or_else(|| foreign_name(data_type), |sql_type| sql_type.to_string())
+}
+
+fn foreign_name(data_type: &DataType) -> String {
+    let element = |field: &Field| {
+        format!("{}{}", type_name(field.data_type()), if field.is_nullable() { "" } else { " NOT NULL" })
+    };
+    match data_type {
+        DataType::Null => "NULL".to_owned(),
+        DataType::UInt8 => "TINYINT UNSIGNED".to_owned(),
+        DataType::UInt16 => "SMALLINT UNSIGNED".to_owned(),
+        DataType::UInt32 => "INT UNSIGNED".to_owned(),
+        DataType::UInt64 => "BIGINT UNSIGNED".to_owned(),
+        DataType::Decimal256(precision, scale) | DataType::Decimal128(precision, scale) => {
+            format!("DECIMAL({precision}, {scale})")
+        }
+        DataType::FixedSizeBinary(length) => format!("BINARY({length})"),
+        DataType::Date64 => "DATE".to_owned(),
+        DataType::Duration(_) => "INTERVAL DAY TO SECOND".to_owned(),
+        DataType::Dictionary(_, value) => type_name(value),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            format!("ARRAY<{}>", element(item))
+        }
+        DataType::Map(entry, _) => match entry.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => {
+                format!("MAP<{}, {}>", element(&fields[0]), element(&fields[1]))
+            }
+            other => format!("MAP<{other}>"),
+        },
+        DataType::Struct(fields) => {
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|field| format!("`{}` {}", field.name().replace('`', "``"), element(field)))
+                .collect();
+            format!("ROW<{}>", fields.join(", "))
+        }
+        other => other.to_string(),
+    }
 }
 
 fn digits(unit: TimeUnit) -> u8 {
@@ -55,5 +92,24 @@ fn digits(unit: TimeUnit) -> u8 {
         TimeUnit::Millisecond => 3,
         TimeUnit::Microsecond => 6,
         TimeUnit::Nanosecond => 9,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn types_that_sql_cannot_declare_have_names_of_sql() {
+        let list = DataType::List(Arc::new(Field::new("item", DataType::UInt8, true)));
+        assert_eq!(type_name(&list), "ARRAY<TINYINT UNSIGNED>");
+        let row = DataType::Struct(
+            vec![Field::new("a", DataType::UInt64, false), Field::new("b", DataType::Int32, true)].into(),
+        );
+        assert_eq!(type_name(&row), "ROW<`a` BIGINT UNSIGNED NOT NULL, `b` INT>");
+        assert_eq!(type_name(&DataType::Duration(TimeUnit::Microsecond)), "INTERVAL DAY TO SECOND");
+        assert_eq!(type_name(&DataType::Null), "NULL");
     }
 }

@@ -18,6 +18,8 @@ use datafusion::common::{Column, DFSchema, DFSchemaRef, DataFusionError, Result,
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 use tidemill_core::window::{WindowKind, WindowSpec};
 
+use crate::sql::catalog::type_name;
+
 /// First column behind the input's: where the window begins.
 pub const WINDOW_START: &str = "window_start";
 /// Where the window ends, exclusive.
@@ -82,10 +84,9 @@ impl WindowAssign {
 
 /// The error for a column that windows cannot be made over.
 pub fn not_a_time(name: &str, data_type: &DataType) -> DataFusionError {
-    match tidemill_core::time::time_type(name, data_type) {
-        Err(error) => DataFusionError::External(Box::new(error)),
-        Ok(_) => DataFusionError::Internal(format!("column '{name}' is a time")),
-    }
+    let message = format!("column '{name}' is {}, not a time", type_name(data_type));
+    let hint = "a time attribute is a TIMESTAMP(p) or TIMESTAMP_LTZ(p) column";
+    DataFusionError::External(Box::new(tidemill_core::Error::request(message).with_hint(hint)))
 }
 
 fn output_schema(input: &DFSchema, unit: TimeUnit, time_type: &DataType) -> Result<DFSchema> {

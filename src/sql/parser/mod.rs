@@ -15,6 +15,7 @@
 
 mod ast;
 mod create;
+mod depth;
 mod dialect;
 mod expressions;
 mod fault;
@@ -45,7 +46,7 @@ pub use script::is_complete;
 pub use span::{Span, error_span, locate, pointer};
 pub use tree_type::sql_type_of;
 pub use types::{Element, RowField, SqlType};
-pub use walk::{walk, walk_mut};
+pub use walk::{walk, walk_expr_mut, walk_mut};
 pub use window::{WindowInput, WindowKind, WindowTvf, window_tvf};
 
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
@@ -97,6 +98,7 @@ pub fn parse_script(sql: &str) -> Result<Vec<Parsed>> {
 fn parse_piece(source: &Source<'_>, tokens: Vec<TokenWithSpan>) -> Parse<Parsed> {
     let hints = hints::hints(source, &tokens);
     hints::refuse_unread(&hints)?;
+    depth::check(&tokens)?;
     let span = source.span(extent(&tokens));
     let end = source.location(span.end);
     let statement = Reader::new(source, span.end, tokens).and_then(Reader::read).map_err(|fault| fault.or_at(end))?;

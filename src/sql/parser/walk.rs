@@ -19,6 +19,11 @@ pub fn walk_mut(query: &mut Query, visitor: &mut dyn VisitorMut<Break = ()>) {
     let _ = VisitMut::visit(query, &mut DispatchMut(visitor));
 }
 
+/// Shows every node of `expr` to `visitor`, which may change it, until it breaks off.
+pub fn walk_expr_mut(expr: &mut Expr, visitor: &mut dyn VisitorMut<Break = ()>) {
+    let _ = VisitMut::visit(expr, &mut DispatchMut(visitor));
+}
+
 struct Dispatch<'a>(&'a mut dyn Visitor<Break = ()>);
 
 struct DispatchMut<'a>(&'a mut dyn VisitorMut<Break = ()>);

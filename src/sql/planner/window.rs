@@ -3,6 +3,7 @@
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::Expr;
+use tidemill_connectors::formats::text::{TextStyle, format_value};
 use tidemill_core::Error;
 use tidemill_core::time::per_second;
 use tidemill_core::window::{WindowKind, WindowSpec};
@@ -101,15 +102,33 @@ impl WindowCall {
     fn units(&self, expr: &Expr, what: &str, unit: TimeUnit, column: &str) -> Result<i64> {
         let of = format!("the {what} of {}", self.name.name());
         let nanos = interval_nanos(expr).ok_or_else(|| {
-            let error = Error::request(format!("{of} is {expr}, not an interval of days or less"));
+            let error = Error::request(format!("{of} is {}, not an interval of days or less", shown(expr)));
             external(error.with_hint("write INTERVAL '10' MINUTE"))
         })?;
+        if nanos <= 0 && what != "offset" {
+            let message = format!("{of} is {}, not a length", shown(expr));
+            return Err(external(Error::request(message).with_hint("write INTERVAL '10' MINUTE")));
+        }
         let unit_nanos = 1_000_000_000 / i128::from(per_second(unit));
         if nanos % unit_nanos != 0 {
             let message = format!("{of} is finer than the column '{column}', which counts {unit:?}s");
             return Err(external(Error::request(message).with_hint("declare the column with more digits")));
         }
         i64::try_from(nanos / unit_nanos).map_err(|_| external(Error::request(format!("{of} is out of range"))))
+    }
+}
+
+/// An argument as people write it: DataFusion shows an interval by its fields.
+fn shown(expr: &Expr) -> String {
+    let value = |value: &ScalarValue| {
+        let column = value.to_array().ok()?;
+        format_value(column.as_ref(), 0, TextStyle::SHOWN).ok()
+    };
+    match expr {
+        Expr::Literal(literal, _) => value(literal).unwrap_or_else(|| literal.to_string()),
+        Expr::Negative(inner) => format!("-({})", shown(inner)),
+        Expr::Alias(alias) => shown(&alias.expr),
+        other => other.human_display().to_string(),
     }
 }
 

@@ -16,6 +16,7 @@ fn names() {
         "SELECT upperr('x')",
         "unknown function 'upperr' at line 1, column 8; did you mean 'upper'? `SHOW FUNCTIONS` lists them all",
     );
+    check_error("SELECT iff(1)", "unknown function 'iff' at line 1, column 8; `SHOW FUNCTIONS` lists them all");
     let error = run(&mut session(), "SELECT * FROM 'missing-file.csv'").unwrap_err();
     assert!(error.contains("missing-file.csv does not exist; "), "{error}");
 }
@@ -96,4 +97,20 @@ fn what_is_not_there_yet_says_so() {
         "ALTER TABLE t RENAME TO u",
         "ALTER TABLE is not supported at line 1, column 1; `HELP` lists the statements there are",
     );
+}
+
+#[test]
+fn chains_are_long_but_not_endless() {
+    let chain = |part: &str, by: &str, count: usize| vec![part; count].join(by);
+    let refused =
+        |text: String| run(&mut session(), &text).unwrap_err().contains("a chain of more than 1000 operators");
+    assert_eq!(run(&mut session(), &format!("SELECT {}", chain("1", " + ", 500))), Ok("500".to_owned()));
+    for by in [" + ", " OR ", " || "] {
+        assert!(refused(format!("SELECT {}", chain("1", by, 10_000))), "{by}");
+    }
+    assert!(refused(chain("SELECT 1", " UNION ALL ", 3_000)));
+    let cases = format!("SELECT CASE {} END", chain("WHEN 1 = 2 THEN 3", " ", 1_500));
+    assert_eq!(run(&mut session(), &cases), Ok("NULL".to_owned()));
+    let rows = format!("SELECT COUNT(*) FROM (VALUES {})", chain("(-1)", ", ", 5_000));
+    assert_eq!(run(&mut session(), &rows), Ok("5000".to_owned()));
 }

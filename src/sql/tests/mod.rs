@@ -4,6 +4,7 @@
 
 mod bounded;
 mod errors;
+mod local_time;
 mod names;
 mod streaming;
 mod windows;

@@ -71,3 +71,13 @@ fn the_result_is_named_as_it_was_written() {
         }
     }
 }
+
+#[test]
+fn a_column_stands_next_to_its_cast() {
+    let mut session = session();
+    let parsed =
+        parse_script("SELECT a, CAST(a AS STRING), a::INT, CAST(a AS STRING) AS b FROM (VALUES (1)) AS t (a)").unwrap();
+    let Outcome::Query(query) = session.run(&parsed[0]).unwrap() else { panic!("a query") };
+    let names: Vec<&str> = query.schema.fields().iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, ["a", "a0", "a1", "b"]);
+}

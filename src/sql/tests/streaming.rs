@@ -92,5 +92,54 @@ fn what_only_a_start_can_change_warns() {
 fn explain_says_what_is_updated() {
     let script = format!("{STREAM} EXPLAIN SELECT k, COUNT(*) FROM (VALUES (1), (2)) AS t (k) GROUP BY k");
     let text = run(&mut session(), &script).unwrap();
-    assert!(text.contains("rows are updated (+I -U +U -D) behind: ") && text.contains("hash(#0)"), "{text}");
+    assert!(
+        text.contains("rows are updated (+I -U +U -D) behind: ") && text.contains("hash(#0), 100 ms, +I\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn not_in_knows_three_truths() {
+    let query = |outer: &str, inner: &str| {
+        format!("SELECT a FROM (VALUES {outer}) AS t (a) WHERE a NOT IN (SELECT b FROM (VALUES {inner}) AS u (b))")
+    };
+    check_both(&query("(1), (NULL), (2)", "(1)"), &["2"]);
+    check_both(&query("(1), (2)", "(1), (NULL)"), &[]);
+    let nothing = "(VALUES (1)) AS u (b) WHERE b > 1";
+    check_both(
+        &format!("SELECT a FROM (VALUES (1), (NULL)) AS t (a) WHERE a NOT IN (SELECT b FROM {nothing})"),
+        &["1", "NULL"],
+    );
+}
+
+#[test]
+fn a_subquery_is_a_value() {
+    let view = "CREATE VIEW v AS SELECT * FROM (VALUES ('a', 1), ('b', 2), ('a', 3)) AS t (k, n);";
+    let most = "SELECT k FROM v GROUP BY k HAVING COUNT(*) > (SELECT COUNT(*) - 2 FROM v)";
+    check_both(&format!("{view} {most}"), &["a"]);
+    check_both(&format!("{view} SELECT n FROM v WHERE n = (SELECT MAX(n) FROM v)"), &["3"]);
+    check_both(&format!("{view} SELECT n, (SELECT MAX(n) FROM v WHERE n > 9) FROM v"), &["1|NULL", "2|NULL", "3|NULL"]);
+    check_error(
+        &format!("{STREAM}{view} SELECT n FROM v WHERE n = (SELECT n FROM v)"),
+        "a subquery in the place of a value may have more than one row; \
+         as a stream it must be an aggregate without GROUP BY, or end in LIMIT 1",
+    );
+}
+
+#[test]
+fn a_table_that_is_updated_can_be_joined_when_it_ends() {
+    let views = "CREATE VIEW v AS SELECT * FROM (VALUES ('a', 1), ('b', 2), ('a', 3)) AS t (k, n);
+                 CREATE VIEW s AS SELECT k, SUM(n) AS total FROM v GROUP BY k;";
+    check_both(&format!("{views} SELECT v.k, n, total FROM v JOIN s ON v.k = s.k"), &["a|1|4", "a|3|4", "b|2|2"]);
+}
+
+#[test]
+fn copy_writes_one_file_in_either_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.csv").display().to_string();
+    check_both(&format!("COPY (SELECT 1 AS a) TO '{path}'; SELECT * FROM '{path}'"), &["1"]);
+    check_error(
+        &format!("CREATE TABLE g (n BIGINT) WITH ('connector' = 'datagen'); COPY (SELECT n FROM g) TO '{path}'"),
+        "COPY of a query that never ends: it reads 'g'; INSERT INTO a table writes files as a stream goes on",
+    );
 }

@@ -101,11 +101,15 @@ fn wrong_windows() {
     let in_window = |call: &str| format!("{BIDS}SELECT * FROM TABLE({call})");
     check_error(
         &in_window("TUMBLE(TABLE bid, DESCRIPTOR(price), INTERVAL '1' DAY)"),
-        "column 'price' is Int64, not a time; a time attribute is a TIMESTAMP(p) or TIMESTAMP_LTZ(p) column",
+        "column 'price' is BIGINT, not a time; a time attribute is a TIMESTAMP(p) or TIMESTAMP_LTZ(p) column",
     );
     check_error(
         &in_window("TUMBLE(TABLE bid, DESCRIPTOR(ts), INTERVAL '1' MONTH)"),
-        "the size of TUMBLE is IntervalMonthDayNano(\"IntervalMonthDayNano { months: 1, days: 0, nanoseconds: 0 }\"), not an interval of days or less; write INTERVAL '10' MINUTE",
+        "the size of TUMBLE is 1 mons, not an interval of days or less; write INTERVAL '10' MINUTE",
+    );
+    check_error(
+        &in_window("TUMBLE(TABLE bid, DESCRIPTOR(ts), INTERVAL '-1' MINUTE)"),
+        "the size of TUMBLE is -1 mins, not a length; write INTERVAL '10' MINUTE",
     );
     check_error(
         &in_window("CUMULATE(TABLE bid, DESCRIPTOR(ts), INTERVAL '2' MINUTE, INTERVAL '5' MINUTE)"),
@@ -114,5 +118,25 @@ fn wrong_windows() {
     check_error(
         &format!("{BIDS}SELECT TUMBLE_START(ts, INTERVAL '1' DAY) FROM bid"),
         "TUMBLE_START without its window at line 3, column 133; the query must be grouped by TUMBLE with the same arguments",
+    );
+}
+
+#[test]
+fn windows_by_the_second_are_no_burden() {
+    // Each row is in 28,800 windows; few of them hold more than one.
+    check_bids(
+        "SELECT COUNT(*), MAX(n), SUM(n) FROM (SELECT window_end, COUNT(*) AS n FROM
+         TABLE(HOP(TABLE bid, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '8' HOUR)) GROUP BY window_start, window_end)",
+        &["29520|6|172800"],
+    );
+}
+
+#[test]
+fn sessions_count_distinct_values() {
+    check_bids(
+        "SELECT item, COUNT(DISTINCT price % 2), COUNT(*) FROM
+         TABLE(SESSION(TABLE bid PARTITION BY item, DESCRIPTOR(ts), INTERVAL '4' MINUTES))
+         GROUP BY item, window_start, window_end",
+        &["A|2|3", "A|1|1", "B|1|2"],
     );
 }

@@ -40,10 +40,6 @@ impl Lowering<'_> {
             TableSide::Right => (left, right, left_keys, right_keys),
             TableSide::Left => (right, left, right_keys, left_keys),
         };
-        if table.updates {
-            return Err(Error::request("the bounded side of this join is updated while it is read")
-                .with_hint("join with the table itself, or SET 'execution.runtime-mode' = 'batch'"));
-        }
         let stream_width = stream.schema.fields().len();
         // Places of the logical left and right columns among those of stream and table.
         let (left_first, right_first) = match side {
@@ -76,7 +72,7 @@ impl Lowering<'_> {
             schema: schema.clone(),
         };
         let node = self.graph.add(StreamNode::new("join", NodeKind::Operator(Arc::new(operator)), schema.clone()));
-        match stream_keys.is_empty() {
+        match stream_keys.is_empty() || kind == LookupJoinKind::NotIn {
             true => {
                 self.connect(&stream, node, 0, Partitioning::Rebalance);
                 self.connect(&table, node, 1, Partitioning::Broadcast);
@@ -121,9 +117,16 @@ fn table_side(join: &Join, left: &Relation, right: &Relation) -> Result<(TableSi
     };
     let fits = |(side, _): &&(TableSide, LookupJoinKind)| {
         let table = if *side == TableSide::Right { right } else { left };
-        table.bounded && !table.updates
+        table.bounded
     };
-    candidates.iter().find(fits).copied().ok_or_else(|| {
+    if let Some((side, kind)) = candidates.iter().find(fits).copied() {
+        return match (join.null_aware, kind) {
+            (true, Anti) if join.on.len() == 1 && join.filter.is_none() => Ok((side, LookupJoinKind::NotIn)),
+            (true, _) => Err(super::relation::cannot_stream("NOT IN with a subquery that reads columns around it")),
+            (false, kind) => Ok((side, kind)),
+        };
+    }
+    Err({
         let sources = |plan: &LogicalPlan| {
             plan.schema().iter().filter_map(|(qualifier, _)| qualifier.map(|q| q.to_string())).next()
         };

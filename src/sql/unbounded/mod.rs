@@ -15,6 +15,7 @@
 mod aggregate;
 mod expr;
 mod join;
+mod planning;
 mod relation;
 mod scan;
 mod top_n;
@@ -29,6 +30,7 @@ use datafusion::logical_expr::LogicalPlan;
 use tidemill_core::graph::{NodeIndex, StreamGraph};
 use tidemill_core::{Result, Settings};
 
+pub use planning::planning_state;
 use relation::Lowering;
 
 /// A streaming program without its sink.

@@ -3,6 +3,7 @@
 use super::super::{Folder, check, code, stderr, stdout};
 use super::{MODES, refused, visible_files};
 use expect_test::expect;
+use std::path::Path;
 
 /// A table `t` over a csv file with a header.
 fn table(path: &str, more: &str) -> String {
@@ -127,4 +128,60 @@ fn a_bad_row_far_down_leaves_nothing_under_a_final_name() {
     );
     refused(&folder.sql(&script), 1, &["/late.csv: line 300002, column 3", "ignore-parse-errors"]);
     assert_eq!(visible_files(folder.path()), ["late.csv", "out/kept.csv"]);
+}
+
+#[test]
+fn a_path_may_lead_up() {
+    let folder = Folder::new();
+    folder.write("n.csv", "a\n1\n").write("below/kept.txt", "x\n");
+    let path = format!("{}/below/../n.csv", folder.path().display());
+    for script in [
+        "SELECT * FROM 'below/../n.csv'".to_owned(),
+        format!("SELECT * FROM '{path}'"),
+        format!("SELECT * FROM 'file://{path}'"),
+        format!(
+            "CREATE TABLE t (a INT) WITH ('connector' = 'filesystem', 'path' = '{path}', 'csv.header' = 'true'); SELECT * FROM t"
+        ),
+        "COPY (SELECT 1 AS a) TO 'below/../m.csv'; SELECT * FROM './m.csv'".to_owned(),
+    ] {
+        check(&folder.sql(&script), 0, &expect!["a\n1\n"]);
+    }
+    let mut command = folder.command(&["sql", "-e", "SELECT * FROM '../n.csv'"]);
+    check(&command.current_dir(folder.path().join("below")).output().unwrap(), 0, &expect!["a\n1\n"]);
+    assert_eq!(visible_files(folder.path()), ["below/kept.txt", "m.csv", "n.csv"]);
+}
+
+#[test]
+fn values_that_do_not_fit_their_columns_are_no_null() {
+    let folder = Folder::new();
+    for file in ["m.parquet", "m.arrow"] {
+        let written = folder.sql(&format!("COPY (SELECT CAST(300 AS INT) AS b, 'x' AS s) TO '{file}'"));
+        assert_eq!(code(&written), 0, "{}", stderr(&written));
+        for mode in MODES {
+            for (column, parts) in [
+                ("b TINYINT", ["'300' is no TINYINT for 'b'", "declare the column as it is in the file: INT"]),
+                ("s BOOLEAN", ["'x' is no BOOLEAN for 's'", "STRING"]),
+                ("s DATE", ["'x' is no DATE for 's'", "STRING"]),
+                ("s DOUBLE", ["'x' is no DOUBLE for 's'", "STRING"]),
+            ] {
+                let table = format!("CREATE TABLE c ({column}) WITH ('connector' = 'filesystem', 'path' = '{file}');");
+                let output = folder.sql_as(mode, &format!("{table} SELECT * FROM c"));
+                refused(&output, 1, &[&[format!("/{file}: ").as_str()], &parts[..]].concat());
+            }
+        }
+    }
+}
+
+#[test]
+fn paths_that_lead_nowhere_say_why() {
+    let folder = Folder::new();
+    folder.write("sheet.xlsx", "x");
+    let known = "known: csv, json, raw, parquet, arrow";
+    refused(&folder.sql("SELECT * FROM 'sheet.xlsx'"), 1, &["the format of 'sheet.xlsx' is not known", known]);
+    let parts = ["no store for 's3://'", "paths of this machine can be read, and file:// URLs"];
+    refused(&folder.sql("SELECT * FROM 's3://bucket/a.csv'"), 1, &parts);
+    if Path::new("/proc/self").exists() {
+        let parts = ["/proc: files cannot be written there", "choose another path"];
+        refused(&folder.sql("COPY (SELECT 1 AS a) TO '/proc/y.csv'"), 1, &parts);
+    }
 }

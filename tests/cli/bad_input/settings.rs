@@ -53,6 +53,7 @@ fn a_value_that_a_setting_cannot_have_says_what_it_can() {
     let folder = Folder::new();
     for (key, value, hint) in [
         ("parallelism.default", "many", "from 1 to"),
+        ("parallelism.default", "0", "from 1 to"),
         ("execution.buffer-timeout", "soon", "'infinite'"),
         ("execution.runtime-mode", "btach", "batch"),
         ("table.local-time-zone", "Mars/Olympus", "Europe/"),

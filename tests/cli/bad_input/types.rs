@@ -43,6 +43,15 @@ fn a_constant_that_is_none_of_its_type() {
 }
 
 #[test]
+fn a_value_that_is_none_of_its_type_while_rows_flow() {
+    let insert = "CREATE TABLE o (n INT) WITH ('connector' = 'blackhole');
+        INSERT INTO o SELECT x FROM (VALUES ('1'), ('y')) AS v (x)";
+    for mode in MODES {
+        super::failed(&Folder::new().sql_as(mode, insert), 1, &["cannot cast string 'y' to value of INT type"]);
+    }
+}
+
+#[test]
 fn values_that_do_not_become_what_the_sink_declares() {
     let parts = ["column 'r' of 'p' is ROW<`y` INT>, the query gives INT", "CAST it in the query"];
     check("INSERT INTO p SELECT s, a FROM t", 25, &parts);

@@ -14,11 +14,9 @@ use base64::Engine;
 use tidemill_core::time::Calendar;
 
 use super::super::civil::{DAY_SECONDS, of_unit, parse_date, parse_time, parse_timestamp};
+use super::super::text::shortened;
 use super::super::{json, sql_name};
 use super::tokens::Tokens;
-
-/// How much of a bad value is shown.
-const SHOWN_CHARACTERS: usize = 60;
 
 /// One column of the rows that were cut.
 pub(super) struct FieldColumn<'a> {
@@ -142,7 +140,7 @@ struct Parser<'a> {
     problems: &'a mut Vec<Problem>,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
     fn numbers<T: ArrowPrimitiveType>(&mut self) -> ArrayRef
     where
         T::Native: FromStr,
@@ -157,7 +155,7 @@ impl Parser<'_> {
     fn values<T: ArrowPrimitiveType>(&mut self, parse: impl Fn(&str) -> Option<T::Native>) -> ArrayRef {
         let data_type = self.field.data_type().clone();
         let mut builder = PrimitiveBuilder::<T>::with_capacity(self.column.rows()).with_data_type(data_type);
-        self.each(parse, |value| builder.append_option(value));
+        self.each(FieldColumn::value, parse, |value| builder.append_option(value));
         Arc::new(builder.finish())
     }
 
@@ -168,7 +166,7 @@ impl Parser<'_> {
             _ if text.eq_ignore_ascii_case("false") => Some(false),
             _ => None,
         };
-        self.each(parse, |value| builder.append_option(value));
+        self.each(FieldColumn::value, parse, |value| builder.append_option(value));
         Arc::new(builder.finish())
     }
 
@@ -179,7 +177,8 @@ impl Parser<'_> {
         finish: impl FnOnce(B) -> A,
     ) -> ArrayRef {
         let parse = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).ok();
-        self.each(parse, |value| append(&mut builder, value));
+        // As with strings, quotes tell what is empty from what is not there.
+        self.each(FieldColumn::string, parse, |value| append(&mut builder, value));
         Arc::new(finish(builder))
     }
 
@@ -215,9 +214,14 @@ impl Parser<'_> {
     }
 
     /// Parses field by field. Blanks around a value are forgiven, but looked for only when it does not parse.
-    fn each<V>(&mut self, parse: impl Fn(&str) -> Option<V>, mut push: impl FnMut(Option<V>)) {
+    fn each<V>(
+        &mut self,
+        text: impl Fn(&FieldColumn<'a>, usize) -> Option<&'a str>,
+        parse: impl Fn(&str) -> Option<V>,
+        mut push: impl FnMut(Option<V>),
+    ) {
         for row in 0..self.column.rows() {
-            let Some(text) = self.column.value(row) else {
+            let Some(text) = text(self.column, row) else {
                 push(None);
                 continue;
             };
@@ -234,9 +238,8 @@ impl Parser<'_> {
     }
 
     fn problem(&mut self, row: usize, text: &str) {
-        let shown: String = text.chars().take(SHOWN_CHARACTERS).collect();
-        let dots = if shown.len() < text.len() { "…" } else { "" };
-        let reason = format!("'{shown}{dots}' is no {} for '{}'", sql_name(self.field.data_type()), self.field.name());
+        let shown = shortened(text);
+        let reason = format!("'{shown}' is no {} for '{}'", sql_name(self.field.data_type()), self.field.name());
         self.problems.push(Problem { row, column: Some(self.column.column), reason });
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
-use tidemill_core::error::{Error, Result};
+use tidemill_core::error::{Error, Result, find_name};
 
 use super::super::rows::{Rows, batch_of};
 use super::super::{ReadOptions, RowDecoder, RowError, RowText};
@@ -53,12 +53,10 @@ impl CsvDecoder {
 
 /// Where the columns stand in a file with this header.
 fn places_of(schema: &SchemaRef, columns: &[usize], header: &[String]) -> Result<Vec<usize>> {
+    let names: Vec<&str> = header.iter().map(String::as_str).collect();
     let place = |column: &usize| {
         let name = schema.field(*column).name();
-        header.iter().position(|candidate| candidate == name).ok_or_else(|| {
-            let error = Error::data(format!("no column '{name}' in the header"));
-            error.with_hint(format!("it has: {}", header.join(", ")))
-        })
+        find_name(name, &names).map_err(|hint| Error::data(format!("no column '{name}' in the header")).with_hint(hint))
     };
     columns.iter().map(place).collect()
 }

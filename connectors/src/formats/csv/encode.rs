@@ -96,11 +96,11 @@ impl Encoder for CsvEncoder {
         let columns = columns?;
         let mut field = Vec::new();
         for row in 0..records.num_rows() {
-            for (at, (column, text)) in records.columns().iter().zip(&columns).enumerate() {
+            for (at, text) in columns.iter().enumerate() {
                 if at > 0 {
                     out.push(self.csv.delimiter);
                 }
-                if column.is_null(row) {
+                if text.is_null(row) {
                     out.extend_from_slice(self.null.as_bytes());
                     continue;
                 }

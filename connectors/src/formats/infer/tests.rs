@@ -86,7 +86,7 @@ fn json_columns() {
 #[test]
 fn what_cannot_be_inferred_is_said() {
     let error = infer("a.dat", "x").unwrap_err().to_string();
-    assert!(error.contains("the format of '") && error.ends_with("name it: csv, json, raw, parquet, arrow"), "{error}");
+    assert!(error.contains("the format of '") && error.contains("known: csv, json, raw, parquet, arrow; "), "{error}");
     let error = infer("a.csv", "a,b\n1,2\n3\n").unwrap_err().to_string();
     assert!(error.contains("a.csv: line 3, column 2: row has 1 field instead of 2; mend it, or skip"), "{error}");
     let error = infer("a.csv", "x,y,x\n1,2,3\n").unwrap_err().to_string();
@@ -96,4 +96,25 @@ fn what_cannot_be_inferred_is_said() {
         error.ends_with("a.csv: no columns to be seen; it has no row: state its columns in a CREATE TABLE"),
         "{error}"
     );
+}
+
+#[test]
+fn the_line_that_is_no_json_is_named() {
+    let message = |content: &str| {
+        let error = infer("n.json", content).unwrap_err();
+        assert_eq!(error.kind(), tidemill_core::ErrorKind::Data);
+        assert!(error.hint().is_some_and(|hint| hint.contains("'json.ignore-parse-errors'")), "{error}");
+        error.message().rsplit_once("n.json: ").unwrap().1.to_owned()
+    };
+    let cut = "line 3: EOF while parsing a value at column 5";
+    assert_eq!(message("{\"a\":1}\n{\"a\":2}\n{\"a\":"), cut);
+    assert_eq!(message("{\"a\":1}\n{\"a\":2}\n{\"a\":\n{\"a\":3}\n"), cut);
+    let clash = message("{\"a\":1}\n\n{\"a\":{\"b\":1}}\n");
+    assert_eq!(clash, "line 3: its types do not go with those of the lines above");
+    assert!(message("[1]\n").starts_with("line 1: "));
+}
+
+#[test]
+fn written_raw_files_are_known_by_their_ending() {
+    assert_eq!(types(&infer("part-1.raw", "a\n").unwrap()), pairs(&[("line", "STRING")]));
 }

@@ -6,6 +6,7 @@ mod encode;
 use arrow::datatypes::{DataType, Schema};
 use tidemill_core::error::{Error, Result};
 
+use super::holds;
 use crate::options::Options;
 
 pub(crate) use decode::{JsonDecoder, parse_values};
@@ -36,7 +37,8 @@ impl JsonOptions {
 
 /// Refuses BYTES below the top level: Arrow's JSON reader takes it for hexadecimal, and we write base64.
 pub(crate) fn check_schema(schema: &Schema) -> Result<()> {
-    let nested = schema.fields().iter().find(|field| !is_bytes(field.data_type()) && holds_bytes(field.data_type()));
+    let nested =
+        schema.fields().iter().find(|field| !is_bytes(field.data_type()) && holds(field.data_type(), &is_bytes));
     match nested {
         None => Ok(()),
         Some(field) => {
@@ -47,15 +49,4 @@ pub(crate) fn check_schema(schema: &Schema) -> Result<()> {
 
 fn is_bytes(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
-}
-
-fn holds_bytes(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::List(field)
-        | DataType::LargeList(field)
-        | DataType::FixedSizeList(field, _)
-        | DataType::Map(field, _) => holds_bytes(field.data_type()),
-        DataType::Struct(fields) => fields.iter().any(|field| holds_bytes(field.data_type())),
-        other => is_bytes(other),
-    }
 }

@@ -58,3 +58,13 @@ fn nested_values_are_json() {
     ]);
     assert_eq!(both(&row, 0).0, "{\"n\":7,\"s\":\"x\"}");
 }
+
+#[test]
+fn null_without_a_type_is_null() {
+    let nulls = arrow::array::NullArray::new(2);
+    assert_eq!(both(&nulls, 1), pair("NULL", "null"));
+    let offsets = arrow::buffer::OffsetBuffer::from_lengths([2]);
+    let field = Arc::new(Field::new("item", DataType::Null, true));
+    let list = ListArray::new(field, offsets, Arc::new(nulls), None);
+    assert_eq!(both(&list, 0), pair("[null,null]", "[null,null]"));
+}

@@ -191,7 +191,7 @@ fn top_n(first: usize, last: usize, emits_rank: bool, input_updates: bool) -> To
 }
 
 fn joins() -> Vec<Subject> {
-    use LookupJoinKind::{Anti, Inner, Left, Semi};
+    use LookupJoinKind::{Anti, Inner, Left, NotIn, Semi};
     vec![
         subject("inner join", join(Inner, false)).timed(1, 0),
         subject("inner join on a condition, over updates", join(Inner, true)).updated(),
@@ -199,6 +199,7 @@ fn joins() -> Vec<Subject> {
         subject("left join on a condition, over updates", join(Left, true)).updated(),
         subject("semi join", join(Semi, true)).timed(1, 0),
         subject("anti join over updates", join(Anti, false)).updated(),
+        subject("NOT IN", join(NotIn, false)).timed(1, 0),
     ]
 }
 
@@ -211,7 +212,7 @@ fn join(kind: LookupJoinKind, on_condition: bool) -> LookupJoin {
     let condition = on_condition.then(|| binary(value(2), Comparison::Gt, value(5), &joined_schema).unwrap());
     let output = match kind {
         LookupJoinKind::Inner | LookupJoinKind::Left => vec![0, 1, 2, 5],
-        LookupJoinKind::Semi | LookupJoinKind::Anti => vec![0, 1, 2],
+        LookupJoinKind::Semi | LookupJoinKind::Anti | LookupJoinKind::NotIn => vec![0, 1, 2],
     };
     LookupJoin {
         kind,

@@ -11,7 +11,7 @@ mod slice;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -71,7 +71,8 @@ impl OperatorFactory for WindowAggregate {
             key_types,
             slices: BTreeMap::new(),
             state_bytes: 0,
-            windows: BTreeSet::new(),
+            fired: i64::MIN,
+            completed: Watermark::MIN,
             watermark: Watermark::MIN,
             advancing: false,
             pending: Pending::default(),
@@ -95,8 +96,10 @@ struct WindowAggregateOperator {
     slices: BTreeMap<i64, Slice>,
     /// What the slices weigh together.
     state_bytes: usize,
-    /// Windows that have rows and are not complete, by end.
-    windows: BTreeSet<Window>,
+    /// End of the last window that fired.
+    fired: i64,
+    /// Every window that this watermark completes has fired.
+    completed: Watermark,
     watermark: Watermark,
     /// A watermark is being worked off; it goes on when every window that it completes has.
     advancing: bool,
@@ -152,13 +155,16 @@ impl Operator for WindowAggregateOperator {
             if self.pending.emit(output) == Progress::Full {
                 return Ok(Progress::Full);
             }
-            match self.windows.first().copied() {
-                Some(window) if self.is_complete(window.end) => {
-                    self.windows.pop_first();
-                    self.fire(window)?;
+            if !self.advancing {
+                return Ok(Progress::Done);
+            }
+            match self.next_window()? {
+                Some(window) if self.is_complete(window, self.watermark) => self.fire(window)?,
+                _ => {
+                    self.advancing = false;
+                    self.completed = self.watermark;
+                    self.pending.push_watermark(self.watermark);
                 }
-                _ if std::mem::take(&mut self.advancing) => self.pending.push_watermark(self.watermark),
-                _ => return Ok(Progress::Done),
             }
         }
     }
@@ -169,11 +175,19 @@ impl Operator for WindowAggregateOperator {
 }
 
 impl WindowAggregateOperator {
-    /// Whether the watermark has passed the last moment before wall-clock time `end`.
-    fn is_complete(&self, end: i64) -> bool {
+    /// Whether `watermark` has passed the last moment of a window.
+    fn is_complete(&self, window: Window, watermark: Watermark) -> bool {
         let TimeColumn { unit, calendar, .. } = &self.plan.time;
-        let last = calendar.to_instant(end, *unit).saturating_sub(1);
-        self.watermark.has_passed(floor_to_millis(last, *unit))
+        let last = calendar.to_instant(window.end, *unit).saturating_sub(1);
+        watermark.has_passed(floor_to_millis(last, *unit))
+    }
+
+    /// The window with rows that is the next to be complete. Every slice that is kept has one, and that of the first slice comes
+    /// before all others, because windows end in the order in which they begin.
+    fn next_window(&self) -> Result<Option<Window>> {
+        let Some(first) = self.slices.keys().next() else { return Ok(None) };
+        let windows = self.plan.spec.windows_of_slice(*first)?;
+        Ok(windows.first_beyond(|window| window.end <= self.fired || self.is_complete(window, self.completed)))
     }
 
     /// Rows by the start of their slice; `None` stands for all of them.
@@ -200,14 +214,11 @@ impl WindowAggregateOperator {
     /// The groups of the slice that begins at `start`; `None`, and `rows` counted as late, if all its windows are complete.
     fn open_slice(&mut self, start: i64, rows: usize) -> Result<Option<&mut Groups>> {
         if !self.slices.contains_key(&start) {
-            let windows = self.plan.spec.windows_of_slice(start)?;
-            let Some(last) = windows.last() else { return Ok(None) };
-            if self.is_complete(last.end) {
+            let Some(last) = self.plan.spec.windows_of_slice(start)?.next_back() else { return Ok(None) };
+            if self.is_complete(last, self.watermark) {
                 self.late.add(rows);
                 return Ok(None);
             }
-            let living: Vec<Window> = windows.into_iter().filter(|window| !self.is_complete(window.end)).collect();
-            self.windows.extend(living);
         }
         let slice = self.slices.entry(start).or_default();
         slice.open(&self.key_types, &self.plan.aggregates).map(Some)
@@ -222,6 +233,7 @@ impl WindowAggregateOperator {
     }
 
     fn fire(&mut self, window: Window) -> Result<()> {
+        self.fired = window.end;
         let results = self.results(window)?;
         self.forget_slices(window)?;
         self.weigh(window.start..window.end);
@@ -253,7 +265,7 @@ impl WindowAggregateOperator {
     fn forget_slices(&mut self, window: Window) -> Result<()> {
         let starts: Vec<i64> = self.slices.range(window.start..window.end).map(|(start, _)| *start).collect();
         for start in starts {
-            let last = self.plan.spec.windows_of_slice(start)?.last().copied();
+            let last = self.plan.spec.windows_of_slice(start)?.next_back();
             if last.is_none_or(|last| last.end <= window.end) {
                 let forgotten = self.slices.remove(&start).map_or(0, |slice| slice.weight());
                 self.state_bytes -= forgotten;

@@ -99,7 +99,7 @@ fn oracle(spec: WindowSpec, steps: &[(Vec<Row>, i64)]) -> (BTreeMap<WindowKey, (
     let (mut watermark, mut late) = (i64::MIN, 0);
     for (rows, next) in steps {
         for (key, time, value) in rows {
-            let windows = spec.windows_of_slice(spec.slice_start(*time).unwrap()).unwrap();
+            let windows: Vec<Window> = spec.windows_of_slice(spec.slice_start(*time).unwrap()).unwrap().collect();
             late += u64::from(!windows.is_empty() && windows.iter().all(|window| window.end - 1 <= watermark));
             for window in windows.into_iter().filter(|window| window.end - 1 > watermark) {
                 let group = groups.entry((window.end, window.start, *key)).or_insert((0, None));
