@@ -90,8 +90,11 @@ fn check_digits(records: &RecordBatch) -> Result<()> {
             _ => Ok(()),
         };
         checked.map_err(|_| {
-            let error = format!("a value of column '{}' has more digits than {}", field.name(), type_name(field.data_type()));
-            Error::data(error).with_hint("CAST what it is computed from to DOUBLE, or to a DECIMAL with fewer digits behind the point")
+            let error =
+                format!("a value of column '{}' has more digits than {}", field.name(), type_name(field.data_type()));
+            Error::data(error).with_hint(
+                "CAST what it is computed from to DOUBLE, or to a DECIMAL with fewer digits behind the point",
+            )
         })?;
     }
     Ok(())

@@ -91,7 +91,8 @@ impl Lowering<'_> {
     /// The user's, else that of the inputs if they agree, else the default (ARC-10).
     fn slot_sharing_group(&self, id: NodeId, groups: &[Group]) -> Arc<str> {
         let node = self.program.node(id);
-        let mut above = node.inputs.iter().filter_map(|input| self.places[input.node]).map(|place| &groups[place].slots);
+        let mut above =
+            node.inputs.iter().filter_map(|input| self.places[input.node]).map(|place| &groups[place].slots);
         let first = above.next().filter(|first| above.all(|other| other == *first));
         node.slot_sharing_group.clone().or_else(|| first.cloned()).unwrap_or_else(|| DEFAULT_SLOT_SHARING_GROUP.into())
     }

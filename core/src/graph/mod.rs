@@ -15,6 +15,6 @@ mod stream;
 pub use id::OperatorId;
 pub use job::{ChainedOperator, JobEdge, JobGraph, JobVertex, VertexHead};
 pub use stream::{
-    BatchStream, Chaining, CustomPartitioner, DEFAULT_SLOT_SHARING_GROUP, EdgeOptions, Fragment, FragmentChannel, FragmentContext, FragmentInput,
-    NodeIndex, NodeKind, Partitioning, SourceNode, StreamEdge, StreamGraph, StreamNode,
+    BatchStream, Chaining, CustomPartitioner, DEFAULT_SLOT_SHARING_GROUP, EdgeOptions, Fragment, FragmentChannel,
+    FragmentContext, FragmentInput, NodeIndex, NodeKind, Partitioning, SourceNode, StreamEdge, StreamGraph, StreamNode,
 };

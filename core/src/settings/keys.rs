@@ -128,7 +128,12 @@ pub const KEYS: &[Key] = &[
         "the most rows that a source or an exchange puts into one batch",
     ),
     key("parallelism.default", COUNT, "1", "subtasks of operators that say nothing else; all cores in local mode"),
-    key("taskmanager.numberOfTaskSlots", COUNT, "", "slots of a worker; all cores in local mode, where they bound nothing unless they are set"),
+    key(
+        "taskmanager.numberOfTaskSlots",
+        COUNT,
+        "",
+        "slots of a worker; all cores in local mode, where they bound nothing unless they are set",
+    ),
     key(
         "pipeline.max-parallelism",
         Value::Number { min: 1, max: 32768 },

@@ -16,9 +16,9 @@ mod pull;
 pub mod reader;
 mod simulation;
 mod sink;
-mod task_slots;
 mod source;
 mod task;
+mod task_slots;
 mod trace;
 
 pub use environment::{Engine, Environment, TokioClock, TokioSpawner, simulated};

@@ -35,7 +35,8 @@ impl ScalarUDFImpl for DateFormat {
     }
 
     fn simplify(&self, args: Vec<Expr>, _info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        let [time, pattern] = <[Expr; 2]>::try_from(args).map_err(|_| refuse("DATE_FORMAT takes a time and a pattern"))?;
+        let [time, pattern] =
+            <[Expr; 2]>::try_from(args).map_err(|_| refuse("DATE_FORMAT takes a time and a pattern"))?;
         let Expr::Literal(text, _) = &pattern else {
             return Err(refuse("the pattern of DATE_FORMAT is not a literal"));
         };
@@ -69,9 +70,8 @@ fn strftime(pattern: &str) -> Result<String> {
             }
             'a'..='z' | 'A'..='Z' => {
                 let known = PATTERNS.iter().find(|(known, count, _)| *known == letter && *count == run);
-                let (_, _, text) = known.ok_or_else(|| {
-                    refuse(format!("DATE_FORMAT knows no '{}'", letter.to_string().repeat(run)))
-                })?;
+                let (_, _, text) = known
+                    .ok_or_else(|| refuse(format!("DATE_FORMAT knows no '{}'", letter.to_string().repeat(run))))?;
                 out.push_str(text);
             }
             _ => out.extend(std::iter::repeat_n(letter, run)),

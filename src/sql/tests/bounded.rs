@@ -210,19 +210,24 @@ fn gates_follow_the_settings() {
 #[test]
 fn decimals_have_the_digits_that_they_promise() {
     let error = |query: &str| run(&mut session(), query).unwrap_err();
-    let sum = "SELECT CAST('99999999999999999999999999999999999999' AS DECIMAL(38, 0)) + CAST(1 AS DECIMAL(38, 0)) AS x";
+    let sum =
+        "SELECT CAST('99999999999999999999999999999999999999' AS DECIMAL(38, 0)) + CAST(1 AS DECIMAL(38, 0)) AS x";
     assert!(error(sum).starts_with("a value of column 'x' has more digits than DECIMAL(38, 0)"), "{}", error(sum));
     let product = "SELECT CAST('123456789012345678901234567890.12345678' AS DECIMAL(38, 8)) * 10 AS x";
     assert!(error(product).starts_with("a value of column 'x' has more digits"), "{}", error(product));
-    check_both("SELECT CAST('99999999999999999999999999999999999998' AS DECIMAL(38, 0)) + CAST(1 AS DECIMAL(38, 0))", &[
-        "99999999999999999999999999999999999999",
-    ]);
+    check_both(
+        "SELECT CAST('99999999999999999999999999999999999998' AS DECIMAL(38, 0)) + CAST(1 AS DECIMAL(38, 0))",
+        &["99999999999999999999999999999999999999"],
+    );
 }
 
 #[test]
 fn literals_are_what_the_list_of_differences_says() {
     check_both("SELECT arrow_typeof(0.1), arrow_typeof(CAST('0.1' AS DECIMAL(2, 1)))", &["Float64|Decimal128(2, 1)"]);
-    check_both("SELECT TIMESTAMP '2020-01-01 00:00:00.123456789', TIME '01:02:03.9'", &["2020-01-01T00:00:00.123456|01:02:03"]);
+    check_both(
+        "SELECT TIMESTAMP '2020-01-01 00:00:00.123456789', TIME '01:02:03.9'",
+        &["2020-01-01T00:00:00.123456|01:02:03"],
+    );
     check_both("SELECT DATE_FORMAT(TIMESTAMP '2020-01-02 03:04:05', 'yyyy/MM/dd HH:mm')", &["2020/01/02 03:04"]);
     check_both("SELECT DATE_FORMAT(TIMESTAMP '2020-01-02 03:04:05', '%Y')", &["2020"]);
 }
