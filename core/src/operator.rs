@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::event::CheckpointId;
 use crate::metrics::Metrics;
-use crate::state::{RestoredState, Snapshot};
+use crate::state::{RestoredState, Snapshot, SnapshotScope, StateBackend};
 use crate::watermark::Watermark;
 
 /// Whether an operator finished what it was asked, or stopped because its output is full.
@@ -42,12 +42,12 @@ pub enum InputSelection {
 /// * After `advance(t)` returned `Done`, no row with a time `<= t` is ever emitted, except late firings within the allowed
 ///   lateness. Timers that are due fire first, then the watermark goes to the output (SUB-22); an operator forwards it itself.
 /// * Within one `advance`, timers fire by (time, key group, encoded key), so the order is the same after a restore.
-/// * `snapshot` into a fresh `restore` cannot be told apart from never having stopped, also in the middle of `Full`.
+/// * `snapshot` into a fresh `restore`, at the same or another parallelism, cannot be told apart from never having stopped.
 /// * Folded output depends on rows and times, never on how rows were cut into batches; the number of updates may.
 /// * The late test uses the watermark of the last `advance`, firing that of the next one: a batch never races its own watermark.
 /// * `close` is called once, also after a failure, and must not emit.
 pub trait Operator: Send {
-    /// Called once, before anything else, after `restore` if there is something to restore.
+    /// Called once, before anything else.
     fn open(&mut self, _context: &OperatorContext) -> Result<()> {
         Ok(())
     }
@@ -91,12 +91,14 @@ pub trait Operator: Send {
         0
     }
 
-    /// Freezes the state in O(dirty); encoding happens elsewhere, through the returned handle.
-    fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Snapshot> {
+    /// Freezes the state in O(dirty); encoding happens elsewhere, through the returned handles. Called when all that was emitted has
+    /// been taken: an operator is never caught in the middle of `Full`.
+    fn snapshot(&mut self, _scope: SnapshotScope) -> Result<Snapshot> {
         Ok(Snapshot::default())
     }
 
-    /// Gives back what snapshots of this operator's subtasks held, already cut to this subtask's key groups.
+    /// Gives back what snapshots of this operator's subtasks held, already cut to this subtask's key groups. Called once after
+    /// `open`, before anything else, if there is something to restore.
     fn restore(&mut self, _state: RestoredState) -> Result<()> {
         Ok(())
     }
@@ -205,6 +207,8 @@ pub struct OperatorContext {
     pub clock: Arc<dyn Clock>,
     /// Counters of this subtask.
     pub metrics: Metrics,
+    /// Keeps the states of keys.
+    pub backend: Arc<dyn StateBackend>,
     /// Asks to be called later.
     pub wakeups: Arc<dyn Wakeups>,
 }

@@ -35,7 +35,7 @@ impl Content {
     pub fn of(query: &Query) -> Self {
         match query.append_only && query.order.is_none() {
             true => Self::Last(Tail::new(BOX_ROWS_MAX)),
-            false => Self::Table(Folded::new(query.schema.clone())),
+            false => Self::Table(query.table()),
         }
     }
 
@@ -95,7 +95,7 @@ pub async fn show(
     loop {
         let due = tokio::time::Instant::from_std(drawn + if is_changed { pause } else { IDLE_FRAME });
         tokio::select! {
-            batch = watch.wait(query.next()) => match batch? {
+            batch = watch.wait(query.next_for_table()) => match batch? {
                 Some(batch) => {
                     is_changed |= !batch.is_empty();
                     content.apply(&batch)?;

@@ -7,7 +7,7 @@
 //! | `tableau` | as `changelog`; without the kind where rows are never updated | the same |
 
 use arrow::array::RecordBatch;
-use tidemill::sql::{Folded, Query, Rows};
+use tidemill::sql::{Query, Rows};
 use tidemill_core::time::Calendar;
 use tidemill_core::{Batch, Error, Result};
 
@@ -116,6 +116,7 @@ async fn stream(
     let ended = loop {
         match watch.wait(query.next()).await {
             Ok(Some(batch)) => {
+                let batch = batch?;
                 text.clear();
                 writer.rows(&batch, &mut text)?;
                 output.write(&text)?;
@@ -149,7 +150,7 @@ async fn head(
 ) -> Result<(), Stop> {
     let mut head = Head::new(BOX_ROWS_MAX);
     while let Some(batch) = watch.wait(query.next()).await? {
-        head.push(batch.records());
+        head.push(batch?.records());
     }
     watch.wait(query.job.wait()).await??;
     watch.clear();
@@ -165,8 +166,8 @@ async fn folded(
     watch: &mut Watch,
     shown: &mut Shown,
 ) -> Result<(), Stop> {
-    let mut folded = Folded::new(query.schema.clone());
-    while let Some(batch) = watch.wait(query.next()).await? {
+    let mut folded = query.table();
+    while let Some(batch) = watch.wait(query.next_for_table()).await? {
         folded.apply(&batch)?;
     }
     watch.wait(query.job.wait()).await??;

@@ -18,6 +18,7 @@ use tidemill_exec::runtime::JobHandle;
 use super::catalog::{ColumnDefinition, TableDefinition, simple_name, type_name};
 use super::error::at;
 use super::functions::not_null::not_null;
+use super::logical::with_order_columns;
 use super::parser::{Insert, Parsed, Statement};
 use super::program::{Program, runs_as_batch};
 use super::query::Query;
@@ -33,13 +34,17 @@ impl Session {
         let state = self.state();
         let plan = self.plan(&state, parsed).await?;
         let batch = runs_as_batch(std::slice::from_ref(&plan), &self.settings)?;
+        let shown = plan.schema().fields().len();
+        // A table whose rows change gets its order when it is shown; what that order looks at has to come along.
+        let plan = if batch { plan } else { with_order_columns(plan).map_err(from_datafusion)? };
         let mut program = Program::new(plan, batch, &state, &self.settings).await?;
         let (sink, rows) = CollectSink::new(COLLECTED_BATCHES);
         let sink = shaped(Arc::new(sink), program.schema.clone());
         program.add_sink("collect", sink, &self.settings);
         let job = program.start("query", self)?;
-        let Program { schema, bounded, updates, order, .. } = program;
-        Ok(Query { schema, bounded, append_only: !updates, job, order, rows })
+        let Program { schema: all_columns, bounded, updates, order, .. } = program;
+        let schema = Arc::new(all_columns.project(&(0..shown).collect::<Vec<_>>())?);
+        Ok(Query { schema, bounded, append_only: !updates, job, order, rows, all_columns })
     }
 
     /// Starts an `INSERT` or a statement set as one job.

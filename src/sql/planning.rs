@@ -65,7 +65,9 @@ impl Session {
     ) -> BoxFuture<'a, Result<LogicalPlan>> {
         async move {
             if depth > VIEW_DEPTH_MAX {
-                return Err(Error::request(format!("view '{}' uses itself", view.name)));
+                let error =
+                    format!("views are used by views more than {VIEW_DEPTH_MAX} deep, or '{}' uses itself", view.name);
+                return Err(Error::request(error));
             }
             let in_view = |error: Error| error.context(format!("view '{}'", view.name));
             let parsed = parse_script(&view.text).map_err(in_view)?;

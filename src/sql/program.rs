@@ -117,6 +117,11 @@ impl Program {
     }
 
     async fn bounded(plan: LogicalPlan, state: &SessionState, settings: &Settings) -> Result<Self> {
+        let (parallelism, most) = (settings.parallelism(), settings.max_parallelism());
+        if parallelism > most as usize {
+            let error = format!("parallelism {parallelism} is above pipeline.max-parallelism {most}");
+            return Err(Error::request(error).with_hint("lower parallelism.default or raise pipeline.max-parallelism"));
+        }
         let plan = expand_sessions(plan).and_then(|plan| state.optimize(&plan)).map_err(planning)?;
         let logical = plan.display_indent().to_string();
         let plan = state.query_planner().create_physical_plan(&plan, state).await.map_err(planning)?;

@@ -24,6 +24,8 @@ pub struct Query {
     /// What `ORDER BY` asks of the folded result, where the plan itself does not see to it.
     pub order: Option<Order>,
     pub(super) rows: CollectHandle,
+    /// The columns, and behind them those that only order the result.
+    pub(super) all_columns: SchemaRef,
 }
 
 /// The order of a result.
@@ -35,26 +37,46 @@ pub struct Order {
 
 impl Query {
     /// The next changes; `None` when the job has ended, well or not.
-    pub async fn next(&mut self) -> Option<Batch> {
+    pub async fn next(&mut self) -> Option<Result<Batch>> {
+        let batch = self.rows.next().await?;
+        if self.all_columns.fields().len() == self.schema.fields().len() {
+            return Some(Ok(batch));
+        }
+        let shown = shown_columns(&self.schema, batch.records());
+        Some(shown.and_then(|records| batch.with_records(records)))
+    }
+
+    /// The next changes for [`Query::table`]: with the columns that only order the result.
+    pub async fn next_for_table(&mut self) -> Option<Batch> {
         self.rows.next().await
+    }
+
+    /// The table that the changes describe, still empty; [`Query::ordered`] makes its rows the result.
+    pub fn table(&self) -> Folded {
+        Folded::new(self.all_columns.clone())
     }
 
     /// Runs to the end and folds all changes, in the order asked for.
     pub async fn collect(mut self) -> Result<Rows> {
-        let mut folded = Folded::new(self.schema.clone());
-        while let Some(batch) = self.next().await {
+        let mut folded = self.table();
+        while let Some(batch) = self.next_for_table().await {
             folded.apply(&batch)?;
         }
         self.job.wait().await?;
         self.ordered(folded.rows()?)
     }
 
-    /// `rows` as `ORDER BY` asks for.
+    /// The rows of [`Query::table`] as `ORDER BY` asks for, without the columns that were only there for that.
     pub fn ordered(&self, rows: Rows) -> Result<Rows> {
-        match &self.order {
-            Some(order) => order.apply(rows),
-            None => Ok(rows),
+        let rows = match &self.order {
+            Some(order) => order.apply(rows)?,
+            None => rows,
+        };
+        if self.all_columns.fields().len() == self.schema.fields().len() {
+            return Ok(rows);
         }
+        let batches = rows.batches.iter().map(|batch| shown_columns(&self.schema, batch));
+        Ok(Rows { schema: self.schema.clone(), batches: batches.collect::<Result<_>>()? })
     }
 }
 
@@ -64,6 +86,11 @@ impl Drop for Query {
             self.job.cancel();
         }
     }
+}
+
+/// The columns of `schema`, which stand before all others.
+fn shown_columns(schema: &SchemaRef, records: &RecordBatch) -> Result<RecordBatch> {
+    Ok(records.project(&(0..schema.fields().len()).collect::<Vec<_>>())?)
 }
 
 impl Order {

@@ -21,7 +21,7 @@ use tidemill_exec::operators::window_assign_exec::WindowAssignExec;
 use tidemill_exec::runtime::Environment;
 
 use super::functions::functions;
-use super::logical::{LocalTime, WindowAssign};
+use super::logical::{LocalTime, ThreeValuedIn, WindowAssign};
 use super::planner::SqlTypes;
 
 /// The state that all statements of a session share.
@@ -33,6 +33,7 @@ pub fn base_state(settings: &Settings, environment: &Environment) -> Result<Sess
         .with_type_planner(Arc::new(SqlTypes))
         .with_query_planner(Arc::new(WindowQueryPlanner))
         .with_analyzer_rule(Arc::new(LocalTime))
+        .with_analyzer_rule(Arc::new(ThreeValuedIn))
         .build();
     for function in functions() {
         state.register_udf(function).map_err(from_datafusion)?;

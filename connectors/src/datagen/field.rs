@@ -66,6 +66,8 @@ enum Kind {
 
 /// Flink's default length of strings and bytes.
 const LENGTH: usize = 100;
+/// A value has to fit into memory with the others of its batch.
+const LENGTH_MAX: usize = 1 << 20;
 
 impl FieldSpec {
     /// How many rows the column has values for; `None` for any number.
@@ -73,6 +75,14 @@ impl FieldSpec {
         match self.values {
             Values::Sequence { rows, .. } | Values::SequenceOfStrings { rows, .. } => rows,
             _ => None,
+        }
+    }
+
+    /// About how many bytes a value takes.
+    pub(super) fn width(&self) -> usize {
+        match self.values {
+            Values::Strings { length } | Values::Bytes { length } => length,
+            _ => size_of::<u64>(),
         }
     }
 
@@ -147,7 +157,11 @@ impl Keys<'_> {
 
     fn length(&mut self) -> Result<usize> {
         let key = self.key("length");
-        Ok(self.options.parsed(&key, "a length")?.unwrap_or(LENGTH))
+        let length = self.options.parsed(&key, "a length")?.unwrap_or(LENGTH);
+        match length <= LENGTH_MAX {
+            true => Ok(length),
+            false => Err(bad_value(&key, &length.to_string(), &format!("a length of at most {LENGTH_MAX}"))),
+        }
     }
 
     fn max_past(&mut self) -> Result<u64> {

@@ -7,7 +7,7 @@
 //! | `seed` | same seed, same rows; 0 by default |
 //! | `fields.#.kind` | `random` (default) or `sequence` |
 //! | `fields.#.min`, `fields.#.max` | ends of a random range, both inclusive; the range of the type by default |
-//! | `fields.#.length` | length of random STRING (hexadecimal digits) and BYTES, 100 by default |
+//! | `fields.#.length` | length of random STRING (hexadecimal digits) and BYTES, 100 by default, 1 MiB at most |
 //! | `fields.#.max-past` | random times lie between now less this and now; 0 by default |
 //! | `fields.#.null-rate` | share of NULLs, 0 by default |
 //! | `fields.#.start`, `fields.#.end` | first and last value of a sequence; the end may be left out |

@@ -28,6 +28,8 @@ const SPLITS_A_SUBTASK: u64 = 4;
 const SPLIT_ROWS_MIN: u64 = 1 << 16;
 /// At a limited rate a batch is what comes together in this time, so that rows are not held back.
 const BATCH_SECONDS: f64 = 0.02;
+/// Batches of wide rows have fewer of them.
+const BATCH_BYTES: usize = 32 << 20;
 
 /// A table of made-up rows; made from the options of a `datagen` table.
 #[derive(Clone, Debug)]
@@ -81,10 +83,12 @@ impl Source for GeneratedSource {
     fn reader(&self, context: &SourceContext) -> Result<Box<dyn SourceReader>> {
         let all = || (0..self.fields.len()).collect();
         let columns: Vec<usize> = context.projection.as_ref().map_or_else(all, |columns| columns.to_vec());
+        let fields: Vec<FieldSpec> = columns.iter().map(|column| self.fields[*column].clone()).collect();
+        let width: usize = fields.iter().map(FieldSpec::width).sum();
         Ok(Box::new(GeneratedReader {
             schema: self.schema.project(&columns)?.into(),
-            fields: columns.iter().map(|column| self.fields[*column].clone()).collect(),
-            batch_rows: context.batch_rows.max(1),
+            fields,
+            batch_rows: context.batch_rows.min(BATCH_BYTES / width.max(1)).max(1),
             pace: self.rate.map(|rate| Pace::new(rate / context.parallelism.max(1) as f64, context.clock.clone())),
             clock: context.clock.clone(),
             splits: VecDeque::new(),

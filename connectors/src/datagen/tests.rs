@@ -97,6 +97,22 @@ fn ranges_are_inclusive_and_nulls_have_their_share() {
 }
 
 #[test]
+fn long_values_have_a_maximum_and_small_batches() {
+    let columns = schema(&[("s", DataType::Utf8)]);
+    let open = |length: &str| open(&columns, &[("number-of-rows", "100"), ("fields.s.length", length)]);
+    for length in ["1048577", "1000000000"] {
+        assert_eq!(
+            open(length).unwrap_err().to_string(),
+            format!("option 'fields.s.length' is '{length}'; expected a length of at most 1048576")
+        );
+    }
+    let source = open("1048576").unwrap();
+    let delivered = futures::executor::block_on(read_all(&*source, &source_context(1, 8_192))).unwrap();
+    let rows: Vec<usize> = delivered.batches.iter().map(RecordBatch::num_rows).collect();
+    assert_eq!(rows, [32, 32, 32, 4]);
+}
+
+#[test]
 fn sequences_end_the_table() {
     let options = [
         ("fields.n.kind", "sequence"),

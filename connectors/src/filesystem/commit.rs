@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::sink::{Committable, Committer};
 
-use super::replace::{Replacement, delete_below, marker_of, names_in};
-use super::writer::{IN_PROGRESS, PartName, READY, decode_committable};
+use super::replace::{Replacement, marker_of, names_in};
+use super::writer::{IN_PROGRESS, PartName, READY, UPLOAD_BYTES, decode_committable};
 use crate::formats::Format;
-use crate::store::{FileSelection, Location, list_files, publish, sync_file};
+use crate::store::{Location, files_in, publish, sync_file};
 
 /// When parts become visible, and as what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,16 @@ pub(super) enum Publication {
         /// Whether everything else in the directory goes.
         clears: bool,
     },
+}
+
+impl Publication {
+    /// The names of files that are known beforehand.
+    pub(super) fn names(&self) -> &[String] {
+        match self {
+            Self::Named { names, .. } => names,
+            Self::EachCommit | Self::Replacing => &[],
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,8 +63,14 @@ impl FileCommitter {
         if let Some(path) = directory.file_path() {
             is_new = !path.exists();
             std::fs::create_dir_all(&path).map_err(|error| Error::from(error).context(&directory))?;
-            check_writable(&path.join(format!(".{}probe", PartName::prefix(&job))))
-                .map_err(|error| no_files(&directory, error))?;
+            let usable = check_writable(&path.join(PartName::probe(&job, &format.extension())))
+                .map_err(|error| no_files(&directory, error))
+                .and_then(|()| check_names(&directory, publication.names()));
+            if usable.is_err() && is_new {
+                // Not empty means that someone else wrote there meanwhile.
+                let _ = std::fs::remove_dir(&path);
+            }
+            usable?;
         }
         Ok(Self { directory, job, publication, format, is_new })
     }
@@ -65,7 +82,7 @@ impl FileCommitter {
     }
 
     async fn replacing(&self, parts: Vec<PartName>) -> Result<Replacement> {
-        let files = list_files(&self.directory, &FileSelection::default()).await?;
+        let files = files_in(&self.directory).await?;
         let own = PartName::prefix(&self.job);
         let old = files.iter().filter_map(|file| file.location.filename()).filter(|name| !name.starts_with(&own));
         Ok(Replacement {
@@ -91,7 +108,7 @@ impl FileCommitter {
                 [(_, only)] => only.ready(),
                 parts => {
                     replacement.condemned.extend(parts.iter().map(|(_, part)| part.ready()));
-                    self.concatenate(parts, name).await?
+                    self.concatenate(parts, subtask).await?
                 }
             };
             replacement.published.push((hidden, name.clone()));
@@ -99,32 +116,37 @@ impl FileCommitter {
         Ok(replacement)
     }
 
-    async fn concatenate(&self, parts: &[((i64, u64), PartName)], name: &str) -> Result<String> {
+    async fn concatenate(&self, parts: &[((i64, u64), PartName)], subtask: usize) -> Result<String> {
         if !self.format.is_concatenable() {
             let message = format!("{} parts of one {} file", parts.len(), self.format.name());
             return Err(Error::internal(message));
         }
-        let whole = self.directory.child(&format!(".{}whole-{name}{IN_PROGRESS}", PartName::prefix(&self.job)));
+        let whole = self.directory.child(&format!(".{}whole-{subtask}{IN_PROGRESS}", PartName::prefix(&self.job)));
         let mut upload = whole.store.put_multipart(&whole.path).await.map_err(|error| whole.error(error))?;
+        let mut gathered = Vec::new();
         for (_, part) in parts {
             let place = self.directory.child(&part.ready());
-            let found = place.store.get(&place.path).await.map_err(|error| place.error(error))?;
-            let bytes = found.bytes().await.map_err(|error| place.error(error))?;
-            upload.put_part(bytes.into()).await.map_err(|error| whole.error(error))?;
+            let mut blocks = place.store.get(&place.path).await.map_err(|error| place.error(error))?.into_stream();
+            while let Some(block) = blocks.try_next().await.map_err(|error| place.error(error))? {
+                gathered.extend_from_slice(&block);
+                if gathered.len() >= UPLOAD_BYTES {
+                    let bytes = std::mem::take(&mut gathered);
+                    upload.put_part(bytes.into()).await.map_err(|error| whole.error(error))?;
+                }
+            }
         }
+        upload.put_part(gathered.into()).await.map_err(|error| whole.error(error))?;
         upload.complete().await.map_err(|error| whole.error(error))?;
         sync_file(&whole).await?;
         Ok(whole.name().to_owned())
     }
 
-    /// Clears the way for the final names: what is there is only now replaced.
+    /// Clears the way for the final names: what is there is only now replaced. A folder never is.
     async fn clear(&self, replacement: &Replacement, clears_all: bool) -> Result<()> {
         for (_, name) in &replacement.published {
             let target = self.directory.child(name);
-            if let Some(path) = target.file_path().filter(|path| path.is_dir()) {
-                std::fs::remove_dir_all(path).map_err(|error| Error::from(error).context(&target))?;
-            } else if !target.is_local() {
-                delete_below(&target).await?;
+            if is_folder(&target).await? {
+                return Err(folder_in_the_way(&target));
             }
         }
         if clears_all {
@@ -160,8 +182,12 @@ impl Committer for FileCommitter {
     async fn abort(&self) -> Result<()> {
         let marker = marker_of(&self.directory, &self.job);
         if marker.head().await?.is_some() {
-            // Too late: since the marker is there the new files count.
-            return Replacement::load(&marker).await?.carry_out(&self.directory, &marker).await;
+            // Too late: since the marker is there the new files count, unless none of them can get its name.
+            let replacement = Replacement::load(&marker).await?;
+            let Err(error) = replacement.carry_out(&self.directory, &marker).await else { return Ok(()) };
+            if !replacement.withdraw(&self.directory, &marker).await? {
+                return Err(error);
+            }
         }
         let own = format!(".{}", PartName::prefix(&self.job));
         for name in names_in(&self.directory).await?.iter().filter(|name| name.starts_with(&own)) {
@@ -207,11 +233,41 @@ fn check_writable(probe: &Path) -> std::io::Result<()> {
     std::fs::remove_file(probe)
 }
 
+/// Refuses names that no file of `directory` can have, by looking for them: nobody is to see a file that comes and goes.
+fn check_names(directory: &Location, names: &[String]) -> Result<()> {
+    for target in names.iter().map(|name| directory.child(name)) {
+        match target.file_path().map(std::fs::symlink_metadata) {
+            Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::from(error).context(&target).with_hint("choose another name"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is a directory, or in an object store anything below that name.
+pub(super) async fn is_folder(place: &Location) -> Result<bool> {
+    if let Some(path) = place.file_path() {
+        return Ok(path.is_dir());
+    }
+    let first = place.store.list(Some(&place.path)).try_next().await;
+    Ok(first.map_err(|error| place.error(error))?.is_some())
+}
+
+/// The error for a folder that has the name of a file that is to be written.
+pub(super) fn folder_in_the_way(path: impl std::fmt::Display) -> Error {
+    Error::request(format!("'{path}' is a folder")).with_hint("name a file")
+}
+
 fn no_files(directory: &Location, error: std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::NotFound => {
             let message = format!("{directory}: files cannot be written there");
             Error::unavailable(message).with_hint("choose another path").with_source(error)
+        }
+        std::io::ErrorKind::InvalidFilename => {
+            Error::from(error).context(directory).with_hint("choose a shorter name for the job or its file")
         }
         _ => Error::from(error).context(directory),
     }

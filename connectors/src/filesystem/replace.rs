@@ -4,7 +4,6 @@
 //! readers take the hidden files it names and skip the condemned ones, so that its appearance is the replacement. What is left,
 //! renaming and deleting, is idempotent: whoever finds the marker can do it, after a crash the next job.
 
-use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use tidemill_core::error::{Error, Result};
@@ -45,10 +44,34 @@ impl Replacement {
         for (hidden, name) in &self.published {
             publish(&directory.child(hidden), &directory.child(name)).await?;
         }
-        for name in &self.condemned {
-            directory.child(name).delete().await?;
+        for place in self.condemned.iter().map(|name| directory.child(name)) {
+            // A file was condemned: what has its name by now is something else if it is a folder.
+            if !place.file_path().is_some_and(|path| path.is_dir()) {
+                place.delete().await?;
+            }
         }
         marker.delete().await
+    }
+
+    /// Takes the replacement back; `false` if it is too late, since a file may have its name already. Only a local rename is
+    /// known not to have happened as long as the hidden file is there.
+    pub(super) async fn withdraw(&self, directory: &Location, marker: &Location) -> Result<bool> {
+        if !directory.is_local() || self.published.is_empty() {
+            return Ok(false);
+        }
+        for (hidden, _) in &self.published {
+            if directory.child(hidden).head().await?.is_none() {
+                return Ok(false);
+            }
+        }
+        // Old files go only when all new ones have their names: none has gone.
+        marker.delete().await?;
+        Ok(true)
+    }
+
+    /// Whether a file of this name is to come or to go.
+    pub(super) fn touches(&self, name: &str) -> bool {
+        self.published.iter().any(|(_, shown)| shown == name) || self.condemned.iter().any(|old| old == name)
     }
 }
 
@@ -57,11 +80,24 @@ pub(super) fn marker_of(directory: &Location, job: &str) -> Location {
     directory.child(&format!("{REPLACE_MARKER}{job}"))
 }
 
-/// Finishes what crashed jobs began in `directory`.
-pub(super) async fn finish_replacements(directory: &Location) -> Result<()> {
+/// Finishes what crashed jobs began in `directory`. What cannot be finished is left to the next job, unless it `matters`.
+pub(super) async fn finish_replacements(directory: &Location, matters: impl Fn(&Replacement) -> bool) -> Result<()> {
     for name in names_in(directory).await?.iter().filter(|name| name.starts_with(REPLACE_MARKER)) {
         let marker = directory.child(name);
-        Replacement::load(&marker).await?.carry_out(directory, &marker).await?;
+        let (replacement, outcome) = match Replacement::load(&marker).await {
+            Ok(replacement) => {
+                let outcome = replacement.carry_out(directory, &marker).await;
+                (replacement, outcome)
+            }
+            // Nothing was done for a marker that was never whole, and nothing will be.
+            Err(error) => (Replacement::default(), Err(error)),
+        };
+        if let Err(error) = outcome
+            && matters(&replacement)
+        {
+            let hint = format!("{marker} is of a job that did not end; mend what is in its way");
+            return Err(error.with_hint(hint));
+        }
     }
     Ok(())
 }
@@ -74,14 +110,4 @@ pub(super) async fn names_in(directory: &Location) -> Result<Vec<String>> {
     let listed = directory.store.list_with_delimiter(Some(&directory.path)).await;
     let listed = listed.map_err(|error| directory.error(error))?;
     Ok(listed.objects.iter().filter_map(|file| file.location.filename()).map(str::to_owned).collect())
-}
-
-/// Everything below `directory`, deleted.
-pub(super) async fn delete_below(directory: &Location) -> Result<()> {
-    let files = directory.store.list(Some(&directory.path)).map_ok(|file| file.location);
-    let files: Vec<_> = files.try_collect().await.map_err(|error| directory.error(error))?;
-    for path in files {
-        directory.at(path).delete().await?;
-    }
-    Ok(())
 }

@@ -6,8 +6,8 @@ use arrow::datatypes::SchemaRef;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::sink::{ChangelogMode, Committer, Sink, SinkContext, SinkWriter};
 
-use super::commit::{FileCommitter, Publication};
-use super::replace::{finish_replacements, marker_of};
+use super::commit::{FileCommitter, Publication, folder_in_the_way, is_folder};
+use super::replace::{Replacement, finish_replacements, marker_of};
 use super::writer::PartWriter;
 use crate::formats::Format;
 use crate::registry::Disposition;
@@ -117,10 +117,22 @@ impl FileSink {
                     return refuse(&target);
                 }
             }
-            // What is there is replaced when the new file is complete, and stays when the job fails.
-            Layout::Single(_, WriteMode::Overwrite) => {}
+            // A file that is there is replaced when the new one is complete, and stays when the job fails.
+            Layout::Single(name, WriteMode::Overwrite) => {
+                if is_folder(&self.directory.child(name)).await? {
+                    return Err(folder_in_the_way(&self.path));
+                }
+            }
             Layout::Numbered(count, mode) => {
                 let is_file = self.directory.head().await?.is_some();
+                if *mode == WriteMode::Overwrite && !is_file {
+                    for number in 1..=*count {
+                        let target = self.directory.child(&number.to_string());
+                        if is_folder(&target).await? {
+                            return Err(folder_in_the_way(&target));
+                        }
+                    }
+                }
                 match (mode, self.directory.is_local()) {
                     (WriteMode::NoOverwrite, true) if is_file => return refuse(&self.directory),
                     (WriteMode::NoOverwrite, true) => {
@@ -141,6 +153,16 @@ impl FileSink {
             }
         }
         Ok(())
+    }
+
+    /// Whether the files of this sink and what another job has left to do get into each other's way.
+    fn collides_with(&self, other: &Replacement) -> bool {
+        match self.publication() {
+            Publication::EachCommit => false,
+            // All that readers see is to be replaced, what the other has published included.
+            Publication::Replacing | Publication::Named { clears: true, .. } => true,
+            Publication::Named { names, .. } => names.iter().any(|name| other.touches(name)),
+        }
     }
 
     fn publication(&self) -> Publication {
@@ -190,7 +212,7 @@ impl Sink for FileSink {
         wait_for(async {
             // A job that goes on finishes its own replacement when it ends; the room for it was made when it began.
             if marker_of(&self.directory, &self.job).head().await?.is_none() {
-                finish_replacements(&self.directory).await?;
+                finish_replacements(&self.directory, |other| self.collides_with(other)).await?;
                 self.make_room().await?;
             }
             let committer = FileCommitter::prepare(

@@ -314,8 +314,11 @@ fn write_modes() {
     assert_eq!(std::fs::read_to_string(parallel.join("2")).unwrap(), "1\n");
     assert_eq!(names(&parallel), ["1", "2", "stale"], "a local directory keeps stale files");
 
+    let error = write_file(&parallel, "csv", Overwrite, 1, &new).unwrap_err();
+    assert_eq!(error.to_string(), format!("'{}' is a folder; name a file", parallel.display()));
+    assert_eq!(names(&parallel), ["1", "2", "stale"], "a folder is not replaced, whoever made it");
+    std::fs::remove_dir_all(&parallel).unwrap();
     write_file(&parallel, "csv", Overwrite, 1, &new).unwrap();
-    assert_eq!(std::fs::read_to_string(&parallel).unwrap(), "2\n3\n", "a file takes the place of the directory");
     assert!(write_file(&parallel, "csv", NoOverwrite, 2, &new).is_err(), "a file where the directory would be");
     write_file(&parallel, "csv", Overwrite, 2, &new).unwrap();
     assert_eq!(names(&parallel), ["1", "2"]);
@@ -332,6 +335,100 @@ fn a_failed_overwrite_keeps_the_old_file() {
     block_on(committer.abort()).unwrap();
     assert_eq!(rows_in(&path, &new[0].schema(), &[]).unwrap(), ["1"]);
     assert_eq!(names(directory.path()), ["f.csv.gz"]);
+}
+
+#[test]
+fn a_folder_in_the_way_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sub.csv");
+    let rows = [numbers([1])];
+    let sink = file_sink(&path, "csv", WriteMode::Overwrite, 1, &rows).unwrap();
+    let committer = run(&sink, 1, &rows).unwrap();
+    // It comes while the job runs.
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join("kept"), "1\n").unwrap();
+    let message = format!("'{}' is a folder; name a file", path.display());
+    assert_eq!(block_on(committer.finish()).unwrap_err().to_string(), message);
+    block_on(committer.abort()).unwrap();
+    assert_eq!(sink.prepare().unwrap_err().to_string(), message);
+    assert_eq!((names(directory.path()), names(&path)), (vec!["sub.csv".to_owned()], vec!["kept".to_owned()]));
+
+    let numbered = directory.path().join("numbered");
+    std::fs::create_dir_all(numbered.join("2/kept")).unwrap();
+    let error = write_file(&numbered, "csv", WriteMode::Overwrite, 2, &rows).unwrap_err();
+    assert!(error.to_string().ends_with("/numbered/2' is a folder; name a file"), "{error}");
+    assert_eq!((names(&numbered), names(&numbered.join("2"))), (vec!["2".to_owned()], vec!["kept".to_owned()]));
+}
+
+#[test]
+fn a_name_that_no_file_can_have_is_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("pp");
+    let rows = [numbers([1])];
+    let long = folder.join(format!("{}.csv", "x".repeat(260)));
+    let sink = file_sink(&long, "csv", WriteMode::Overwrite, 1, &rows).unwrap();
+    let error = sink.prepare().unwrap_err().to_string();
+    assert!(error.contains("File name too long") && error.ends_with("; choose another name"), "{error}");
+    assert!(!folder.exists());
+    // The longest name that there can be; hidden names are not made of it.
+    let longest = folder.join(format!("{}.csv", "x".repeat(251)));
+    write_file(&longest, "csv", WriteMode::Overwrite, 1, &rows).unwrap();
+    assert!(longest.exists());
+    let job = "j".repeat(225);
+    let sink = table(&folder, &rows[0].schema(), &job, Disposition::Append, &[("format", "csv")]);
+    let error = sink.prepare().unwrap_err().to_string();
+    assert!(error.ends_with("; choose a shorter name for the job or its file"), "{error}");
+    assert_eq!(names(&folder).len(), 1);
+}
+
+/// A marker for `path` whose hidden file cannot get that name, since it became a folder.
+fn stuck(path: &Path, rows: &[RecordBatch]) -> Arc<dyn Committer> {
+    let committer = run(&file_sink(path, "csv", WriteMode::Overwrite, 1, rows).unwrap(), 1, rows).unwrap();
+    let hidden = names(path.parent().unwrap()).into_iter().find(|name| name.ends_with(".ready")).unwrap();
+    let shown = path.file_name().unwrap().to_str().unwrap().to_owned();
+    let place = Stores::local().resolve(path.parent().unwrap().to_str().unwrap()).unwrap();
+    block_on(Replacement { published: vec![(hidden, shown)], condemned: vec![] }.begin(&place, "job")).unwrap();
+    std::fs::create_dir(path).unwrap();
+    committer
+}
+
+#[test]
+fn an_aborted_job_withdraws_what_it_cannot_publish() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.csv");
+    let committer = stuck(&path, &[numbers([1])]);
+    assert!(block_on(committer.finish()).is_err());
+    block_on(committer.abort()).unwrap();
+    assert_eq!(names(directory.path()), ["f.csv"]);
+    assert!(path.is_dir());
+}
+
+#[test]
+fn a_stuck_replacement_holds_up_only_what_it_collides_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.csv");
+    let rows = [numbers([1])];
+    drop(stuck(&path, &rows));
+    let copy = |name: &str, job: &str| {
+        let path = directory.path().join(name);
+        let location = Stores::local().resolve(path.to_str().unwrap()).unwrap();
+        let format = Format::from_options("csv", &mut options(&path, &[])).unwrap();
+        let schema = rows[0].schema();
+        let sink = FileSink::write_as(name, location, format, schema, job, WriteMode::Overwrite, 1).unwrap();
+        run_to_end(&sink, 1, &rows)
+    };
+    copy("g.csv", "two").unwrap();
+    let error = copy("f.csv", "two").unwrap_err().to_string();
+    assert!(error.ends_with(".replace-job is of a job that did not end; mend what is in its way"), "{error}");
+    let schema = rows[0].schema();
+    let error = table(directory.path(), &schema, "three", Disposition::Replace, &[("format", "csv")]).prepare();
+    assert!(error.is_err(), "what the marker shows would stay");
+    std::fs::write(directory.path().join(".replace-torn"), "{").unwrap();
+    copy("g.csv", "two").unwrap();
+    std::fs::remove_file(directory.path().join(".replace-torn")).unwrap();
+    std::fs::remove_dir(&path).unwrap();
+    copy("g.csv", "two").unwrap();
+    assert_eq!(names(directory.path()), ["f.csv", "g.csv"], "the way is free: the next job ends it");
 }
 
 #[test]
@@ -358,14 +455,28 @@ fn one_text_file_over_several_checkpoints() {
 #[test]
 fn replacing_takes_exactly_the_old_files() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("t");
     let schema = numbers([]).schema();
     let csv = [("format", "csv")];
-    run_to_end(&*table(&path, &schema, "one", Disposition::Append, &csv), 2, &[numbers([1]), numbers([2])]).unwrap();
-    std::fs::write(path.join("_SUCCESS"), "").unwrap();
-    run_to_end(&*table(&path, &schema, "two", Disposition::Replace, &csv), 1, &[numbers([3])]).unwrap();
-    assert_eq!(rows_in(&path, &schema, &csv).unwrap(), ["3"]);
-    assert!(path.join("_SUCCESS").exists());
+    // A folder is no pattern, even if it is called like one.
+    std::fs::write(directory.path().join("t1"), "1\n").unwrap();
+    for folder in ["t", "t[1]"] {
+        let path = directory.path().join(folder);
+        let job = |job: &str, disposition| table(&path, &schema, job, disposition, &csv);
+        run_to_end(&*job("one", Disposition::Append), 2, &[numbers([1]), numbers([2])]).unwrap();
+        std::fs::create_dir_all(path.join("sub/old.csv")).unwrap();
+        for kept in ["_SUCCESS", ".hidden", "t1.csv/", "sub/old.csv/kept"] {
+            match kept.strip_suffix('/') {
+                Some(folder) => std::fs::create_dir(path.join(folder)).unwrap(),
+                None => std::fs::write(path.join(kept), "9\n").unwrap(),
+            }
+        }
+        run_to_end(&*job("two", Disposition::Replace), 1, &[numbers([3])]).unwrap();
+        let [hidden, success, part, sub, t1] = &names(&path)[..] else { panic!("{:?}", names(&path)) };
+        assert_eq!([hidden, success, sub, t1], [".hidden", "_SUCCESS", "sub", "t1.csv"]);
+        assert_eq!(std::fs::read_to_string(path.join(part)).unwrap(), "3\n");
+        assert!(path.join("sub/old.csv/kept").exists());
+    }
+    assert!(directory.path().join("t1").exists());
 }
 
 /// A crash right behind the marker: readers see the new rows already, and the next job tidies up.
@@ -460,6 +571,11 @@ fn write_modes_on_an_object_store() {
     assert_eq!(files(), ["out/1", "out/2"]);
     assert!(write(WriteMode::NoOverwrite, 2).unwrap_err().to_string().starts_with("mem://lake/out exists already"));
     assert!(write(WriteMode::NoOverwrite, 1).is_err());
+    assert_eq!(write(WriteMode::Overwrite, 1).unwrap_err().to_string(), "'out' is a folder; name a file");
+    assert_eq!(files(), ["out/1", "out/2"]);
+    for file in ["out/1", "out/2"] {
+        block_on(stores.resolve(&format!("mem://lake/{file}")).unwrap().delete()).unwrap();
+    }
     write(WriteMode::Overwrite, 1).unwrap();
     assert_eq!(files(), ["out"]);
     write(WriteMode::Overwrite, 2).unwrap();
@@ -524,6 +640,47 @@ fn values_that_do_not_fit_are_errors_in_files_with_types() {
         check("n", row, "column 'n' is BIGINT, which does not become ROW");
         let fitting = read_as("N", DataType::Int16).unwrap();
         assert_eq!(fitting.len(), 3, "{fitting:?}");
+    }
+}
+
+#[test]
+fn values_too_great_for_a_float_are_errors_in_files_with_types() {
+    use arrow::datatypes::Float64Type;
+    let columns: Vec<(&str, ArrayRef, bool)> = vec![
+        ("f", Arc::new(Float64Array::from(vec![Some(f64::INFINITY), None, Some(-1e300)])), true),
+        ("s", Arc::new(StringArray::from(vec![Some("Infinity"), None, Some("1e39")])), true),
+        ("i", Arc::new(Float64Array::from(vec![f64::INFINITY, f64::NAN, 0.5])), true),
+        (
+            "l",
+            Arc::new(arrow::array::ListArray::from_iter_primitive::<Float64Type, _, _>([
+                None,
+                Some(vec![Some(1.0)]),
+                Some(vec![None, Some(1e300)]),
+            ])),
+            true,
+        ),
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    for format in ["parquet", "arrow"] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t");
+        let more = [("format", format)];
+        let sink = table(&path, &batch.schema(), "job", Disposition::Append, &more);
+        run_to_end(&*sink, 1, std::slice::from_ref(&batch)).unwrap();
+        let read_as = |name: &str, data_type: DataType| {
+            let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(name, data_type, true)]));
+            rows_in(&path, &schema, &more).map_err(|error| {
+                let (file, message) = error.message().split_once(": ").unwrap();
+                assert!(error.kind() == ErrorKind::Data && file.ends_with(format), "{error}");
+                message.to_owned()
+            })
+        };
+        let list = DataType::List(Arc::new(Field::new("item", DataType::Float32, true)));
+        assert_eq!(read_as("f", DataType::Float32).unwrap_err(), "'-1e300' is no FLOAT for 'f'");
+        assert_eq!(read_as("s", DataType::Float32).unwrap_err(), "'1e39' is no FLOAT for 's'");
+        assert_eq!(read_as("l", list).unwrap_err(), "'1e300' is no ARRAY for 'l'");
+        assert_eq!(read_as("s", DataType::Float64).unwrap().len(), 3);
+        assert_eq!(read_as("i", DataType::Float32).unwrap().len(), 3, "what is infinite or no number stays so");
     }
 }
 

@@ -13,7 +13,7 @@ use crate::formats::{Encoder, Format};
 use crate::store::{Location, sync_file};
 
 /// Bytes that are gathered before they are sent on. Stores refuse parts below 5 MiB.
-const UPLOAD_BYTES: usize = 8 << 20;
+pub(super) const UPLOAD_BYTES: usize = 8 << 20;
 
 /// The name of a part file: `part-<job>.<opened>-<subtask>-<number>.<extension>`. Together with the time at which its writer
 /// opened, a job's name is unique over restarts, and parts of one subtask sort in the order in which they were written. A job's
@@ -35,6 +35,12 @@ impl PartName {
     pub(super) fn of_hidden(name: &str, job: &str, ending: &str) -> Option<Self> {
         let name = name.strip_prefix('.')?.strip_suffix(ending)?;
         name.starts_with(&Self::prefix(job)).then(|| Self(name.to_owned()))
+    }
+
+    /// A hidden name as long as any that a part gets while a local store gathers it.
+    pub(super) fn probe(job: &str, extension: &str) -> String {
+        let name = Self::new(job, 9_999_999_999_999, 9_999, 9_999_999, extension);
+        format!("{}#1", name.in_progress())
     }
 
     pub(super) fn as_str(&self) -> &str {

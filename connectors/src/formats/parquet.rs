@@ -3,10 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{DataType, Field, SchemaRef};
-use arrow::error::ArrowError;
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, SchemaRef};
 use arrow::util::display::FormatOptions;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -159,24 +158,32 @@ pub(crate) fn conform(
         let column = batch.column(*place);
         columns.push(match column.data_type() == field.data_type() {
             true => column.clone(),
-            false => cast_with_options(column, field.data_type(), &STRICT)
-                .map_err(|error| misfit(column, field, error).context(file))?,
+            false => conform_column(column, field).map_err(|error| error.context(file))?,
         });
     }
     batch_of(target, columns, batch.num_rows()).map_err(|error| Error::data(error.reason).context(file))
+}
+
+fn conform_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+    let values = cast_with_options(column, field.data_type(), &STRICT)
+        .map_err(|error| misfit(column, field, first_misfit(column, field.data_type())).with_source(error))?;
+    match first_overflow(column.as_ref(), values.as_ref()) {
+        None => Ok(values),
+        overflow => Err(misfit(column, field, overflow)),
+    }
 }
 
 /// A value that does not fit is an error; Arrow's default makes it NULL.
 const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
 
 /// The error for a column that does not become the declared one: its first value at fault, else its type.
-fn misfit(column: &ArrayRef, field: &Field, error: ArrowError) -> Error {
+fn misfit(column: &ArrayRef, field: &Field, value: Option<String>) -> Error {
     let (from, to) = (sql_name(column.data_type()), sql_name(field.data_type()));
-    let message = match first_misfit(column, field.data_type()) {
+    let message = match value {
         Some(value) => format!("'{value}' is no {to} for '{}'", field.name()),
         None => format!("column '{}' is {from}, which does not become {to}", field.name()),
     };
-    Error::data(message).with_hint(format!("declare the column as it is in the file: {from}")).with_source(error)
+    Error::data(message).with_hint(format!("declare the column as it is in the file: {from}"))
 }
 
 /// The first value that is lost on the way to `target`.
@@ -185,6 +192,36 @@ fn first_misfit(column: &ArrayRef, target: &DataType) -> Option<String> {
     let row = (0..column.len()).find(|row| column.is_valid(*row) && lenient.is_null(*row))?;
     let value = format_value(column.as_ref(), row, TextStyle::SHOWN).ok()?;
     Some(shortened(&value))
+}
+
+/// The first finite value of `from` that is infinite in `to`, which Arrow does not mind.
+fn first_overflow(from: &dyn Array, to: &dyn Array) -> Option<String> {
+    let shown = |row: &usize| {
+        let value = format_value(from, *row, TextStyle::SHOWN).ok()?;
+        (!value.to_ascii_lowercase().contains("inf")).then(|| shortened(&value))
+    };
+    let infinite = |is_infinite: &dyn Fn(usize) -> bool| {
+        (0..to.len()).filter(|row| is_infinite(*row) && to.is_valid(*row)).find_map(|row| shown(&row))
+    };
+    match (from.data_type(), to.data_type()) {
+        _ if from.len() != to.len() => None,
+        (_, DataType::Float32) => infinite(&|row| to.as_primitive::<Float32Type>().value(row).is_infinite()),
+        (_, DataType::Float64) => infinite(&|row| to.as_primitive::<Float64Type>().value(row).is_infinite()),
+        (DataType::List(_), DataType::List(_)) => {
+            first_overflow(from.as_list::<i32>().values(), to.as_list::<i32>().values())
+        }
+        (DataType::LargeList(_), DataType::LargeList(_)) => {
+            first_overflow(from.as_list::<i64>().values(), to.as_list::<i64>().values())
+        }
+        (DataType::Struct(_), DataType::Struct(_)) => {
+            let (from, to) = (from.as_struct(), to.as_struct());
+            let places = to.column_names().into_iter().enumerate();
+            let pairs = places.map(|(place, name)| (from.column_by_name(name).or(from.columns().get(place)), place));
+            pairs.into_iter().find_map(|(column, place)| first_overflow(column?, to.column(place)))
+        }
+        (DataType::Map(..), DataType::Map(..)) => first_overflow(from.as_map().entries(), to.as_map().entries()),
+        _ => None,
+    }
 }
 
 /// What cannot be fetched is the store's fault, what cannot be read the file's.

@@ -52,6 +52,11 @@ pub async fn list_files(location: &Location, selection: &FileSelection) -> Resul
     Ok(files)
 }
 
+/// The visible files right in `directory`, whose name is no pattern even if it looks like one.
+pub(crate) async fn files_in(directory: &Location) -> Result<Vec<ObjectMeta>> {
+    Ok(entries(directory).await?.files)
+}
+
 fn is_glob(location: &Location) -> bool {
     location.path.as_ref().contains(['*', '?', '['])
 }

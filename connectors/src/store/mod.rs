@@ -13,8 +13,8 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tidemill_core::error::{Error, ErrorKind, FREE_SPACE, Result, nearest};
 
 pub(crate) use durable::{publish, sync_file, wait_for, write_durably};
-pub(crate) use list::REPLACE_MARKER;
 pub use list::{FileSelection, list_files};
+pub(crate) use list::{REPLACE_MARKER, files_in};
 
 /// How many names of a folder are looked at for one that was meant.
 const NEIGHBOURS_MAX: usize = 10_000;

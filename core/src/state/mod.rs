@@ -18,6 +18,7 @@
 //!
 //! Nothing here reads a clock: where time matters it is an argument, in milliseconds.
 
+mod backend;
 mod broadcast;
 mod column;
 mod current_key;
@@ -31,6 +32,7 @@ mod snapshot;
 mod ttl;
 mod value;
 
+pub use backend::StateBackend;
 pub use broadcast::BroadcastState;
 pub use column::{EncodeColumn, StateColumn};
 pub use current_key::{CellsOf, CurrentKey, Token};

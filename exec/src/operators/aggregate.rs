@@ -1,8 +1,8 @@
 //! Aggregate functions as DataFusion plans them, and where their accumulators come from.
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::logical_expr::GroupsAccumulator;
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
+use datafusion::logical_expr::{Accumulator, GroupsAccumulator};
 use datafusion::physical_expr::GroupsAccumulatorAdapter;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use std::sync::Arc;
@@ -53,6 +53,20 @@ impl Aggregate {
         }
         let function = self.function.clone();
         Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
+    }
+
+    /// An accumulator of one group that holds what this state says: a row of its columns.
+    pub fn revived(&self, state: &[ArrayRef]) -> Result<Box<dyn Accumulator>> {
+        let mut fresh = self.function.create_accumulator().map_err(from_datafusion)?;
+        fresh.merge_batch(state).map_err(from_datafusion)?;
+        Ok(fresh)
+    }
+
+    /// The column in which its accumulators encode their state.
+    pub fn state_field(&self) -> Result<FieldRef> {
+        let parts = self.function.state_fields().map_err(from_datafusion)?;
+        let parts = parts.iter().map(|part| Field::new(part.name(), part.data_type().clone(), true)).collect();
+        Ok(Arc::new(Field::new(self.describe(), DataType::Struct(parts), true)))
     }
 
     /// How a plan shows it.

@@ -1,7 +1,13 @@
 //! `LIMIT` over a stream: the first rows pass, then the task ends and its sources with it.
 
 use tidemill_core::operator::{Operator, OperatorFactory, Output, Progress};
+use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope};
 use tidemill_core::{Batch, Error, Result};
+
+use crate::operators::saved::{freeze_numbers, restored_numbers};
+
+/// The state: how many rows are still to be skipped, and how many may pass after them.
+const LEFT: &str = "left";
 
 /// Passes `fetch` rows after the first `skip`, in the order in which they come. The input is append-only and in one task.
 #[derive(Clone, Debug)]
@@ -27,6 +33,18 @@ impl Operator for Limit {
 
     fn is_finished(&self) -> bool {
         self.fetch == 0
+    }
+
+    fn snapshot(&mut self, _scope: SnapshotScope) -> Result<Snapshot> {
+        let left = freeze_numbers(LEFT, &[self.skip as i64, self.fetch as i64])?;
+        Ok(Snapshot { states: vec![left], removed: Vec::new() })
+    }
+
+    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
+        if let [skip, fetch] = restored_numbers(&mut state, LEFT).as_slice() {
+            (self.skip, self.fetch) = (*skip as usize, *fetch as usize);
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ pub mod group_aggregate;
 pub mod limit;
 pub mod lookup_join;
 mod pending;
+mod saved;
 pub mod session_aggregate;
 pub mod top_n;
 pub mod window_aggregate;
@@ -55,6 +56,7 @@ pub(crate) fn test_context(metrics: tidemill_core::metrics::Metrics) -> tidemill
         batch_rows: 3,
         clock: Arc::new(Frozen),
         metrics,
+        backend: Arc::new(crate::state::MemoryBackend { max_parallelism: 128 }),
         wakeups: Arc::new(Frozen),
     }
 }

@@ -2,96 +2,103 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{SchemaRef, TimeUnit};
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
 use tidemill_core::time::{Calendar, per_second, time_array, time_type, time_values};
-use tidemill_core::window::{Window, WindowSpec};
+use tidemill_core::window::{Window, WindowSpec, Windows};
 use tidemill_core::{Batch, Error, Result};
 
 use crate::operators::expression::batch_of;
 use crate::operators::pending::Pending;
 
-/// The rows of `records`, each once for each of its windows, with `window_start`, `window_end` (wall clock of the calendar) and
-/// `window_time` (the last millisecond of the window as an instant) behind its columns. Not for sessions, whose windows depend
+/// The windows of the rows of a batch, a piece at a time: a row may have very many (a day by the second).
+///
+/// A piece is rows of the batch, each once for each of its windows, with `window_start`, `window_end` (wall clock of the calendar)
+/// and `window_time` (the last millisecond of the window as an instant) behind its columns. Not for sessions, whose windows depend
 /// on other rows.
-pub fn assign_windows(
-    records: &RecordBatch,
-    time_column: usize,
-    spec: &WindowSpec,
+pub struct Assignment {
+    batch: Batch,
+    times: Vec<i64>,
+    unit: TimeUnit,
+    spec: WindowSpec,
     calendar: Calendar,
-    schema: &SchemaRef,
-) -> Result<RecordBatch> {
-    let (rows, windows) = windows_of(records, time_column, spec, calendar)?;
-    let indices = UInt32Array::from(rows);
-    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
-    for column in records.columns() {
-        columns.push(take(column, &indices, None)?);
+    schema: SchemaRef,
+    /// The row whose windows come next, and those that are left of it.
+    row: usize,
+    windows: Option<Windows>,
+}
+
+impl Assignment {
+    /// The windows of `spec` over a column of `batch`; `schema` is that of the batch and the three window columns.
+    pub fn new(
+        batch: Batch,
+        time_column: usize,
+        spec: WindowSpec,
+        calendar: Calendar,
+        schema: SchemaRef,
+    ) -> Result<Self> {
+        let columns = batch.records().schema();
+        let name = columns.field(time_column).name();
+        let (unit, _) = time_type(name, columns.field(time_column).data_type())?;
+        let (times, nulls) = time_values(batch.records().column(time_column).as_ref())?;
+        if nulls.is_some_and(|nulls| nulls.null_count() > 0) {
+            return Err(null_time(name));
+        }
+        let times = times.to_vec();
+        Ok(Self { batch, times, unit, spec, calendar, schema, row: 0, windows: None })
     }
-    columns.extend(window_columns(&windows, records, time_column, calendar, schema)?);
-    batch_of(schema, columns, windows.len())
-}
 
-/// How many rows to assign at a time, so that what they become is about `batch_rows` rows.
-pub fn rows_at_a_time(spec: &WindowSpec, batch_rows: usize) -> usize {
-    (batch_rows / spec.windows_per_row_max().max(1)).max(1)
-}
+    /// The next rows, at most so many; `None` when there are no more.
+    pub fn next_piece(&mut self, rows_max: usize) -> Result<Option<Batch>> {
+        let (mut rows, mut windows) = (Vec::new(), Vec::new());
+        while rows.len() < rows_max
+            && let Some(time) = self.times.get(self.row)
+        {
+            let left = match self.windows.take() {
+                Some(left) => left,
+                None => self.spec.windows_of_slice(self.spec.slice_start(self.calendar.to_local(*time, self.unit))?)?,
+            };
+            let mut left = left;
+            windows.extend(left.by_ref().take(rows_max - rows.len()));
+            rows.resize(windows.len(), self.row as u32);
+            match left.len() {
+                0 => self.row += 1,
+                _ => self.windows = Some(left),
+            }
+        }
+        match rows.is_empty() {
+            true => Ok(None),
+            false => self.assigned(rows, &windows).map(Some),
+        }
+    }
 
-/// The three window columns for these windows.
-fn window_columns(
-    windows: &[Window],
-    records: &RecordBatch,
-    time_column: usize,
-    calendar: Calendar,
-    schema: &SchemaRef,
-) -> Result<Vec<ArrayRef>> {
-    let field = records.schema_ref().field(time_column);
-    let (unit, _) = time_type(field.name(), field.data_type())?;
-    let first = records.num_columns();
-    let column = |place: usize, value: &dyn Fn(&Window) -> i64| {
-        time_array(schema.field(first + place).data_type(), windows.iter().map(value).collect(), None)
-    };
-    Ok(vec![
-        column(0, &|window| window.start)?,
-        column(1, &|window| window.end)?,
-        column(2, &|window| window_time(window.end, unit, calendar))?,
-    ])
+    fn assigned(&self, rows: Vec<u32>, windows: &[Window]) -> Result<Batch> {
+        let kinds = self.batch.kinds().map(|kinds| rows.iter().map(|row| kinds[*row as usize]).collect::<Vec<u8>>());
+        let indices = UInt32Array::from(rows);
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
+        for column in self.batch.records().columns() {
+            columns.push(take(column, &indices, None)?);
+        }
+        let first = columns.len();
+        let bound = |place: usize, value: &dyn Fn(&Window) -> i64| {
+            time_array(self.schema.field(first + place).data_type(), windows.iter().map(value).collect(), None)
+        };
+        columns.push(bound(0, &|window| window.start)?);
+        columns.push(bound(1, &|window| window.end)?);
+        columns.push(bound(2, &|window| window_time(window.end, self.unit, self.calendar))?);
+        let records = batch_of(&self.schema, columns, windows.len())?;
+        match kinds {
+            None => Ok(Batch::append(records)),
+            Some(kinds) => Batch::changelog(records, kinds.into()),
+        }
+    }
 }
 
 /// The last millisecond of a window that ends at wall-clock time `end`, as an instant (SUB-26).
 pub fn window_time(end: i64, unit: TimeUnit, calendar: Calendar) -> i64 {
     calendar.to_instant(end, unit).saturating_sub((per_second(unit) / 1_000).max(1))
-}
-
-fn windows_of(
-    records: &RecordBatch,
-    time_column: usize,
-    spec: &WindowSpec,
-    calendar: Calendar,
-) -> Result<(Vec<u32>, Vec<Window>)> {
-    let schema = records.schema_ref();
-    let name = schema.field(time_column).name();
-    let (unit, _) = time_type(name, schema.field(time_column).data_type())?;
-    let (times, nulls) = time_values(records.column(time_column).as_ref())?;
-    if nulls.is_some_and(|nulls| nulls.null_count() > 0) {
-        return Err(null_time(name));
-    }
-    let (mut rows, mut windows) = (Vec::with_capacity(times.len()), Vec::with_capacity(times.len()));
-    // Rows near each other in time share their slice, and so their windows.
-    let mut last: Option<(i64, Vec<Window>)> = None;
-    for (row, time) in times.iter().enumerate() {
-        let slice = spec.slice_start(calendar.to_local(*time, unit))?;
-        let known = match &mut last {
-            Some((known, windows)) if *known == slice => windows,
-            other => &mut other.insert((slice, spec.windows_of_slice(slice)?.collect())).1,
-        };
-        for window in known.iter() {
-            rows.push(row as u32);
-            windows.push(*window);
-        }
-    }
-    Ok((rows, windows))
 }
 
 /// The error for a row without event time.
@@ -100,7 +107,7 @@ pub fn null_time(column: &str) -> Error {
         .with_hint("a row without a time belongs to no window; filter such rows out")
 }
 
-/// [`assign_windows`] as a streaming operator.
+/// [`Assignment`] as a streaming operator.
 #[derive(Clone, Debug)]
 pub struct WindowAssignOperator {
     /// Where the time is.
@@ -117,7 +124,7 @@ impl OperatorFactory for WindowAssignOperator {
     fn create(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Assigning {
             plan: self.clone(),
-            unassigned: None,
+            assignment: None,
             pending: Pending::default(),
             batch_rows: usize::MAX,
         }))
@@ -128,10 +135,10 @@ impl OperatorFactory for WindowAssignOperator {
     }
 }
 
-/// Rows multiply here, so they are assigned a few at a time, as the output has room.
+/// Rows multiply here, so they are assigned as the output has room.
 struct Assigning {
     plan: WindowAssignOperator,
-    unassigned: Option<Batch>,
+    assignment: Option<Assignment>,
     pending: Pending,
     batch_rows: usize,
 }
@@ -143,40 +150,22 @@ impl Operator for Assigning {
     }
 
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
-        self.unassigned = Some(batch);
+        let WindowAssignOperator { time_column, spec, calendar, schema } = self.plan.clone();
+        self.assignment = Some(Assignment::new(batch, time_column, spec, calendar, schema)?);
         self.resume(output)
     }
 
     fn resume(&mut self, output: &mut Output) -> Result<Progress> {
-        let few = rows_at_a_time(&self.plan.spec, self.batch_rows);
         loop {
             if self.pending.emit(output) == Progress::Full {
                 return Ok(Progress::Full);
             }
-            let Some(batch) = self.unassigned.take() else { return Ok(Progress::Done) };
-            let now = few.min(batch.num_rows());
-            let later = batch.num_rows() - now;
-            self.unassigned = (later > 0).then(|| batch.slice(now, later));
-            self.pending.push(self.plan.assign(&batch.slice(0, now))?, self.batch_rows);
+            let Some(assignment) = &mut self.assignment else { return Ok(Progress::Done) };
+            match assignment.next_piece(self.batch_rows)? {
+                Some(piece) => self.pending.push(piece, self.batch_rows),
+                None => self.assignment = None,
+            }
         }
-    }
-}
-
-impl WindowAssignOperator {
-    fn assign(&self, batch: &Batch) -> Result<Batch> {
-        let Some(kinds) = batch.kinds() else {
-            let records = assign_windows(batch.records(), self.time_column, &self.spec, self.calendar, &self.schema)?;
-            return Ok(Batch::append(records));
-        };
-        let (rows, windows) = windows_of(batch.records(), self.time_column, &self.spec, self.calendar)?;
-        let kinds: Vec<u8> = rows.iter().map(|row| kinds[*row as usize]).collect();
-        let indices = UInt32Array::from(rows);
-        let mut columns = Vec::with_capacity(self.schema.fields().len());
-        for column in batch.records().columns() {
-            columns.push(take(column, &indices, None)?);
-        }
-        columns.extend(window_columns(&windows, batch.records(), self.time_column, self.calendar, &self.schema)?);
-        Batch::changelog(batch_of(&self.schema, columns, windows.len())?, kinds.into())
     }
 }
 

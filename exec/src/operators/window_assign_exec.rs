@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result};
@@ -15,10 +14,11 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, SendableRecordBatchStream,
 };
 use futures::TryStreamExt;
+use tidemill_core::Batch;
 use tidemill_core::time::Calendar;
 use tidemill_core::window::WindowSpec;
 
-use crate::operators::window_assign::{assign_windows, rows_at_a_time};
+use crate::operators::window_assign::Assignment;
 
 /// Gives every row its windows.
 #[derive(Clone, Debug)]
@@ -86,20 +86,23 @@ impl ExecutionPlan for WindowAssignExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (time_column, spec, calendar, schema) = (self.time_column, self.spec, self.calendar, self.schema.clone());
-        let few = rows_at_a_time(&spec, context.session_config().batch_size());
+        let rows_max = context.session_config().batch_size();
         let input = self.input.execute(partition, context)?;
-        // One after the other: what a row becomes is there when it is asked for.
-        let pieces = input.map_ok(move |records| futures::stream::iter(pieces(&records, few).map(Ok))).try_flatten();
-        let rows = pieces.and_then(move |records| {
-            let assigned = assign_windows(&records, time_column, &spec, calendar, &schema);
-            std::future::ready(assigned.map_err(|error| DataFusionError::External(Box::new(error))))
+        // A piece after the other: what rows become is there when it is asked for.
+        let pieces = input.map_ok(move |records| {
+            let begun = Assignment::new(Batch::append(records), time_column, spec, calendar, schema.clone());
+            futures::stream::try_unfold(begun.map_err(external), move |assignment| {
+                std::future::ready(assignment.and_then(|mut assignment| {
+                    let piece = assignment.next_piece(rows_max).map_err(external)?;
+                    Ok(piece.map(|piece| (piece.into_records(), Ok(assignment))))
+                }))
+            })
         });
+        let rows = pieces.try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)))
     }
 }
 
-/// `records` in pieces of `few` rows.
-fn pieces(records: &RecordBatch, few: usize) -> impl Iterator<Item = RecordBatch> + use<> {
-    let (records, rows) = (records.clone(), records.num_rows());
-    (0..rows).step_by(few).map(move |from| records.slice(from, few.min(rows - from)))
+fn external(error: tidemill_core::Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }

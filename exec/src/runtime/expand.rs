@@ -26,6 +26,7 @@ use crate::runtime::sink::SinkHandle;
 use crate::runtime::source::SourceInput;
 use crate::runtime::task::{ChainTask, TaskWakeups};
 use crate::runtime::trace::TaskTrace;
+use crate::state::MemoryBackend;
 
 /// Bytes at which an operator's output calls itself full.
 const OUTPUT_BYTES: usize = 1 << 20;
@@ -173,6 +174,7 @@ impl Expansion<'_> {
                 batch_rows: self.settings.batch_rows(),
                 clock: environment.clock.clone(),
                 metrics: metrics.clone(),
+                backend: Arc::new(MemoryBackend { max_parallelism: vertex.max_parallelism }),
                 wakeups: Arc::new(TaskWakeups {
                     place,
                     sender: wake.clone(),

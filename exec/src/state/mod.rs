@@ -14,5 +14,5 @@ mod registry;
 
 pub use codec::{Codec, StateValue, item_field};
 pub use key_index::KeyIndex;
-pub use memory::MemoryStates;
+pub use memory::{MemoryBackend, MemoryStates};
 pub use registry::StateRegistry;

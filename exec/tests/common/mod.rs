@@ -6,7 +6,7 @@ mod collect;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
@@ -28,7 +28,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const TABLES: [&str; 8] = ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"];
 
 /// The folder of TPC-H tables: that of the variable `TPCH`, or one at scale factor 0.02, written if it is not there.
-pub fn tpch_data() -> PathBuf {
+pub fn tpch_data() -> &'static Path {
+    // Tests run side by side, and one of them is enough to write the tables.
+    static DATA: OnceLock<PathBuf> = OnceLock::new();
+    DATA.get_or_init(find_or_write_tpch_data)
+}
+
+fn find_or_write_tpch_data() -> PathBuf {
     if let Some(folder) = std::env::var_os("TPCH") {
         return folder.into();
     }

@@ -1,6 +1,7 @@
 //! Functions that our SQL has beside DataFusion's.
 
 pub mod date_format;
+pub mod instant_of_clock;
 pub mod not_null;
 pub mod session_bound;
 pub mod to_timestamp_ltz;

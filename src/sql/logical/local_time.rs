@@ -9,19 +9,20 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions::expr_fn::to_local_time;
-use datafusion::logical_expr::expr::{Cast, ScalarFunction, TryCast};
+use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, binary_expr, cast};
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::sql::functions::instant_of_clock::instant_of_clock;
 
 /// The zone of the type of instants.
 const UTC: &str = "UTC";
 
 /// Functions that read a clock off their arguments.
-const CLOCK_READERS: [&str; 7] =
-    ["date_part", "date_trunc", "date_bin", "to_char", "date_format", "to_date", "to_time"];
+const CLOCK_READERS: [&str; 6] = ["date_part", "date_trunc", "to_char", "date_format", "to_date", "to_time"];
 
 /// The rule; it comes after types have been made to fit.
 #[derive(Debug)]
@@ -95,27 +96,66 @@ fn read_locally(expr: Expr, schema: &DFSchema, zone: &Arc<str>) -> Result<Transf
                 _ => call,
             }))
         }
+        Expr::ScalarFunction(ScalarFunction { func, mut args }) if func.name() == "date_bin" => {
+            let unit = match args.get(1).map(|time| time.get_type(schema)).transpose()? {
+                Some(data_type) => instant(&data_type),
+                None => None,
+            };
+            let Some(unit) = unit else {
+                return Ok(Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })));
+            };
+            for arg in &mut args[1..] {
+                if let Some(unit) = instant(&arg.get_type(schema)?) {
+                    *arg = clock_of(std::mem::take(arg), unit, zone);
+                }
+            }
+            let binned = cast(Expr::ScalarFunction(ScalarFunction { func, args }), DataType::Timestamp(unit, None));
+            Ok(Transformed::yes(instant_of_clock(binned, zone)))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right })
+            if has_days(&right) =>
+        {
+            let Some(unit) = instant(&left.get_type(schema)?) else {
+                return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            };
+            let moved = binary_expr(clock_of(*left, unit, zone), op, *right);
+            Ok(Transformed::yes(instant_of_clock(cast(moved, DataType::Timestamp(unit, None)), zone)))
+        }
         other => Ok(Transformed::no(other)),
     }
 }
 
-/// What a cast between these types has to begin with.
+/// What stands for a value that is cast from one of these types to the other.
 fn local_cast(inner: Expr, from: &DataType, to: &DataType, zone: &Arc<str>) -> Transformed<Expr> {
     use DataType::{Date32, Date64, LargeUtf8, Time32, Time64, Timestamp, Utf8, Utf8View};
     let local = |unit: TimeUnit| Timestamp(unit, Some(zone.clone()));
-    match (instant(from), to) {
-        (Some(unit), Timestamp(_, None) | Date32 | Date64 | Time32(_) | Time64(_)) => {
-            Transformed::yes(to_local_time(vec![cast(inner, local(unit))]))
+    let cast_inner = match (instant(from), instant(to), from, to) {
+        (Some(unit), None, _, Timestamp(_, None) | Date32 | Date64 | Time32(_) | Time64(_)) => {
+            clock_of(inner, unit, zone)
         }
-        (Some(unit), Utf8 | LargeUtf8 | Utf8View) => Transformed::yes(cast(inner, local(unit))),
-        (None, to) => match (instant(to), from) {
-            (Some(unit), Timestamp(_, None) | Utf8 | LargeUtf8 | Utf8View) => {
-                Transformed::yes(cast(inner, local(unit)))
-            }
-            (Some(unit), Date32 | Date64) => Transformed::yes(cast(cast(inner, Timestamp(unit, None)), local(unit))),
-            _ => Transformed::no(inner),
-        },
-        _ => Transformed::no(inner),
+        (Some(unit), None, _, Utf8 | LargeUtf8 | Utf8View) => cast(inner, local(unit)),
+        (None, Some(_), Timestamp(_, None), _) => instant_of_clock(inner, zone),
+        (None, Some(unit), Date32 | Date64, _) => instant_of_clock(cast(inner, Timestamp(unit, None)), zone),
+        (None, Some(unit), Utf8 | LargeUtf8 | Utf8View, _) => cast(inner, local(unit)),
+        _ => return Transformed::no(inner),
+    };
+    Transformed::yes(cast_inner)
+}
+
+/// What a clock of the zone shows at an instant.
+fn clock_of(instant: Expr, unit: TimeUnit, zone: &Arc<str>) -> Expr {
+    to_local_time(vec![cast(instant, DataType::Timestamp(unit, Some(zone.clone())))])
+}
+
+/// Whether an interval has days or months: they are of the clock, shorter ones are of time itself.
+fn has_days(interval: &Expr) -> bool {
+    match interval {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) => {
+            interval.months != 0 || interval.days != 0
+        }
+        Expr::Literal(ScalarValue::IntervalDayTime(Some(interval)), _) => interval.days != 0,
+        Expr::Literal(ScalarValue::IntervalYearMonth(_), _) => true,
+        _ => false,
     }
 }
 

@@ -231,3 +231,27 @@ fn literals_are_what_the_list_of_differences_says() {
     check_both("SELECT DATE_FORMAT(TIMESTAMP '2020-01-02 03:04:05', 'yyyy/MM/dd HH:mm')", &["2020/01/02 03:04"]);
     check_both("SELECT DATE_FORMAT(TIMESTAMP '2020-01-02 03:04:05', '%Y')", &["2020"]);
 }
+
+#[test]
+fn in_and_not_in_know_three_truths_wherever_they_stand() {
+    let tables =
+        "CREATE VIEW a AS SELECT * FROM (VALUES (1, 'a'), (2, 'b'), (3, NULL), (4, 'a'), (5, 'c')) AS t (id, k);
+                  CREATE VIEW b AS SELECT * FROM (VALUES ('a', 1), (NULL, 2)) AS t (k, w);";
+    let ids =
+        |condition: &str, expected: &[&str]| check(&format!("{tables} SELECT id FROM a WHERE {condition}"), expected);
+    ids("k NOT IN (SELECT k FROM b) OR id = 1", &["1"]);
+    ids("k NOT IN (SELECT k FROM b WHERE k IS NOT NULL) OR id = 1", &["1", "2", "5"]);
+    ids("(k IN (SELECT k FROM b)) IS NULL", &["2", "3", "5"]);
+    ids("NOT (k IN (SELECT k FROM b))", &[]);
+    ids("k IN (SELECT k FROM b) OR id = 5", &["1", "4", "5"]);
+    ids("k NOT IN (SELECT k FROM b WHERE w > 9) AND id > 1 OR id = 1", &["1", "2", "3", "4", "5"]);
+    ids("k NOT IN (SELECT k FROM b WHERE b.w < a.id)", &["1", "2"]);
+}
+
+#[test]
+fn a_parallelism_beyond_all_bounds_is_refused_at_once() {
+    check_error(
+        "SET 'parallelism.default' = '1048576'; SELECT COUNT(*) FROM (VALUES (1), (2)) AS t (a)",
+        "parallelism 1048576 is above pipeline.max-parallelism 128; lower parallelism.default or raise pipeline.max-parallelism",
+    );
+}

@@ -109,6 +109,17 @@ fn chains_are_long_but_not_endless() {
         assert!(refused(format!("SELECT {}", chain("1", by, 10_000))), "{by}");
     }
     assert!(refused(chain("SELECT 1", " UNION ALL ", 3_000)));
+    assert!(refused(format!("SELECT {} '1' DAY", chain("INTERVAL", " ", 5_000))));
+    assert!(refused(format!("SELECT {} true", chain("NOT", " ", 900))));
+    assert!(refused(format!("SELECT a{} FROM (SELECT [1] AS a) AS t", "[1]".repeat(400))));
+    let nested = |count: usize| format!("SELECT {}1{}", "CASE WHEN true THEN ".repeat(count), " END".repeat(count));
+    assert_eq!(run(&mut session(), &nested(40)), Ok("1".to_owned()));
+    let error = run(&mut session(), &nested(60)).unwrap_err();
+    assert!(error.starts_with("more than 45 brackets or CASEs within each other at line 1"), "{error}");
+    let views: String = (0..40).map(|n| format!("CREATE VIEW v{} AS SELECT * FROM v{n};", n + 1)).collect();
+    let error =
+        run(&mut session(), &format!("CREATE VIEW v0 AS SELECT 1 AS a; {views} SELECT * FROM v40")).unwrap_err();
+    assert!(error.contains("views are used by views more than 32 deep"), "{error}");
     let cases = format!("SELECT CASE {} END", chain("WHEN 1 = 2 THEN 3", " ", 1_500));
     assert_eq!(run(&mut session(), &cases), Ok("NULL".to_owned()));
     let rows = format!("SELECT COUNT(*) FROM (VALUES {})", chain("(-1)", ", ", 5_000));

@@ -143,3 +143,23 @@ fn copy_writes_one_file_in_either_mode() {
         "COPY of a query that never ends: it reads 'g'; INSERT INTO a table writes files as a stream goes on",
     );
 }
+
+#[test]
+fn a_result_is_ordered_by_what_it_does_not_show() {
+    let view = "CREATE VIEW v AS SELECT * FROM (VALUES (1, 'a', 10), (2, 'b', 50), (3, 'a', 30), (4, 'c', 40)) AS t (id, k, n);";
+    let rows = |query: &str| run(&mut session(), &format!("{view} {STREAM} {query}")).unwrap().replace('\n', ",");
+    assert_eq!(rows("SELECT id FROM v ORDER BY n DESC"), "2,4,3,1");
+    assert_eq!(rows("SELECT id FROM v ORDER BY -id"), "4,3,2,1");
+    assert_eq!(rows("SELECT k FROM v GROUP BY k ORDER BY SUM(n) DESC, k"), "b,a,c");
+    assert_eq!(rows("SELECT k FROM v GROUP BY k ORDER BY MIN(id) DESC LIMIT 2"), "c,b");
+    assert_eq!(rows("SELECT id AS x FROM v ORDER BY k DESC, n LIMIT 3"), "4,2,1");
+    let mut session = session();
+    let parsed = parse_script(&format!("{view} {STREAM} SELECT k FROM v ORDER BY n")).unwrap();
+    for statement in &parsed {
+        if let Outcome::Query(mut query) = session.run(statement).unwrap() {
+            assert_eq!(query.schema.fields().len(), 1);
+            let first = session.block_on(query.next()).unwrap().unwrap();
+            assert_eq!(first.records().num_columns(), 1, "changes show no more than the result");
+        }
+    }
+}

@@ -61,6 +61,7 @@ impl Lowering<'_> {
         // A table column may be NULL where nothing fits.
         fields.extend(table.schema.fields().iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
         let schema: SchemaRef = Arc::new(join.schema.as_arrow().clone());
+        let table_everywhere = stream_keys.is_empty() || kind == LookupJoinKind::NotIn;
         let operator = LookupJoin {
             kind,
             stream_keys: stream_keys.clone(),
@@ -69,10 +70,11 @@ impl Lowering<'_> {
             joined_schema: Arc::new(Schema::new(fields)),
             output,
             table_schema: table.schema.clone(),
+            table_everywhere,
             schema: schema.clone(),
         };
         let node = self.graph.add(StreamNode::new("join", NodeKind::Operator(Arc::new(operator)), schema.clone()));
-        match stream_keys.is_empty() || kind == LookupJoinKind::NotIn {
+        match table_everywhere {
             true => {
                 self.connect(&stream, node, 0, Partitioning::Rebalance);
                 self.connect(&table, node, 1, Partitioning::Broadcast);

@@ -1,9 +1,10 @@
 //! The laws of [`Operator`], checked for every operator of this folder: one table of them, one suite.
 //!
 //! A script of rows and watermarks, drawn at random, goes through each operator in several ways: cut into batches of 1, 7 or all
-//! rows, with room for everything or for next to nothing in its output, with the hashes of an exchange or without. A new
-//! operator is a line in `subjects.rs`; what it must keep stands here. (Laws about restoring wait for what can be restored.)
+//! rows, with room for everything or for next to nothing in its output, with the hashes of an exchange or without, stopped and
+//! restored at another parallelism. A new operator is a line in `subjects.rs`; what it must keep stands here.
 
+mod restore;
 mod script;
 mod subjects;
 
@@ -152,6 +153,27 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_restored_operator_cannot_be_told_apart(draft in any_draft(), stop in any::<prop::sample::Index>(), cut in 1..30usize) {
+        for subject in subjects() {
+            // Which rows are late may depend on where a batch was cut, not on a restore.
+            let late_rows = subject.demands.late_rows && subject.late_rows_whatever_the_cut;
+            let script = draft.script(Demands { late_rows, ..subject.demands });
+            let way = Way { cut, ..PLAIN };
+            let expected = tables(&run(&subject, &script, way));
+            let stop = stop.index(script.steps.len());
+            let parallelisms: &[usize] = if subject.keys.is_some() { &[1, 2, 3] } else { &[1] };
+            for parallelism in parallelisms {
+                let restored = tables(&restore::run_restored(&subject, &script, way, stop, *parallelism));
+                prop_assert_eq!(&expected, &restored, "{}, stopped in step {}, then {}", subject.name, stop, parallelism);
+            }
+        }
+    }
+}
+
 /// Every operator with its script.
 fn each_with(draft: &Draft) -> impl Iterator<Item = (Subject, Script)> {
     subjects().into_iter().map(move |subject| {
@@ -164,21 +186,15 @@ fn each_with(draft: &Draft) -> impl Iterator<Item = (Subject, Script)> {
 fn run(subject: &Subject, script: &Script, way: Way) -> Record {
     let mut shell = Shell::open(subject, way);
     let mut record = vec![];
-    let reads_table = shell.operator.selection() == InputSelection::Only(1);
-    if reads_table {
+    if shell.reads_table() {
         shell.feed(1, &script.table, &[0, 1, 2]);
-        shell.end(1);
-        assert_eq!(shell.operator.selection(), InputSelection::Any, "{}", subject.name);
+        shell.end_table();
     }
     record.push(std::mem::take(&mut shell.seen));
     for step in &script.steps {
-        shell.feed(0, &step.rows, &subject.columns);
-        shell.call(|operator, output| operator.advance(Watermark(step.watermark), output));
-        record.push(std::mem::take(&mut shell.seen));
+        record.push(shell.step(&step.rows, step.watermark));
     }
-    shell.end(0);
-    shell.operator.close().unwrap();
-    record.push(shell.seen);
+    record.push(shell.close());
     record
 }
 
@@ -200,6 +216,29 @@ impl<'a> Shell<'a> {
         context.batch_rows = way.batch_rows;
         operator.open(&context).unwrap();
         Self { subject, way, operator, output: Output::new(way.output_bytes), fed_rows: 0, seen: vec![] }
+    }
+
+    fn reads_table(&self) -> bool {
+        self.operator.selection() == InputSelection::Only(1)
+    }
+
+    fn end_table(&mut self) {
+        self.end(1);
+        assert_eq!(self.operator.selection(), InputSelection::Any, "{}", self.subject.name);
+    }
+
+    /// Rows and the watermark behind them; what is emitted.
+    fn step(&mut self, rows: &[Row], watermark: i64) -> Vec<Seen> {
+        self.feed(0, rows, &self.subject.columns);
+        self.call(|operator, output| operator.advance(Watermark(watermark), output));
+        std::mem::take(&mut self.seen)
+    }
+
+    /// The end of the input and of the operator; what is emitted.
+    fn close(mut self) -> Vec<Seen> {
+        self.end(0);
+        self.operator.close().unwrap();
+        self.seen
     }
 
     fn feed(&mut self, input: usize, rows: &[Row], columns: &[usize]) {

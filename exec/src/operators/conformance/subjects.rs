@@ -222,6 +222,7 @@ fn join(kind: LookupJoinKind, on_condition: bool) -> LookupJoin {
         schema: Arc::new(joined_schema.project(&output).unwrap()),
         output,
         table_schema: schema(),
+        table_everywhere: kind == LookupJoinKind::NotIn,
         joined_schema,
     }
 }

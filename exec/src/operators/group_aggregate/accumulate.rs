@@ -5,16 +5,19 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, Int64Array, PrimitiveArray,
-    UInt32Array,
+    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, Float64Array, Int64Array,
+    PrimitiveArray, UInt32Array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::take;
-use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{
+    DataType, Decimal128Type, Decimal256Type, Field, FieldRef, Fields, Float64Type, Int64Type, UInt64Type,
+};
 use arrow::row::{RowConverter, SortField};
-use tidemill_core::Result;
+use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::counted_values::{counted_values_field, decode_counted_values, encode_counted_values};
 use super::fallback::Fallback;
 use super::min_max::MinMax;
 use crate::operators::aggregate::{Aggregate, Arguments};
@@ -48,8 +51,17 @@ impl Changes<'_> {
 /// One aggregate of all groups.
 ///
 /// Laws: taking back what was added leaves what was there before (floats: but for rounding). `evaluate` changes nothing that
-/// can be seen. A cleared slot is as new.
+/// can be seen. A cleared slot is as new. `decode` of what `encode` gave, into any slots, cannot be told apart from what was encoded.
 pub trait LiveAccumulator: Send {
+    /// The columns that it encodes to.
+    fn fields(&self) -> Fields;
+
+    /// What these slots hold, as columns.
+    fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>>;
+
+    /// Fills these slots with what `encode` gave for others.
+    fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()>;
+
     /// There are `slots` slots now.
     fn resize(&mut self, slots: usize);
 
@@ -114,11 +126,34 @@ fn same_width(argument: &DataType, result: &DataType) -> bool {
     }
 }
 
+/// A column of encoded state.
+pub fn column(name: &str, data_type: &DataType) -> FieldRef {
+    Arc::new(Field::new(name, data_type.clone(), true))
+}
+
+/// Puts values into slots.
+fn put<T: ArrowPrimitiveType>(cells: &mut [T::Native], slots: &[usize], values: &PrimitiveArray<T>) {
+    slots.iter().zip(values.values()).for_each(|(slot, value)| cells[*slot] = *value);
+}
+
 /// `COUNT`.
 #[derive(Default)]
 struct Count(Vec<i64>);
 
 impl LiveAccumulator for Count {
+    fn fields(&self) -> Fields {
+        [column("count", &DataType::Int64)].into()
+    }
+
+    fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![Arc::new(slots.iter().map(|slot| Some(self.0[*slot])).collect::<Int64Array>())])
+    }
+
+    fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()> {
+        put(&mut self.0, slots, columns[0].as_primitive::<Int64Type>());
+        Ok(())
+    }
+
     fn resize(&mut self, slots: usize) {
         self.0.resize(slots, 0);
     }
@@ -160,6 +195,23 @@ impl<T: ArrowPrimitiveType> LiveAccumulator for Sum<T>
 where
     T::Native: ArrowNativeTypeOp,
 {
+    fn fields(&self) -> Fields {
+        [column("sum", &self.data_type), column("count", &DataType::Int64)].into()
+    }
+
+    fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        let sums: Vec<T::Native> = slots.iter().map(|slot| self.sums[*slot]).collect();
+        let sums = PrimitiveArray::<T>::new(sums.into(), None).with_data_type(self.data_type.clone());
+        let counts: Int64Array = slots.iter().map(|slot| Some(self.counts[*slot])).collect();
+        Ok(vec![Arc::new(sums), Arc::new(counts)])
+    }
+
+    fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()> {
+        put(&mut self.sums, slots, columns[0].as_primitive::<T>());
+        put(&mut self.counts, slots, columns[1].as_primitive::<Int64Type>());
+        Ok(())
+    }
+
     fn resize(&mut self, slots: usize) {
         self.sums.resize(slots, T::Native::ZERO);
         self.counts.resize(slots, 0);
@@ -208,6 +260,22 @@ struct Average {
 }
 
 impl LiveAccumulator for Average {
+    fn fields(&self) -> Fields {
+        [column("sum", &DataType::Float64), column("count", &DataType::Int64)].into()
+    }
+
+    fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        let sums: Float64Array = slots.iter().map(|slot| Some(self.sums[*slot])).collect();
+        let counts: Int64Array = slots.iter().map(|slot| Some(self.counts[*slot])).collect();
+        Ok(vec![Arc::new(sums), Arc::new(counts)])
+    }
+
+    fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()> {
+        put(&mut self.sums, slots, columns[0].as_primitive::<Float64Type>());
+        put(&mut self.counts, slots, columns[1].as_primitive::<Int64Type>());
+        Ok(())
+    }
+
     fn resize(&mut self, slots: usize) {
         self.sums.resize(slots, 0.0);
         self.counts.resize(slots, 0);
@@ -241,6 +309,7 @@ impl LiveAccumulator for Average {
 /// `DISTINCT` before another aggregate: a value is added when it comes for the first time, taken back when it is gone.
 struct Distinct {
     inner: Box<dyn LiveAccumulator>,
+    types: Vec<DataType>,
     converter: RowConverter,
     /// How often each value is there, by slot.
     seen: Vec<ValueCounts>,
@@ -253,11 +322,40 @@ type ValueCounts = HashMap<Box<[u8]>, i64, BuildHasherDefault<Xxh3Default>>;
 impl Distinct {
     fn new(inner: Box<dyn LiveAccumulator>, types: &[DataType]) -> Result<Self> {
         let fields = types.iter().map(|data_type| SortField::new(data_type.clone())).collect();
-        Ok(Self { inner, converter: RowConverter::new(fields)?, seen: Vec::new(), value_bytes: 0 })
+        let converter = RowConverter::new(fields)?;
+        Ok(Self { inner, types: types.to_vec(), converter, seen: Vec::new(), value_bytes: 0 })
     }
 }
 
 impl LiveAccumulator for Distinct {
+    fn fields(&self) -> Fields {
+        let seen = counted_values_field(self.types.clone());
+        self.inner.fields().iter().cloned().chain([seen]).collect()
+    }
+
+    fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        let mut columns = self.inner.encode(slots)?;
+        let of_slot = |slot: &usize| {
+            let mut values: Vec<(&[u8], i64)> =
+                self.seen[*slot].iter().map(|(value, count)| (value.as_ref(), *count)).collect();
+            values.sort_unstable();
+            values
+        };
+        columns.push(encode_counted_values(&self.converter, &self.types, slots.iter().map(of_slot))?);
+        Ok(columns)
+    }
+
+    fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()> {
+        let (seen, inner) = columns.split_last().ok_or_else(|| Error::corrupt("an aggregate without columns"))?;
+        slots.iter().for_each(|slot| self.clear(*slot));
+        self.inner.decode(slots, inner)?;
+        let (all, bytes) = (&mut self.seen, &mut self.value_bytes);
+        decode_counted_values(&self.converter, seen, |row, value, count| {
+            *bytes += value.len() + VALUE_OVERHEAD;
+            all[slots[row]].insert(value.into(), count);
+        })
+    }
+
     fn resize(&mut self, slots: usize) {
         self.inner.resize(slots);
         self.seen.resize_with(slots, ValueCounts::default);

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, new_null_array};
 use arrow::compute::SortOptions;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Fields};
 use arrow::row::{RowConverter, SortField};
 use tidemill_core::Result;
 
-use super::accumulate::{Changes, LiveAccumulator, VALUE_OVERHEAD};
+use super::accumulate::{Changes, LiveAccumulator, VALUE_OVERHEAD, column};
+use super::counted_values::{counted_values_field, decode_counted_values, encode_counted_values};
 use crate::operators::aggregate::Arguments;
 
 /// The least of each group under an order of bytes; for `MAX` the order is reversed.
@@ -39,7 +40,63 @@ impl MinMax {
     }
 }
 
+impl MinMax {
+    /// The best value of each of these slots.
+    fn best(&self, slots: &[usize]) -> Result<ArrayRef> {
+        let best = |slot: usize| match &self.values {
+            Values::Best(best) => best[slot].as_deref(),
+            Values::All(all) => all[slot].first_key_value().map(|(value, _)| value.as_ref()),
+        };
+        let null = self.converter.convert_columns(&[new_null_array(&self.data_type, 1)])?;
+        let parser = self.converter.parser();
+        let rows = slots.iter().map(|slot| best(*slot).map_or_else(|| null.row(0), |value| parser.parse(value)));
+        let mut columns = self.converter.convert_rows(rows)?;
+        debug_assert!(columns.len() == 1 && columns[0].len() == slots.len());
+        Ok(columns.remove(0))
+    }
+}
+
 impl LiveAccumulator for MinMax {
+    fn fields(&self) -> Fields {
+        match &self.values {
+            Values::Best(_) => [column("best", &self.data_type)].into(),
+            Values::All(_) => [counted_values_field(vec![self.data_type.clone()])].into(),
+        }
+    }
+
+    fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![match &self.values {
+            Values::Best(_) => self.best(slots)?,
+            Values::All(all) => {
+                let of_slot = |slot: &usize| all[*slot].iter().map(|(value, count)| (value.as_ref(), *count)).collect();
+                encode_counted_values(
+                    &self.converter,
+                    std::slice::from_ref(&self.data_type),
+                    slots.iter().map(of_slot),
+                )?
+            }
+        }])
+    }
+
+    fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()> {
+        slots.iter().for_each(|slot| self.clear(*slot));
+        let bytes = &mut self.value_bytes;
+        match &mut self.values {
+            Values::Best(best) => {
+                let encoded = self.converter.convert_columns(&columns[..1])?;
+                for (row, slot) in slots.iter().enumerate().filter(|(row, _)| columns[0].is_valid(*row)) {
+                    *bytes += encoded.row(row).as_ref().len();
+                    best[*slot] = Some(encoded.row(row).as_ref().into());
+                }
+                Ok(())
+            }
+            Values::All(all) => decode_counted_values(&self.converter, &columns[0], |row, value, count| {
+                *bytes += value.len() + VALUE_OVERHEAD;
+                all[slots[row]].insert(value.into(), count);
+            }),
+        }
+    }
+
     fn resize(&mut self, slots: usize) {
         match &mut self.values {
             Values::Best(best) => best.resize(slots, None),
@@ -81,16 +138,7 @@ impl LiveAccumulator for MinMax {
     }
 
     fn evaluate(&mut self, slots: &[usize]) -> Result<ArrayRef> {
-        let best = |slot: usize| match &self.values {
-            Values::Best(best) => best[slot].as_deref(),
-            Values::All(all) => all[slot].first_key_value().map(|(value, _)| value.as_ref()),
-        };
-        let null = self.converter.convert_columns(&[new_null_array(&self.data_type, 1)])?;
-        let parser = self.converter.parser();
-        let rows = slots.iter().map(|slot| best(*slot).map_or_else(|| null.row(0), |value| parser.parse(value)));
-        let mut columns = self.converter.convert_rows(rows)?;
-        debug_assert!(columns.len() == 1 && columns[0].len() == slots.len());
-        Ok(columns.remove(0))
+        self.best(slots)
     }
 
     fn clear(&mut self, slot: usize) {

@@ -9,6 +9,8 @@
 //! aggregates.
 
 mod accumulate;
+mod column;
+mod counted_values;
 mod fallback;
 mod min_max;
 #[cfg(test)]
@@ -19,16 +21,18 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{concat, or, take};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use tidemill_core::key::hash_columns;
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
-use tidemill_core::{Batch, Result, RowKind, Watermark};
+use tidemill_core::state::{KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateId};
+use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
 
 use crate::operators::aggregate::Aggregate;
 use crate::operators::expression::batch_of;
 use crate::operators::pending::Pending;
-use crate::state::KeyIndex;
-use accumulate::{Changes, LiveAccumulator, live_accumulator};
+use crate::operators::saved::{freeze_numbers, restored_numbers};
+use accumulate::{Changes, live_accumulator};
+use column::GroupColumn;
 
 /// What an updating aggregate computes.
 #[derive(Clone, Debug)]
@@ -55,14 +59,9 @@ impl GroupAggregate {
 
 impl OperatorFactory for GroupAggregate {
     fn create(&self) -> Result<Box<dyn Operator>> {
-        let types: Vec<DataType> =
-            self.keys.iter().map(|key| self.input_schema.field(*key).data_type().clone()).collect();
-        let accumulators = self.aggregates.iter().map(|aggregate| live_accumulator(aggregate, self.input_updates));
         Ok(Box::new(GroupAggregateOperator {
             plan: Arc::new(self.clone()),
-            index: KeyIndex::new(&types)?,
-            accumulators: accumulators.collect::<Result<_>>()?,
-            rows: Vec::new(),
+            groups: None,
             touched: Vec::new(),
             is_touched: Vec::new(),
             slots: Vec::new(),
@@ -84,10 +83,8 @@ impl OperatorFactory for GroupAggregate {
 
 struct GroupAggregateOperator {
     plan: Arc<GroupAggregate>,
-    index: KeyIndex,
-    accumulators: Vec<Box<dyn LiveAccumulator>>,
-    /// Rows of each slot that were added and not taken back.
-    rows: Vec<i64>,
+    /// From `open` on.
+    groups: Option<Groups>,
     /// Slots of this batch, each once, in the order in which they came.
     touched: Vec<usize>,
     is_touched: Vec<bool>,
@@ -98,9 +95,36 @@ struct GroupAggregateOperator {
     has_spoken: bool,
 }
 
+/// The states of the keys: one column.
+struct Groups {
+    states: Box<dyn KeyedStates>,
+    id: StateId,
+}
+
+impl Groups {
+    fn column(&mut self) -> Result<&mut GroupColumn> {
+        self.states.column(self.id)?.downcast()
+    }
+
+    /// The result rows of these groups.
+    fn evaluate(&mut self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+        let mut columns = self.states.keys(slots)?;
+        columns.extend(self.column()?.evaluate(slots)?);
+        Ok(columns)
+    }
+}
+
+/// The name of the state that says whether the one group of everything has given its result.
+const HAS_SPOKEN: &str = "has_spoken";
+
 impl Operator for GroupAggregateOperator {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.batch_rows = context.batch_rows;
+        let keys = self.plan.keys.iter().map(|key| self.plan.input_schema.fields()[*key].clone());
+        let mut states = context.backend.keyed_states(&keys.collect())?;
+        let column = GroupColumn::new(&self.plan.aggregates, self.plan.input_updates)?;
+        let id = states.register("groups", None, Box::new(column))?;
+        self.groups = Some(Groups { states, id });
         Ok(())
     }
 
@@ -112,18 +136,22 @@ impl Operator for GroupAggregateOperator {
             Some(hashes) => hashes.clone(),
             None => hash_columns(&keys, batch.num_rows())?,
         };
-        self.touch(&keys, &hashes)?;
-        let existed: Vec<bool> = self.touched.iter().map(|slot| self.exists(*slot)).collect();
-        let before = self.evaluate()?;
+        let arguments =
+            plan.aggregates.iter().map(|aggregate| aggregate.arguments(records)).collect::<Result<Vec<_>>>()?;
         let signs = batch.kinds().map(|kinds| kinds.iter().map(|kind| addition(*kind)).collect::<Vec<bool>>());
-        self.count_rows(signs.as_deref());
-        let changes = Changes { slots: &self.slots, additions: signs.as_deref() };
-        for (accumulator, aggregate) in self.accumulators.iter_mut().zip(&plan.aggregates) {
-            accumulator.update(&changes, &aggregate.arguments(records)?)?;
-        }
-        let after = self.evaluate()?;
-        self.emit_changes(&existed, &before, &after)?;
-        self.forget_empty_groups();
+        let mut groups = self.groups.take().ok_or_else(not_open)?;
+        self.touch(&mut groups, &keys, &hashes)?;
+        let existed = self.existing(&mut groups)?;
+        let before = groups.evaluate(&self.touched)?;
+        groups.column()?.update(&Changes { slots: &self.slots, additions: signs.as_deref() }, &arguments)?;
+        let after = groups.evaluate(&self.touched)?;
+        let exist = match self.is_global() {
+            true => vec![true; self.touched.len()],
+            false => self.existing(&mut groups)?,
+        };
+        self.emit_changes(&existed, &exist, &before, &after)?;
+        self.forget_empty_groups(&mut groups)?;
+        self.groups = Some(groups);
         Ok(self.pending.emit(output))
     }
 
@@ -134,8 +162,11 @@ impl Operator for GroupAggregateOperator {
 
     fn end_of_input(&mut self, _input: usize, output: &mut Output) -> Result<Progress> {
         if self.is_global() && !std::mem::replace(&mut self.has_spoken, true) {
-            self.touch(&[], &[0])?;
-            let result = self.evaluate()?;
+            let mut groups = self.groups.take().ok_or_else(not_open)?;
+            self.touch(&mut groups, &[], &[0])?;
+            let result = groups.evaluate(&self.touched)?;
+            groups.states.release()?;
+            self.groups = Some(groups);
             let records = batch_of(&self.plan.schema, result, 1)?;
             self.pending.push(Batch::append(records), self.batch_rows);
         }
@@ -147,10 +178,25 @@ impl Operator for GroupAggregateOperator {
     }
 
     fn memory_bytes(&self) -> usize {
-        let slots = self.rows.capacity() * size_of::<i64>() + self.is_touched.capacity();
-        let accumulators = self.accumulators.iter().map(|accumulator| accumulator.memory_bytes());
-        self.index.size_bytes() + slots + accumulators.sum::<usize>()
+        self.is_touched.capacity() + self.groups.as_ref().map_or(0, |groups| groups.states.memory_bytes())
     }
+
+    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        let mut snapshot = self.groups.as_mut().ok_or_else(not_open)?.states.snapshot(scope)?;
+        if self.is_global() {
+            snapshot.states.push(freeze_numbers(HAS_SPOKEN, &[i64::from(self.has_spoken)])?);
+        }
+        Ok(snapshot)
+    }
+
+    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
+        self.has_spoken = restored_numbers(&mut state, HAS_SPOKEN).contains(&1);
+        self.groups.as_mut().ok_or_else(not_open)?.states.restore(&mut state)
+    }
+}
+
+fn not_open() -> Error {
+    Error::internal("an aggregate that was not opened")
 }
 
 fn addition(kind: u8) -> bool {
@@ -162,21 +208,22 @@ impl GroupAggregateOperator {
         self.plan.keys.is_empty()
     }
 
-    /// A group that has a result downstream: one with rows, or the global one once it was given.
-    fn exists(&self, slot: usize) -> bool {
-        if self.is_global() { self.has_spoken } else { self.rows[slot] > 0 }
+    /// Which of the touched groups have a result downstream: those with rows, or the global one once it was given.
+    fn existing(&self, groups: &mut Groups) -> Result<Vec<bool>> {
+        let column = groups.column()?;
+        let exists = |slot: &usize| if self.plan.keys.is_empty() { self.has_spoken } else { column.rows(*slot) > 0 };
+        Ok(self.touched.iter().map(exists).collect())
     }
 
     /// Finds the slot of each row, and which slots there are.
-    fn touch(&mut self, keys: &[ArrayRef], hashes: &[u64]) -> Result<()> {
+    fn touch(&mut self, groups: &mut Groups, keys: &[ArrayRef], hashes: &[u64]) -> Result<()> {
         self.slots.clear();
         self.touched.clear();
-        self.index.intern(keys, hashes, &mut self.slots)?;
-        let slots = self.index.slots();
-        self.rows.resize(slots, 0);
-        self.is_touched.resize(slots, false);
-        self.accumulators.iter_mut().for_each(|accumulator| accumulator.resize(slots));
+        groups.states.lookup(keys, hashes, &mut self.slots)?;
         for slot in &self.slots {
+            if self.is_touched.len() <= *slot {
+                self.is_touched.resize(*slot + 1, false);
+            }
             if !std::mem::replace(&mut self.is_touched[*slot], true) {
                 self.touched.push(*slot);
             }
@@ -185,27 +232,14 @@ impl GroupAggregateOperator {
         Ok(())
     }
 
-    fn count_rows(&mut self, additions: Option<&[bool]>) {
-        match additions {
-            None => self.slots.iter().for_each(|slot| self.rows[*slot] += 1),
-            Some(additions) => self.slots.iter().zip(additions).for_each(|(slot, addition)| {
-                self.rows[*slot] += if *addition { 1 } else { -1 };
-            }),
-        }
-    }
-
-    /// The result rows of the touched groups.
-    fn evaluate(&mut self) -> Result<Vec<ArrayRef>> {
-        let mut columns = self.index.keys(&self.touched)?;
-        for accumulator in &mut self.accumulators {
-            columns.push(accumulator.evaluate(&self.touched)?);
-        }
-        Ok(columns)
-    }
-
-    fn emit_changes(&mut self, existed: &[bool], before: &[ArrayRef], after: &[ArrayRef]) -> Result<()> {
+    fn emit_changes(
+        &mut self,
+        existed: &[bool],
+        exist: &[bool],
+        before: &[ArrayRef],
+        after: &[ArrayRef],
+    ) -> Result<()> {
         let count = self.touched.len();
-        let global = self.is_global();
         let keys = self.plan.keys.len();
         let changed = differing(&before[keys..], &after[keys..], count)?;
         // Rows of `before`, then those of `after`, as indices into their concatenation.
@@ -214,9 +248,8 @@ impl GroupAggregateOperator {
             order.push(row as u32);
             kinds.push(kind as u8);
         };
-        for (place, slot) in self.touched.iter().enumerate() {
-            let exists = global || self.rows[*slot] > 0;
-            match (existed[place], exists) {
+        for place in 0..count {
+            match (existed[place], exist[place]) {
                 (false, true) => push(count + place, RowKind::Insert),
                 (true, false) => push(place, RowKind::Delete),
                 (true, true) if changed.value(place) => {
@@ -241,17 +274,17 @@ impl GroupAggregateOperator {
         Ok(())
     }
 
-    fn forget_empty_groups(&mut self) {
-        if self.is_global() || !self.plan.input_updates {
-            return;
-        }
-        for slot in &self.touched {
-            if self.rows[*slot] <= 0 {
-                self.rows[*slot] = 0;
-                self.index.remove(*slot);
-                self.accumulators.iter_mut().for_each(|accumulator| accumulator.clear(*slot));
+    fn forget_empty_groups(&mut self, groups: &mut Groups) -> Result<()> {
+        if self.plan.input_updates {
+            let column = groups.column()?;
+            for slot in &self.touched {
+                if column.rows(*slot) <= 0 {
+                    column.clear(*slot);
+                }
             }
         }
+        groups.states.touch(groups.id, &self.touched, 0)?;
+        groups.states.release()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
-use arrow::datatypes::{Field, Float64Type, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
 use datafusion::functions_aggregate::average::avg_udaf;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
@@ -143,6 +143,7 @@ proptest! {
 #[test]
 fn a_global_aggregate_over_nothing_has_a_row() {
     let mut operator = plan(vec![]).create().unwrap();
+    operator.open(&crate::operators::test_context(Metrics::default())).unwrap();
     let mut output = Output::new(usize::MAX);
     let _ = operator.end_of_input(0, &mut output).unwrap();
     let mut table = BTreeMap::new();
@@ -155,6 +156,7 @@ fn a_global_aggregate_over_nothing_has_a_row() {
 #[test]
 fn an_update_is_two_adjacent_rows() {
     let mut operator = plan(vec![0]).create().unwrap();
+    operator.open(&crate::operators::test_context(Metrics::default())).unwrap();
     let mut output = Output::new(usize::MAX);
     for value in [1, 2] {
         let _ = operator.process(0, batch(&[((Some(1), Some(value)), true)]), &mut output).unwrap();

@@ -8,6 +8,7 @@
 //! A row is late when every window of its slice is complete; it is dropped and counted. The input must be append-only.
 
 mod slice;
+mod state;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -21,6 +22,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use tidemill_core::key::hash_columns;
 use tidemill_core::metrics::{Counter, LATE_RECORDS_DROPPED};
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
+use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope};
 use tidemill_core::time::{floor_to_millis, time_array, time_values};
 use tidemill_core::window::{Window, WindowSpec};
 use tidemill_core::{Batch, Error, Result, Watermark};
@@ -77,6 +79,7 @@ impl OperatorFactory for WindowAggregate {
             advancing: false,
             pending: Pending::default(),
             batch_rows: usize::MAX,
+            max_parallelism: 1,
             late: Counter::default(),
         }))
     }
@@ -105,12 +108,14 @@ struct WindowAggregateOperator {
     advancing: bool,
     pending: Pending,
     batch_rows: usize,
+    max_parallelism: u32,
     late: Counter,
 }
 
 impl Operator for WindowAggregateOperator {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.batch_rows = context.batch_rows;
+        self.max_parallelism = context.max_parallelism;
         self.late = context.metrics.counter(LATE_RECORDS_DROPPED);
         Ok(())
     }
@@ -145,7 +150,8 @@ impl Operator for WindowAggregateOperator {
     }
 
     fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
-        self.watermark = watermark;
+        // After a restore inputs begin anew, below what had fired.
+        self.watermark = self.watermark.max(watermark);
         self.advancing = true;
         self.resume(output)
     }
@@ -171,6 +177,14 @@ impl Operator for WindowAggregateOperator {
 
     fn memory_bytes(&self) -> usize {
         self.state_bytes
+    }
+
+    fn snapshot(&mut self, _scope: SnapshotScope) -> Result<Snapshot> {
+        self.frozen_state()
+    }
+
+    fn restore(&mut self, state: RestoredState) -> Result<()> {
+        self.restore_state(state)
     }
 }
 

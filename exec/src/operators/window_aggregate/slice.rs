@@ -1,9 +1,12 @@
 //! One slice of time: its keys and their accumulators, open while rows come, frozen once a window has read it.
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
-use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray};
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
-use tidemill_core::Result;
+use tidemill_core::key::hash_columns;
+use tidemill_core::{Error, Result};
 
 use crate::error::from_datafusion;
 use crate::operators::aggregate::{Aggregate, Arguments};
@@ -93,6 +96,28 @@ impl Groups {
 }
 
 impl FrozenGroups {
+    /// Groups as they were encoded: keys, then the state of each aggregate.
+    pub fn decode(keys: Vec<ArrayRef>, states: &[ArrayRef], rows: usize) -> Result<Self> {
+        let hashes = hash_columns(&keys, rows)?.to_vec();
+        let parts = |state: &ArrayRef| {
+            let parts = state.as_struct_opt().map(|state| state.columns().to_vec());
+            parts.ok_or_else(|| Error::corrupt(format!("state of an aggregate of type {}", state.data_type())))
+        };
+        Ok(Self { keys, hashes, states: states.iter().map(parts).collect::<Result<_>>()? })
+    }
+
+    /// Keys and states, a column each, and the hash of each key.
+    pub fn encode(&self, fields: &[FieldRef]) -> Result<(Vec<ArrayRef>, Vec<u64>)> {
+        let mut columns = self.keys.clone();
+        for (parts, field) in self.states.iter().zip(fields) {
+            let DataType::Struct(part_fields) = field.data_type() else {
+                return Err(Error::internal("the state of an aggregate is no struct"));
+            };
+            columns.push(Arc::new(StructArray::try_new(part_fields.clone(), parts.clone(), None)?));
+        }
+        Ok((columns, self.hashes.clone()))
+    }
+
     fn memory_bytes(&self) -> usize {
         let arrays = self.keys.iter().chain(self.states.iter().flatten());
         arrays.map(|array| array.get_array_memory_size()).sum::<usize>() + self.hashes.capacity() * size_of::<u64>()
@@ -123,6 +148,21 @@ impl Slice {
             self.frozen.push(open.freeze()?);
         }
         Ok(&self.frozen)
+    }
+
+    /// Adds restored groups.
+    pub fn add(&mut self, groups: FrozenGroups) {
+        self.frozen.push(groups);
+    }
+
+    /// All groups of the slice in one piece, each key once.
+    pub fn whole(&mut self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<&FrozenGroups> {
+        if self.frozen()?.len() != 1 {
+            let mut merged = Groups::new(key_types, aggregates)?;
+            self.frozen.iter().try_for_each(|frozen| merged.merge(frozen))?;
+            self.frozen = vec![merged.freeze()?];
+        }
+        self.frozen.first().ok_or_else(|| Error::internal("a slice without groups"))
     }
 
     /// Bytes that the slice occupied when it was last weighed.

@@ -20,14 +20,27 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef, UInt32Type};
 use tidemill_core::key::{hash_columns, is_hashable, key_group, scatter};
 use tidemill_core::state::{
-    EncodeState, Expiry, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateDescriptor, StateId,
-    StateKind, StateTtl, adapt, keyed_schema,
+    EncodeState, Expiry, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateBackend, StateColumn,
+    StateDescriptor, StateId, StateKind, StateTtl, adapt, keyed_schema,
 };
 use tidemill_core::{Error, Result};
 
 use crate::state::KeyIndex;
 use changes::{ChangedSlots, KeyChunk, RemovedKeys};
 use frozen::{BATCH_ROWS, encode_keys, encode_rows};
+
+/// The backend that keeps states in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryBackend {
+    /// How many key groups there are.
+    pub max_parallelism: u32,
+}
+
+impl StateBackend for MemoryBackend {
+    fn keyed_states(&self, keys: &Fields) -> Result<Box<dyn KeyedStates>> {
+        Ok(Box::new(MemoryStates::new(keys, self.max_parallelism)?))
+    }
+}
 
 /// Keyed states in memory.
 pub struct MemoryStates {

@@ -4,6 +4,8 @@
 //! left at its end. Rows of the stream may be updates: each is joined for itself, and what was joined once is joined the same
 //! when it is taken back, because the table does not change.
 
+mod state;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, UInt32Builder};
@@ -11,6 +13,7 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
 use tidemill_core::key::hash_columns;
 use tidemill_core::operator::{InputSelection, Operator, OperatorContext, OperatorFactory, Output, Progress};
+use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope};
 use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
 
 use crate::operators::expression::{Expr, batch_of, evaluate_predicate};
@@ -50,6 +53,8 @@ pub struct LookupJoin {
     pub output: Vec<usize>,
     /// Columns of the table.
     pub table_schema: SchemaRef,
+    /// Whether every subtask has the whole table, and not only the rows of its keys.
+    pub table_everywhere: bool,
     /// Columns that leave.
     pub schema: SchemaRef,
 }
@@ -63,6 +68,7 @@ impl OperatorFactory for LookupJoin {
             table_bytes: 0,
             pending: Pending::default(),
             batch_rows: usize::MAX,
+            max_parallelism: 1,
         }))
     }
 
@@ -89,6 +95,7 @@ struct LookupJoinOperator {
     table_bytes: usize,
     pending: Pending,
     batch_rows: usize,
+    max_parallelism: u32,
 }
 
 /// The whole table, with the rows of each key chained.
@@ -105,6 +112,7 @@ struct Table {
 impl Operator for LookupJoinOperator {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.batch_rows = context.batch_rows;
+        self.max_parallelism = context.max_parallelism;
         Ok(())
     }
 
@@ -148,6 +156,14 @@ impl Operator for LookupJoinOperator {
 
     fn memory_bytes(&self) -> usize {
         self.table_bytes
+    }
+
+    fn snapshot(&mut self, _scope: SnapshotScope) -> Result<Snapshot> {
+        self.frozen_state()
+    }
+
+    fn restore(&mut self, state: RestoredState) -> Result<()> {
+        self.restore_state(state)
     }
 }
 

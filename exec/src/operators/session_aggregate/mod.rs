@@ -6,6 +6,8 @@
 //! A batch is sorted by key and time and cut into runs, each a session by itself; then each run is merged with the state. Each
 //! session has accumulators of its own, because they have to merge.
 
+mod state;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use datafusion::logical_expr::Accumulator;
 use tidemill_core::key::hash_columns;
 use tidemill_core::metrics::{Counter, LATE_RECORDS_DROPPED};
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
+use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope};
 use tidemill_core::time::{floor_to_millis, time_array, time_values};
 use tidemill_core::{Batch, Error, Result, Watermark};
 
@@ -60,6 +63,7 @@ impl OperatorFactory for SessionAggregate {
             watermark: Watermark::MIN,
             pending: Pending::default(),
             batch_rows: usize::MAX,
+            max_parallelism: 1,
             late: Counter::default(),
         }))
     }
@@ -84,6 +88,7 @@ struct SessionAggregateOperator {
     watermark: Watermark,
     pending: Pending,
     batch_rows: usize,
+    max_parallelism: u32,
     late: Counter,
 }
 
@@ -104,6 +109,7 @@ struct Run {
 impl Operator for SessionAggregateOperator {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.batch_rows = context.batch_rows;
+        self.max_parallelism = context.max_parallelism;
         self.late = context.metrics.counter(LATE_RECORDS_DROPPED);
         Ok(())
     }
@@ -150,6 +156,8 @@ impl Operator for SessionAggregateOperator {
     }
 
     fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
+        // After a restore inputs begin anew, below what had fired.
+        let watermark = self.watermark.max(watermark);
         self.watermark = watermark;
         let mut fired = Vec::new();
         while let Some((end, slot, start)) = self.ends.first().copied()
@@ -179,6 +187,14 @@ impl Operator for SessionAggregateOperator {
     fn memory_bytes(&self) -> usize {
         let slots = self.sessions.capacity() * size_of::<BTreeMap<i64, Session>>();
         self.index.size_bytes() + slots + self.session_bytes
+    }
+
+    fn snapshot(&mut self, _scope: SnapshotScope) -> Result<Snapshot> {
+        self.frozen_state()
+    }
+
+    fn restore(&mut self, state: RestoredState) -> Result<()> {
+        self.restore_state(state)
     }
 }
 

@@ -1,0 +1,78 @@
+//! What operators put into snapshots beside the states of a backend, and take out of them again.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema};
+use tidemill_core::key::{key_group, scatter};
+use tidemill_core::state::{
+    Dealing, EncodeState, OperatorList, RestoredState, StateDescriptor, StateKind, adapt, keyed_schema,
+};
+use tidemill_core::{Result, Watermark};
+
+use crate::operators::expression::batch_of;
+
+/// Rows of a keyed state that an operator keeps in a form of its own.
+pub struct KeyedRows {
+    /// The key's columns, and what else tells rows apart.
+    pub keys: Fields,
+    /// What is kept.
+    pub kept: Fields,
+    /// The columns of both.
+    pub columns: Vec<ArrayRef>,
+    /// The carried hash of each row's key.
+    pub hashes: Vec<u64>,
+}
+
+impl KeyedRows {
+    /// The rows under a name, to be put in the order of their key groups later.
+    pub fn freeze(self, name: &str, max_parallelism: u32) -> (StateDescriptor, EncodeState) {
+        let schema = keyed_schema(&self.keys, &self.kept);
+        let descriptor = StateDescriptor { name: name.to_owned(), kind: StateKind::Keyed, schema: schema.clone() };
+        let encode = move || {
+            let groups: Vec<u32> = self.hashes.iter().map(|hash| key_group(*hash, max_parallelism)).collect();
+            let (order, _) = scatter(&groups, max_parallelism as usize);
+            let rows = groups.len();
+            let columns = [Arc::new(UInt32Array::from(groups)) as ArrayRef].into_iter().chain(self.columns).collect();
+            let records = batch_of(&schema, columns, rows)?;
+            Ok(vec![take_record_batch(&records, &UInt32Array::from(order))?])
+        };
+        (descriptor, Box::new(encode))
+    }
+}
+
+/// The restored rows of a keyed state with these columns, without their key groups.
+pub fn restored_rows(state: &mut RestoredState, name: &str, keys: &Fields, kept: &Fields) -> Result<Vec<RecordBatch>> {
+    let schema = keyed_schema(keys, kept);
+    let without_group: Vec<usize> = (1..schema.fields().len()).collect();
+    let batches = state.take(name).into_iter();
+    batches.map(|batch| Ok(adapt(name, &batch, &schema)?.project(&without_group)?)).collect()
+}
+
+const WATERMARK: &str = "watermark";
+
+/// The watermark up to which a subtask has come.
+pub fn freeze_watermark(watermark: Watermark) -> Result<(StateDescriptor, EncodeState)> {
+    freeze_numbers(WATERMARK, &[watermark.0])
+}
+
+/// The watermark up to which all subtasks had come: what one of them took for late another may not have.
+pub fn restored_watermark(state: &mut RestoredState) -> Watermark {
+    restored_numbers(state, WATERMARK).into_iter().min().map_or(Watermark::MIN, Watermark)
+}
+
+/// Numbers of a subtask that every subtask gets to see.
+pub fn freeze_numbers(name: &str, numbers: &[i64]) -> Result<(StateDescriptor, EncodeState)> {
+    let schema = Arc::new(Schema::new(vec![Field::new(name, DataType::Int64, false)]));
+    let mut list = OperatorList::new(schema.clone());
+    list.add(batch_of(&schema, vec![Arc::new(Int64Array::from(numbers.to_vec()))], numbers.len())?)?;
+    Ok(list.freeze(name, Dealing::Union))
+}
+
+/// The numbers of all subtasks.
+pub fn restored_numbers(state: &mut RestoredState, name: &str) -> Vec<i64> {
+    let batches = state.take(name);
+    let values = batches.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
+    values.flat_map(|values| values.values().to_vec()).collect()
+}

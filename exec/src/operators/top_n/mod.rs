@@ -1,0 +1,172 @@
+//! Top-N: the first rows of each partition under an order, kept up to date (NSQ-03, NSQ-04). `ROW_NUMBER() <= n` in SQL; with
+//! `n = 1` it is deduplication.
+//!
+//! Rows are kept as Arrow rows, sorted by the bytes of their sort key. After each batch the old and the new first `n` of the
+//! touched partitions are compared, and what differs is emitted. Without updates in the input, rows behind the first `n` can
+//! never come back and are forgotten.
+
+mod changes;
+mod column;
+
+use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt64Array};
+use arrow::compute::SortOptions;
+use arrow::datatypes::SchemaRef;
+use tidemill_core::key::hash_columns;
+use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
+use tidemill_core::state::{KeyedStates, RestoredState, Snapshot, SnapshotScope, StateId};
+use tidemill_core::{Batch, Error, Result, Watermark};
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::operators::expression::batch_of;
+use crate::operators::pending::Pending;
+use changes::Changes;
+use column::{Ranked, RankedColumn};
+
+/// What a Top-N keeps.
+#[derive(Clone, Debug)]
+pub struct TopN {
+    /// Partition columns of the input; the exchange in front hashes the same, in the same order.
+    pub partition_by: Vec<usize>,
+    /// Columns and directions of the order.
+    pub order_by: Vec<(usize, SortOptions)>,
+    /// Ranks that leave, from 1: those in `first ..= last`.
+    pub first: usize,
+    /// The highest rank that leaves.
+    pub last: usize,
+    /// Whether the rank leaves, as the last column.
+    pub emits_rank: bool,
+    /// Whether the input takes rows back.
+    pub input_updates: bool,
+    /// Columns of the input.
+    pub input_schema: SchemaRef,
+    /// Columns of the result: those of the input, and the rank.
+    pub schema: SchemaRef,
+}
+
+impl OperatorFactory for TopN {
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(TopNOperator {
+            plan: Arc::new(self.clone()),
+            states: None,
+            pending: Pending::default(),
+            batch_rows: usize::MAX,
+        }))
+    }
+
+    fn describe(&self) -> String {
+        let name = |column: usize| self.input_schema.field(column).name().as_str();
+        let partition: Vec<&str> = self.partition_by.iter().map(|column| name(*column)).collect();
+        let direction = |options: &SortOptions| if options.descending { " DESC" } else { "" };
+        let order = self.order_by.iter().map(|(column, options)| format!("{}{}", name(*column), direction(options)));
+        let order: Vec<String> = order.collect();
+        format!("top {}..={} by [{}] of [{}]", self.first, self.last, order.join(", "), partition.join(", "))
+    }
+}
+
+struct TopNOperator {
+    plan: Arc<TopN>,
+    /// From `open` on: the partitions, and the one state that they have.
+    states: Option<(Box<dyn KeyedStates>, StateId)>,
+    pending: Pending,
+    batch_rows: usize,
+}
+
+impl Operator for TopNOperator {
+    fn open(&mut self, context: &OperatorContext) -> Result<()> {
+        self.batch_rows = context.batch_rows;
+        let keys = self.plan.partition_by.iter().map(|key| self.plan.input_schema.fields()[*key].clone());
+        let mut states = context.backend.keyed_states(&keys.collect())?;
+        let id = states.register("rows", None, Box::new(RankedColumn::new(&self.plan)?))?;
+        self.states = Some((states, id));
+        Ok(())
+    }
+
+    fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
+        let plan = self.plan.clone();
+        let records = batch.records();
+        let keys: Vec<ArrayRef> = plan.partition_by.iter().map(|column| records.column(*column).clone()).collect();
+        let hashes = match batch.hashes() {
+            Some(hashes) => hashes.clone(),
+            None => hash_columns(&keys, batch.num_rows())?,
+        };
+        let (states, id) = self.states.as_mut().ok_or_else(not_open)?;
+        let mut slots = Vec::with_capacity(batch.num_rows());
+        states.lookup(&keys, &hashes, &mut slots)?;
+        let column: &mut RankedColumn = states.column(*id)?.downcast()?;
+
+        let most = if plan.input_updates { usize::MAX } else { plan.last };
+        let mut touched: Vec<(usize, Vec<Ranked>)> = Vec::new();
+        let mut known: HashSet<usize, BuildHasherDefault<Xxh3Default>> = HashSet::default();
+        for (row, ranked) in column.ranked(records.columns())?.into_iter().enumerate() {
+            let slot = slots[row];
+            if known.insert(slot) {
+                touched.push((slot, plan.visible(column.partition(slot)).to_vec()));
+            }
+            match batch.kind(row)?.is_addition() {
+                true => column.add(slot, ranked, most),
+                false => column.take_back(slot, &ranked),
+            }
+        }
+        let mut changes = Changes::default();
+        for (slot, before) in &touched {
+            changes.compare(before, plan.visible(column.partition(*slot)), &plan);
+        }
+        let changed = plan.changelog(changes, column)?;
+        slots.clear();
+        slots.extend(touched.iter().map(|(slot, _)| *slot));
+        states.touch(*id, &slots, 0)?;
+        states.release()?;
+        changed.into_iter().for_each(|batch| self.pending.push(batch, self.batch_rows));
+        Ok(self.pending.emit(output))
+    }
+
+    fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
+        self.pending.push_watermark(watermark);
+        Ok(self.pending.emit(output))
+    }
+
+    fn resume(&mut self, output: &mut Output) -> Result<Progress> {
+        Ok(self.pending.emit(output))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.states.as_ref().map_or(0, |(states, _)| states.memory_bytes())
+    }
+
+    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        self.states.as_mut().ok_or_else(not_open)?.0.snapshot(scope)
+    }
+
+    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
+        self.states.as_mut().ok_or_else(not_open)?.0.restore(&mut state)
+    }
+}
+
+fn not_open() -> Error {
+    Error::internal("a Top-N that was not opened")
+}
+
+impl TopN {
+    /// The rows of a partition that are seen downstream.
+    fn visible<'a>(&self, rows: &'a [Ranked]) -> &'a [Ranked] {
+        &rows[(self.first - 1).min(rows.len())..self.last.min(rows.len())]
+    }
+
+    /// Changes as a batch, if there are any.
+    fn changelog(&self, changes: Changes, column: &RankedColumn) -> Result<Option<Batch>> {
+        let Changes { rows, ranks, kinds } = changes;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut columns = column.columns(rows.iter())?;
+        if self.emits_rank {
+            columns.push(Arc::new(UInt64Array::from(ranks)));
+        }
+        let records = batch_of(&self.schema, columns, rows.len())?;
+        Batch::changelog(records, kinds.into()).map(Some)
+    }
+}
