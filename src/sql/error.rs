@@ -58,6 +58,10 @@ pub fn planning(error: DataFusionError) -> Error {
             Err(error) => return from_datafusion(DataFusionError::External(error)),
         },
         DataFusionError::Plan(text) => plan(&text),
+        DataFusionError::NotImplemented(text) if text.contains("ScalarSubquery(") => Error::request(
+            "a subquery in this place is not supported",
+        )
+        .with_hint("as a stream it may stand in WHERE, HAVING and the SELECT list; or put it into a view and join"),
         DataFusionError::NotImplemented(text) => Error::request(format!("not supported: {}", sentence(&text))),
         // A constant that is none of its type is found before a row is read.
         DataFusionError::ArrowError(error, _) if matches!(*error, ArrowError::CastError(_)) => {

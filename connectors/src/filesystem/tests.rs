@@ -99,6 +99,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
+/// SUB-14 on a local disk.
 fn write_file(path: &Path, format: &str, mode: WriteMode, parallelism: usize, batches: &[RecordBatch]) -> Result<()> {
     run_to_end(&file_sink(path, format, mode, parallelism, batches)?, parallelism, batches)
 }
@@ -114,8 +115,6 @@ fn file_sink(
     let format = Format::from_options(format, &mut options(path, &[]))?;
     FileSink::write_as(path.to_str().unwrap(), location, format, batches[0].schema(), "job", mode, parallelism)
 }
-
-/// SUB-14 on a local disk.
 
 const FORMATS: [&[(&str, &str)]; 9] = [
     &[("format", "csv")],

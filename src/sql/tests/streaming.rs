@@ -113,6 +113,23 @@ fn not_in_knows_three_truths() {
 }
 
 #[test]
+fn in_and_exists_stand_anywhere() {
+    let views = "CREATE VIEW a AS SELECT * FROM (VALUES (1, 'a'), (2, 'b'), (3, NULL)) AS t (id, k);
+                 CREATE VIEW b AS SELECT k, w FROM (SELECT * FROM (VALUES ('a', 1), ('c', 2)) AS u (k, w));";
+    check_both(&format!("{views} SELECT id FROM a WHERE k IN (SELECT k FROM b) OR id = 3"), &["1", "3"]);
+    check_both(&format!("{views} SELECT id FROM a WHERE k NOT IN (SELECT k FROM b) OR id = 1"), &["1", "2"]);
+    check_both(
+        &format!("{views} SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k) OR id > 2"),
+        &["1", "3"],
+    );
+    check_error(
+        &format!("{views} {STREAM} SELECT SUM(id + (SELECT MAX(w) FROM b)) FROM a"),
+        "a subquery in this place is not supported; as a stream it may stand in WHERE, HAVING and the SELECT list; \
+         or put it into a view and join",
+    );
+}
+
+#[test]
 fn a_subquery_is_a_value() {
     let view = "CREATE VIEW v AS SELECT * FROM (VALUES ('a', 1), ('b', 2), ('a', 3)) AS t (k, n);";
     let most = "SELECT k FROM v GROUP BY k HAVING COUNT(*) > (SELECT COUNT(*) - 2 FROM v)";

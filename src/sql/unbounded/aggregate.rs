@@ -19,6 +19,7 @@ use tidemill_exec::operators::window_aggregate::{GroupColumn, WindowAggregate};
 use super::expr::{Bound, Place, identity, physical_index};
 use super::relation::{Lowering, Relation};
 use super::window::PendingWindow;
+use crate::sql::error::planning;
 
 impl Lowering<'_> {
     pub(super) fn lower_aggregate(&mut self, plan: &datafusion::logical_expr::Aggregate) -> Result<Relation> {
@@ -178,7 +179,7 @@ impl Lowering<'_> {
             let context = Default::default();
             let properties = self.state.execution_props();
             let builder = LoweredAggregateBuilder::new(expr, logical, logical.as_arrow(), properties, &context);
-            let lowered = builder.with_name(field.name().clone()).build().map_err(from_datafusion)?;
+            let lowered = builder.with_name(field.name().clone()).build().map_err(planning)?;
             if !lowered.order_bys.is_empty() {
                 return Err(super::relation::cannot_stream(&format!("ORDER BY within {}", field.name())));
             }

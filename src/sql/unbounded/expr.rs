@@ -12,10 +12,12 @@ use datafusion::physical_expr::expressions::Column;
 use tidemill_core::Result;
 use tidemill_exec::error::from_datafusion;
 
+use crate::sql::error::planning;
+
 /// A logical expression bound to the places of `schema`.
 pub(super) fn physical(expr: &Expr, schema: &DFSchema, state: &SessionState) -> Result<Arc<dyn PhysicalExpr>> {
     datafusion::physical_expr::create_physical_expr(expr, schema, state.execution_props(), &Default::default())
-        .map_err(from_datafusion)
+        .map_err(planning)
 }
 
 /// The place of a plain column, under an alias or not.

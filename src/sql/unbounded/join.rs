@@ -53,8 +53,8 @@ impl Lowering<'_> {
             Some(filter) => Some(self.join_condition(filter, join, left_places.clone(), right_places.clone())?),
         };
         let output: Vec<usize> = match join.join_type {
-            JoinType::LeftSemi | JoinType::LeftAnti => left_places.collect(),
-            JoinType::RightSemi | JoinType::RightAnti => right_places.collect(),
+            JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => left_places.collect(),
+            JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => right_places.collect(),
             _ => left_places.chain(right_places).collect(),
         };
         let mut fields = stream.schema.fields().to_vec();
@@ -106,7 +106,7 @@ impl Lowering<'_> {
 
 /// Which side is the table, and what the join is from the stream's point of view.
 fn table_side(join: &Join, left: &Relation, right: &Relation) -> Result<(TableSide, LookupJoinKind)> {
-    use LookupJoinKind::{Anti, Inner, Left as Outer, Semi};
+    use LookupJoinKind::{Anti, Inner, Left as Outer, Mark, Semi};
     let candidates: &[(TableSide, LookupJoinKind)] = match join.join_type {
         JoinType::Inner => &[(TableSide::Right, Inner), (TableSide::Left, Inner)],
         JoinType::Left => &[(TableSide::Right, Outer)],
@@ -115,6 +115,8 @@ fn table_side(join: &Join, left: &Relation, right: &Relation) -> Result<(TableSi
         JoinType::LeftAnti => &[(TableSide::Right, Anti)],
         JoinType::RightSemi => &[(TableSide::Left, Semi)],
         JoinType::RightAnti => &[(TableSide::Left, Anti)],
+        JoinType::LeftMark => &[(TableSide::Right, Mark)],
+        JoinType::RightMark => &[(TableSide::Left, Mark)],
         _ => &[],
     };
     let fits = |(side, _): &&(TableSide, LookupJoinKind)| {
@@ -133,12 +135,13 @@ fn table_side(join: &Join, left: &Relation, right: &Relation) -> Result<(TableSi
             plan.schema().iter().filter_map(|(qualifier, _)| qualifier.map(|q| q.to_string())).next()
         };
         let names: Vec<String> = [sources(&join.left), sources(&join.right)].into_iter().flatten().collect();
-        Error::request(format!(
-            "{} JOIN of {} has no bounded side to keep as a table",
-            join.join_type,
-            names.join(" and ")
-        ))
-        .with_hint(
+        let kind = match join.join_type {
+            JoinType::LeftMark | JoinType::RightMark => "a subquery".to_owned(),
+            JoinType::LeftSemi | JoinType::RightSemi => "IN or EXISTS".to_owned(),
+            JoinType::LeftAnti | JoinType::RightAnti => "NOT IN or NOT EXISTS".to_owned(),
+            other => format!("{other} JOIN"),
+        };
+        Error::request(format!("{kind} of {} has no bounded side to keep as a table", names.join(" and "))).with_hint(
             "a stream can be joined with a bounded table: INNER on either side, LEFT with the table on the right",
         )
     })

@@ -191,7 +191,7 @@ fn top_n(first: usize, last: usize, emits_rank: bool, input_updates: bool) -> To
 }
 
 fn joins() -> Vec<Subject> {
-    use LookupJoinKind::{Anti, Inner, Left, NotIn, Semi};
+    use LookupJoinKind::{Anti, Inner, Left, Mark, NotIn, Semi};
     vec![
         subject("inner join", join(Inner, false)).timed(1, 0),
         subject("inner join on a condition, over updates", join(Inner, true)).updated(),
@@ -200,7 +200,14 @@ fn joins() -> Vec<Subject> {
         subject("semi join", join(Semi, true)).timed(1, 0),
         subject("anti join over updates", join(Anti, false)).updated(),
         subject("NOT IN", join(NotIn, false)).timed(1, 0),
+        subject("marking join on a condition, over updates", marking(join(Mark, true))).updated(),
     ]
+}
+
+fn marking(join: LookupJoin) -> LookupJoin {
+    let mark: Arc<Field> = Arc::new(Field::new("mark", DataType::Boolean, false));
+    let fields: Vec<Arc<Field>> = join.schema.fields().iter().cloned().chain([mark]).collect();
+    LookupJoin { schema: Arc::new(Schema::new(fields)), ..join }
 }
 
 /// A join on equal keys whose condition, if it has one, is that the stream's value is the greater one.
@@ -212,7 +219,7 @@ fn join(kind: LookupJoinKind, on_condition: bool) -> LookupJoin {
     let condition = on_condition.then(|| binary(value(2), Comparison::Gt, value(5), &joined_schema).unwrap());
     let output = match kind {
         LookupJoinKind::Inner | LookupJoinKind::Left => vec![0, 1, 2, 5],
-        LookupJoinKind::Semi | LookupJoinKind::Anti | LookupJoinKind::NotIn => vec![0, 1, 2],
+        LookupJoinKind::Semi | LookupJoinKind::Anti | LookupJoinKind::NotIn | LookupJoinKind::Mark => vec![0, 1, 2],
     };
     LookupJoin {
         kind,

@@ -34,6 +34,8 @@ pub enum LookupJoinKind {
     /// Those of which `key NOT IN (the table's key)` is true, alone: none if a key of the table is NULL, no NULL key itself, all
     /// if the table is empty. Every subtask needs the whole table.
     NotIn,
+    /// All, each with whether something fits as the last column.
+    Mark,
 }
 
 /// A join of a stream with a bounded table on equal keys.
@@ -185,9 +187,15 @@ impl LookupJoinOperator {
         let (stream_rows, table_rows) = match plan.kind {
             LookupJoinKind::Inner => (stream_rows, table_rows),
             LookupJoinKind::Left => with_unmatched(stream_rows, table_rows, batch.num_rows()),
+            LookupJoinKind::Mark => {
+                let matched = matched(&stream_rows, batch.num_rows());
+                let mut columns = batch.records().project(&plan.output)?.columns().to_vec();
+                columns.push(Arc::new(BooleanArray::from(matched)));
+                let records = batch_of(&plan.schema, columns, batch.num_rows())?;
+                return Ok(batch.clone().with_records(records)?.without_hashes());
+            }
             LookupJoinKind::Semi | LookupJoinKind::Anti | LookupJoinKind::NotIn => {
-                let mut matched = vec![false; batch.num_rows()];
-                stream_rows.values().iter().for_each(|row| matched[*row as usize] = true);
+                let mut matched = matched(&stream_rows, batch.num_rows());
                 if plan.kind == LookupJoinKind::NotIn && table.records.num_rows() > 0 {
                     let unknown = |row| table.has_null_key || has_null(batch.records(), &plan.stream_keys, row);
                     (0..batch.num_rows()).for_each(|row| matched[row] |= unknown(row));
@@ -260,6 +268,13 @@ impl Table {
         }
         Ok((stream_rows.into(), table_rows.into()))
     }
+}
+
+/// Which of `rows` rows are among these.
+fn matched(among: &UInt32Array, rows: usize) -> Vec<bool> {
+    let mut matched = vec![false; rows];
+    among.values().iter().for_each(|row| matched[*row as usize] = true);
+    matched
 }
 
 /// The rows that are left of a changelog.
