@@ -143,11 +143,15 @@ impl EdgeWriter {
         }
         let size = rows.size_bytes();
         counter.add(size);
-        // What alone makes a good buffer is not copied into one.
-        if channel.rows > 0 && (channel.rows + rows.num_rows() > limits.rows || channel.bytes + size > limits.bytes) {
+        // What alone makes a good buffer is not copied into one. A smaller one is filled up first: consumers work by the batch.
+        let room = limits.rows.saturating_sub(channel.rows);
+        let is_good = rows.num_rows() > room && room <= limits.rows / 4 || channel.bytes + size > limits.bytes;
+        if channel.rows > 0 && is_good {
             channel.flush(&schema).await?;
         }
-        for part in pieces(rows, limits.rows) {
+        let first = if channel.rows > 0 { room.min(rows.num_rows()) } else { 0 };
+        let rest = rows.slice(first, rows.num_rows() - first);
+        for part in pieces(rows.slice(0, first), limits.rows).chain(pieces(rest, limits.rows)) {
             channel.rows += part.num_rows();
             channel.bytes += part.size_bytes();
             channel.waiting.push(part);
