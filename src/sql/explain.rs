@@ -12,7 +12,7 @@ use tidemill_core::{Error, Result};
 use tidemill_exec::runtime::JobResult;
 
 use super::parser::{Explain, ExplainDetail, ExplainMode, Parsed, Statement};
-use super::program::{Program, runs_as_batch};
+use super::program::Program;
 use super::rows::Rows;
 use super::session::Session;
 
@@ -35,10 +35,7 @@ impl Session {
                 (name, program, None)
             }
             Statement::Query(_) => {
-                let state = self.state();
-                let plan = self.plan(&state, parsed).await?;
-                let batch = runs_as_batch(std::slice::from_ref(&plan), &self.settings)?;
-                let mut program = Program::new(plan, batch, &state, &self.settings).await?;
+                let (mut program, _) = self.query_program(parsed).await?;
                 let (sink, rows) = CollectSink::new(1);
                 program.add_sink("collect", Arc::new(sink), &self.settings);
                 ("query".to_owned(), program, Some(rows))

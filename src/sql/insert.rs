@@ -29,15 +29,20 @@ use super::shaped_sink::ShapedSink;
 const COLLECTED_BATCHES: usize = 4;
 
 impl Session {
-    /// Starts a query.
-    pub(super) async fn query(&mut self, parsed: &Parsed) -> Result<Query> {
+    /// The program of a query, and how many of its columns are shown.
+    pub(super) async fn query_program(&self, parsed: &Parsed) -> Result<(Program, usize)> {
         let state = self.state();
         let plan = self.plan(&state, parsed).await?;
         let batch = runs_as_batch(std::slice::from_ref(&plan), &self.settings)?;
         let shown = plan.schema().fields().len();
         // A table whose rows change gets its order when it is shown; what that order looks at has to come along.
         let plan = if batch { plan } else { with_order_columns(plan).map_err(from_datafusion)? };
-        let mut program = Program::new(plan, batch, &state, &self.settings).await?;
+        Ok((Program::new(plan, batch, &state, &self.settings).await?, shown))
+    }
+
+    /// Starts a query.
+    pub(super) async fn query(&mut self, parsed: &Parsed) -> Result<Query> {
+        let (mut program, shown) = self.query_program(parsed).await?;
         let (sink, rows) = CollectSink::new(COLLECTED_BATCHES);
         let sink = shaped(Arc::new(sink), program.schema.clone());
         program.add_sink("collect", sink, &self.settings);

@@ -92,6 +92,11 @@ fn run_to_end(sink: &dyn Sink, parallelism: usize, batches: &[RecordBatch]) -> R
     block_on(committer.finish())
 }
 
+fn write_table(path: &Path, batch: &RecordBatch, more: &[(&str, &str)]) {
+    let sink = table(path, &batch.schema(), "job", Disposition::Append, more);
+    run_to_end(&*sink, 1, std::slice::from_ref(batch)).unwrap();
+}
+
 fn names(directory: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -381,8 +386,7 @@ fn values_that_do_not_fit_are_errors_in_files_with_types() {
         let more = [("format", format)];
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("t");
-        run_to_end(&*table(&path, &batch.schema(), "job", Disposition::Append, &more), 1, std::slice::from_ref(&batch))
-            .unwrap();
+        write_table(&path, &batch, &more);
         let read_as = |name: &str, data_type: DataType| {
             let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(name, data_type, true)]));
             rows_in(&path, &schema, &more)
@@ -497,8 +501,7 @@ fn intervals_come_back_where_they_are_taken() {
         let more = [("format", format)];
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("t");
-        run_to_end(&*table(&path, &batch.schema(), "job", Disposition::Append, &more), 1, std::slice::from_ref(&batch))
-            .unwrap();
+        write_table(&path, &batch, &more);
         assert_eq!(rows_in(&path, &batch.schema(), &more).unwrap(), rows_as_text(&batch).unwrap());
     }
 }

@@ -90,8 +90,8 @@ impl OperatorList {
         (descriptor, Box::new(move || Ok(batches)))
     }
 
-    /// The lists of all subtasks for `parallelism` new ones; of no lists there are none. With [`Dealing::Split`] and as many subtasks as before, lists stay
-    /// where they are.
+    /// The lists of all subtasks for `parallelism` new ones; of no lists there are none. With [`Dealing::Split`] and as many
+    /// subtasks as before, lists stay where they are.
     pub fn deal(lists: &[Self], dealing: Dealing, parallelism: usize) -> Result<Vec<Self>> {
         match dealing {
             Dealing::Split => Self::split(lists, parallelism),

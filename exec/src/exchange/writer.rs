@@ -213,3 +213,67 @@ fn pieces(batch: Batch, rows: usize) -> impl Iterator<Item = Batch> {
         false => batch.slice(offset, rows.min(total - offset)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use futures::executor::block_on;
+    use proptest::prelude::*;
+    use tidemill_core::graph::Partitioning;
+
+    use super::*;
+    use crate::exchange::channel::{Overflow, Ready, channel};
+    use crate::operators::test_context;
+
+    const LIMITS: BufferLimits = BufferLimits { rows: 8, bytes: 1 << 20 };
+
+    fn batch(first: i64, rows: usize) -> Batch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(first..first + rows as i64));
+        Batch::append(RecordBatch::try_from_iter([("n", column)]).unwrap())
+    }
+
+    /// How many rows each buffer has that leaves a shut gate, when batches of these sizes come.
+    fn buffers(sizes: &[usize]) -> (Vec<usize>, Vec<i64>) {
+        let ready = Ready::new(1);
+        let (sender, receiver) = channel(1 << 30, Overflow::Wait, Arc::new(Demand::new(Arc::default(), 1)), &ready, 0);
+        let context = test_context(Default::default());
+        let partitioner = Partitioner::new(Partitioning::Forward, 0, 1, 1, 128, 0);
+        let (schema, counter) = (batch(0, 0).schema(), context.metrics.counter("bytes"));
+        let mut writer =
+            EdgeWriter::new(partitioner, vec![sender], schema, Gate::Full, LIMITS, context.clock.clone(), counter);
+        block_on(async {
+            let mut first = 0;
+            for size in sizes {
+                writer.write(batch(first, *size)).await.unwrap();
+                first += *size as i64;
+            }
+            writer.end().await.unwrap();
+            let (mut rows, mut values) = (vec![], vec![]);
+            while let Some(Event::Batch(batch)) = receiver.take().await.unwrap() {
+                use arrow::array::AsArray;
+                rows.push(batch.num_rows());
+                let column = batch.records().column(0).as_primitive::<arrow::datatypes::Int64Type>();
+                values.extend_from_slice(column.values());
+            }
+            (rows, values)
+        })
+    }
+
+    #[test]
+    fn small_buffers_are_filled_up_and_large_ones_go_as_they_are() {
+        assert_eq!(buffers(&[5, 5, 5, 5]).0, [8, 8, 4]);
+        assert_eq!(buffers(&[6, 6, 6]).0, [6, 6, 6]);
+        assert_eq!(buffers(&[20, 3]).0, [8, 8, 7]);
+        assert_eq!(buffers(&[8, 8]).0, [8, 8]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_leaves_once_in_order_in_buffers_that_are_not_too_large(sizes in prop::collection::vec(0..30usize, 0..20)) {
+            let (rows, values) = buffers(&sizes);
+            let total: usize = sizes.iter().sum();
+            prop_assert_eq!(values, (0..total as i64).collect::<Vec<_>>());
+            prop_assert!(rows.iter().all(|rows| (1..=LIMITS.rows).contains(rows)), "{:?}", rows);
+        }
+    }
+}

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
+use tidemill_core::key::hash_columns;
 use tidemill_core::source::{BatchFunction, WatermarkGenerator, WatermarkStrategy};
 use tidemill_core::time::{floor_to_millis, time_type, time_values};
-use tidemill_core::{Result, Watermark};
+use tidemill_core::{Batch, Result, Watermark};
 
 use crate::error::from_datafusion;
 
@@ -115,4 +117,14 @@ impl WatermarkGenerator for ExpressionWatermarks {
     fn observe(&mut self, records: &RecordBatch) -> Result<Option<Watermark>> {
         self.highest(records)
     }
+}
+
+/// The key columns of a batch and the hash of each row's key, which an exchange may have brought along.
+pub fn keys_and_hashes(batch: &Batch, columns: &[usize]) -> Result<(Vec<ArrayRef>, ScalarBuffer<u64>)> {
+    let keys: Vec<ArrayRef> = columns.iter().map(|column| batch.records().column(*column).clone()).collect();
+    let hashes = match batch.hashes() {
+        Some(hashes) => hashes.clone(),
+        None => hash_columns(&keys, batch.num_rows())?,
+    };
+    Ok((keys, hashes))
 }

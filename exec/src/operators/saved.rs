@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type, Schema, SchemaRef};
 use tidemill_core::key::{key_group, scatter};
 use tidemill_core::state::{
     Dealing, EncodeState, OperatorList, RestoredState, StateDescriptor, StateKind, adapt, keyed_schema,
@@ -12,6 +12,7 @@ use tidemill_core::state::{
 use tidemill_core::{Result, Watermark};
 
 use crate::operators::expression::batch_of;
+use crate::state::KeyIndex;
 
 /// Rows of a keyed state that an operator keeps in a form of its own.
 pub struct KeyedRows {
@@ -40,6 +41,16 @@ impl KeyedRows {
         };
         (descriptor, Box::new(encode))
     }
+}
+
+/// The key columns of a keyed state over rows of `schema`, as they come out of an index: a dictionary's are its values.
+pub fn key_fields(schema: &SchemaRef, keys: &[usize]) -> Result<Vec<FieldRef>> {
+    let types: Vec<DataType> = keys.iter().map(|key| schema.field(*key).data_type().clone()).collect();
+    let plain = KeyIndex::new(&types)?.keys(&[])?;
+    let field = |(key, column): (&usize, &ArrayRef)| {
+        Arc::new(Field::new(schema.field(*key).name(), column.data_type().clone(), true))
+    };
+    Ok(keys.iter().zip(&plain).map(field).collect())
 }
 
 /// The restored rows of a keyed state with these columns, without their key groups.

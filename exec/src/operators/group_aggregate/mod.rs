@@ -22,13 +22,12 @@ use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{concat, or, take};
 use arrow::datatypes::SchemaRef;
-use tidemill_core::key::hash_columns;
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
 use tidemill_core::state::{KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateId};
 use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
 
 use crate::operators::aggregate::Aggregate;
-use crate::operators::expression::batch_of;
+use crate::operators::expression::{batch_of, keys_and_hashes};
 use crate::operators::pending::Pending;
 use crate::operators::saved::{freeze_numbers, restored_numbers};
 use accumulate::{Changes, live_accumulator};
@@ -131,11 +130,7 @@ impl Operator for GroupAggregateOperator {
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
         let plan = self.plan.clone();
         let records = batch.records();
-        let keys: Vec<ArrayRef> = plan.keys.iter().map(|key| records.column(*key).clone()).collect();
-        let hashes = match batch.hashes() {
-            Some(hashes) => hashes.clone(),
-            None => hash_columns(&keys, batch.num_rows())?,
-        };
+        let (keys, hashes) = keys_and_hashes(&batch, &plan.keys)?;
         let arguments =
             plan.aggregates.iter().map(|aggregate| aggregate.arguments(records)).collect::<Result<Vec<_>>>()?;
         let signs = batch.kinds().map(|kinds| kinds.iter().map(|kind| addition(*kind)).collect::<Vec<bool>>());

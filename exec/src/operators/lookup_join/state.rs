@@ -14,7 +14,7 @@ use tidemill_core::{Batch, Error, Result, RowKind};
 
 use super::{LookupJoin, LookupJoinOperator};
 use crate::operators::expression::batch_of;
-use crate::operators::saved::{KeyedRows, restored_rows};
+use crate::operators::saved::{KeyedRows, key_fields, restored_rows};
 use crate::state::KeyIndex;
 
 /// The state's name.
@@ -79,16 +79,9 @@ impl LookupJoin {
 
     /// The columns of the state: the key, and its rows.
     fn state_fields(&self) -> Result<(Fields, Fields)> {
-        let types: Vec<DataType> =
-            self.table_keys.iter().map(|key| self.table_schema.field(*key).data_type().clone()).collect();
-        // As they come out of an index: a dictionary's are its values.
-        let plain = KeyIndex::new(&types)?.keys(&[])?;
-        let keys =
-            self.table_keys.iter().zip(&plain).map(|(key, column)| {
-                Field::new(self.table_schema.field(*key).name(), column.data_type().clone(), true)
-            });
+        let keys = key_fields(&self.table_schema, &self.table_keys)?;
         let rows = Field::new("rows", DataType::List(item(&self.rows())), false);
-        Ok((keys.collect(), Fields::from(vec![rows])))
+        Ok((keys.into(), Fields::from(vec![rows])))
     }
 }
 

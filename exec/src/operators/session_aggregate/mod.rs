@@ -16,7 +16,6 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Accumulator;
-use tidemill_core::key::hash_columns;
 use tidemill_core::metrics::{Counter, LATE_RECORDS_DROPPED};
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
 use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope};
@@ -25,7 +24,7 @@ use tidemill_core::{Batch, Error, Result, Watermark};
 
 use crate::error::from_datafusion;
 use crate::operators::aggregate::Aggregate;
-use crate::operators::expression::batch_of;
+use crate::operators::expression::{batch_of, keys_and_hashes};
 use crate::operators::pending::Pending;
 use crate::operators::window_aggregate::GroupColumn;
 use crate::operators::window_assign::{TimeColumn, null_time, window_time};
@@ -120,11 +119,7 @@ impl Operator for SessionAggregateOperator {
         }
         let plan = self.plan.clone();
         let records = batch.records();
-        let keys: Vec<ArrayRef> = plan.keys.iter().map(|key| records.column(*key).clone()).collect();
-        let hashes = match batch.hashes() {
-            Some(hashes) => hashes.clone(),
-            None => hash_columns(&keys, batch.num_rows())?,
-        };
+        let (keys, hashes) = keys_and_hashes(&batch, &plan.keys)?;
         let mut slots = Vec::with_capacity(batch.num_rows());
         self.index.intern(&keys, &hashes, &mut slots)?;
         self.sessions.resize_with(self.index.slots(), BTreeMap::new);

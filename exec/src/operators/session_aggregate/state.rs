@@ -12,7 +12,7 @@ use tidemill_core::state::{RestoredState, Snapshot};
 use super::{BTreeMap, Session, SessionAggregateOperator};
 use crate::error::from_datafusion;
 use crate::operators::aggregate::Aggregate;
-use crate::operators::saved::{KeyedRows, freeze_watermark, restored_rows, restored_watermark};
+use crate::operators::saved::{KeyedRows, freeze_watermark, key_fields, restored_rows, restored_watermark};
 
 /// The state that holds the living sessions: the key and the start of each, its end, and its accumulators.
 const SESSIONS: &str = "sessions";
@@ -34,15 +34,11 @@ impl SessionAggregateOperator {
 
     /// The columns of the state: what tells sessions apart, and what is kept of each.
     fn fields(&self) -> Result<(Fields, Fields)> {
-        // As they come out of the index: a dictionary's are its values.
-        let plain = self.index.keys(&[])?;
-        let keys = self.plan.keys.iter().zip(&plain).map(|(key, column)| {
-            Field::new(self.plan.input_schema.field(*key).name(), column.data_type().clone(), true)
-        });
+        let keys = key_fields(&self.plan.input_schema, &self.plan.keys)?.into_iter();
         let time = |name: &str| Arc::new(Field::new(name, DataType::Int64, false));
         let states = self.plan.aggregates.iter().map(Aggregate::state_field);
         let kept: Result<Fields> = [Ok(time("session_end"))].into_iter().chain(states).collect();
-        Ok((keys.map(Arc::new).chain([time("session_start")]).collect(), kept?))
+        Ok((keys.chain([time("session_start")]).collect(), kept?))
     }
 
     fn frozen_sessions(&mut self) -> Result<KeyedRows> {

@@ -12,16 +12,15 @@ use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, UInt64Array};
+use arrow::array::UInt64Array;
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
-use tidemill_core::key::hash_columns;
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
 use tidemill_core::state::{KeyedStates, RestoredState, Snapshot, SnapshotScope, StateId};
 use tidemill_core::{Batch, Error, Result, Watermark};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::operators::expression::batch_of;
+use crate::operators::expression::{batch_of, keys_and_hashes};
 use crate::operators::pending::Pending;
 use changes::Changes;
 use column::{Ranked, RankedColumn};
@@ -88,11 +87,7 @@ impl Operator for TopNOperator {
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
         let plan = self.plan.clone();
         let records = batch.records();
-        let keys: Vec<ArrayRef> = plan.partition_by.iter().map(|column| records.column(*column).clone()).collect();
-        let hashes = match batch.hashes() {
-            Some(hashes) => hashes.clone(),
-            None => hash_columns(&keys, batch.num_rows())?,
-        };
+        let (keys, hashes) = keys_and_hashes(&batch, &plan.partition_by)?;
         let (states, id) = self.states.as_mut().ok_or_else(not_open)?;
         let mut slots = Vec::with_capacity(batch.num_rows());
         states.lookup(&keys, &hashes, &mut slots)?;

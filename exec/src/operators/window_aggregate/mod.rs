@@ -19,7 +19,6 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
-use tidemill_core::key::hash_columns;
 use tidemill_core::metrics::{Counter, LATE_RECORDS_DROPPED};
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
 use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope};
@@ -28,7 +27,7 @@ use tidemill_core::window::{Window, WindowSpec};
 use tidemill_core::{Batch, Error, Result, Watermark};
 
 use crate::operators::aggregate::{Aggregate, Arguments};
-use crate::operators::expression::batch_of;
+use crate::operators::expression::{batch_of, keys_and_hashes};
 use crate::operators::pending::Pending;
 use crate::operators::window_assign::{TimeColumn, null_time, window_time};
 use slice::{Groups, Results, Slice};
@@ -126,11 +125,7 @@ impl Operator for WindowAggregateOperator {
         }
         let plan = self.plan.clone();
         let records = batch.records();
-        let keys: Vec<ArrayRef> = plan.keys.iter().map(|key| records.column(*key).clone()).collect();
-        let hashes = match batch.hashes() {
-            Some(hashes) => hashes.clone(),
-            None => hash_columns(&keys, batch.num_rows())?,
-        };
+        let (keys, hashes) = keys_and_hashes(&batch, &plan.keys)?;
         let arguments =
             plan.aggregates.iter().map(|aggregate| aggregate.arguments(records)).collect::<Result<Vec<_>>>()?;
         for (slice, rows) in self.by_slice(records)? {

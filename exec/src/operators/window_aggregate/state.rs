@@ -12,8 +12,7 @@ use tidemill_core::state::{RestoredState, Snapshot};
 use super::slice::FrozenGroups;
 use super::{WindowAggregateOperator, take_all};
 use crate::operators::aggregate::Aggregate;
-use crate::operators::saved::{KeyedRows, freeze_watermark, restored_rows, restored_watermark};
-use crate::state::KeyIndex;
+use crate::operators::saved::{KeyedRows, freeze_watermark, key_fields, restored_rows, restored_watermark};
 
 /// The state that holds the groups of all slices: the key of a group and the start of its slice, and its accumulators.
 const SLICES: &str = "slices";
@@ -36,14 +35,10 @@ impl WindowAggregateOperator {
 
     /// The columns of the state: what tells groups apart, and what is kept of each.
     fn fields(&self) -> Result<(Fields, Fields)> {
-        // As they come out of an index: a dictionary's are its values.
-        let plain = KeyIndex::new(&self.key_types)?.keys(&[])?;
-        let keys = self.plan.keys.iter().zip(&plain).map(|(key, column)| {
-            Field::new(self.plan.input_schema.field(*key).name(), column.data_type().clone(), true)
-        });
-        let slice = Field::new("slice_start", DataType::Int64, false);
+        let keys = key_fields(&self.plan.input_schema, &self.plan.keys)?.into_iter();
+        let slice = Arc::new(Field::new("slice_start", DataType::Int64, false));
         let kept: Result<Fields> = self.plan.aggregates.iter().map(Aggregate::state_field).collect();
-        Ok((keys.chain([slice]).map(Arc::new).collect(), kept?))
+        Ok((keys.chain([slice]).collect(), kept?))
     }
 
     fn frozen_slices(&mut self) -> Result<KeyedRows> {
