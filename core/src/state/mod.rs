@@ -42,6 +42,8 @@ pub use map::{MapCells, MapState};
 pub use operator_list::{Dealing, OperatorList};
 pub use reducing::{AggregatingState, ReducingState};
 pub use schema::{KEY_GROUP, adapt, keyed_schema, rows_of_groups};
-pub use snapshot::{EncodeState, RestoredState, Snapshot, SnapshotScope, StateDescriptor, StateKind};
+pub use snapshot::{
+    EncodeState, Extent, FrozenState, RestoredState, Snapshot, SnapshotScope, StateDescriptor, StateKind, StateLayer,
+};
 pub use ttl::{Expiry, StateTtl, TtlUpdate, TtlVisibility};
 pub use value::{ValueCells, ValueState};

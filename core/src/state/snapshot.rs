@@ -47,23 +47,74 @@ pub enum SnapshotScope {
     Copy,
 }
 
+/// What the rows of a frozen state are to what earlier snapshots hold of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extent {
+    /// All that there is; nothing that was stored before counts.
+    Whole,
+    /// Rows that are put in place of those with the same keys.
+    Changed,
+    /// Keys, without what was kept for them: nothing is kept any more.
+    Removed,
+}
+
+/// One state of a snapshot.
+pub struct FrozenState {
+    /// Which state. The schema is that of the batches: of keys alone where they are [`Extent::Removed`].
+    pub descriptor: StateDescriptor,
+    /// What the rows are to what was stored before.
+    pub extent: Extent,
+    /// Turns it into batches.
+    pub encode: EncodeState,
+}
+
 /// The frozen states of one operator in one subtask.
 ///
 /// Laws: rows of keyed state are in the order of their key groups, so that cutting them by key group is slicing. A key is in a
-/// state at most once, and only if something is kept for it. A base, then for each snapshot of changes first `removed` taken
-/// out and then `states` put over, is what a copy would hold.
-#[derive(Default)]
+/// frozen state at most once, and only if something is kept for it. What a state's last [`Extent::Whole`] holds, with everything
+/// that follows taken out or put over it in its order, is what a copy would hold. Only with [`SnapshotScope::Changes`] may the
+/// first that is there of a state be no whole one. Keys that are removed may have been stored nowhere.
+#[derive(Debug, Default)]
 pub struct Snapshot {
-    /// Each state with the handle that turns it into batches.
-    pub states: Vec<(StateDescriptor, EncodeState)>,
-    /// Only with [`SnapshotScope::Changes`]: key group and key of what is gone, for each keyed state. Some of these keys may
-    /// be in no snapshot before.
-    pub removed: Vec<(StateDescriptor, EncodeState)>,
+    /// The states. One may be there in several parts; their order counts.
+    pub states: Vec<FrozenState>,
 }
 
-impl fmt::Debug for Snapshot {
+impl Snapshot {
+    /// States each of which is all that there is.
+    pub fn whole(states: impl IntoIterator<Item = (StateDescriptor, EncodeState)>) -> Self {
+        let mut snapshot = Self::default();
+        states.into_iter().for_each(|state| snapshot.push(Extent::Whole, state));
+        snapshot
+    }
+
+    /// Adds a state.
+    pub fn push(&mut self, extent: Extent, (descriptor, encode): (StateDescriptor, EncodeState)) {
+        self.states.push(FrozenState { descriptor, extent, encode });
+    }
+}
+
+impl fmt::Debug for FrozenState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.states.iter().map(|(descriptor, _)| &descriptor.name)).finish()
+        write!(f, "{:?} of '{}'", self.extent, self.descriptor.name)
+    }
+}
+
+/// Rows of a state on its way back.
+#[derive(Clone, Debug)]
+pub enum StateLayer {
+    /// Put in place of those with the same keys.
+    Rows(Vec<RecordBatch>),
+    /// Keys whose rows are taken out again.
+    Removed(Vec<RecordBatch>),
+}
+
+impl StateLayer {
+    /// Its batches.
+    pub fn batches(&self) -> &[RecordBatch] {
+        match self {
+            Self::Rows(batches) | Self::Removed(batches) => batches,
+        }
     }
 }
 
@@ -72,14 +123,19 @@ impl fmt::Debug for Snapshot {
 pub struct RestoredState {
     /// The key groups that this subtask owns.
     pub key_groups: Range<u32>,
-    /// Each state with its batches, already cut or dealt for this subtask.
-    pub states: Vec<(StateDescriptor, Vec<RecordBatch>)>,
+    /// Each state with its rows, already cut or dealt for this subtask, to be laid one over the other.
+    pub states: Vec<(StateDescriptor, Vec<StateLayer>)>,
 }
 
 impl RestoredState {
-    /// The batches of one state, empty if it was not part of the snapshot.
+    /// The rows of a state that is always stored whole; empty if it was not part of the snapshot.
     pub fn take(&mut self, name: &str) -> Vec<RecordBatch> {
         let place = self.states.iter().position(|(descriptor, _)| descriptor.name == name);
-        place.map_or_else(Vec::new, |place| self.states.swap_remove(place).1)
+        let layers = place.map_or_else(Vec::new, |place| self.states.swap_remove(place).1);
+        let rows = |layer| match layer {
+            StateLayer::Rows(batches) => batches,
+            StateLayer::Removed(_) => Vec::new(),
+        };
+        layers.into_iter().flat_map(rows).collect()
     }
 }

@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn small_buffers_are_filled_up_and_large_ones_go_as_they_are() {
-        assert_eq!(buffers(&[5, 5, 5, 5]).0, [8, 8, 4]);
+        assert_eq!(buffers(&[5, 5, 5, 5]).0, [8, 7, 5]);
         assert_eq!(buffers(&[6, 6, 6]).0, [6, 6, 6]);
         assert_eq!(buffers(&[20, 3]).0, [8, 8, 7]);
         assert_eq!(buffers(&[8, 8]).0, [8, 8]);

@@ -37,7 +37,7 @@ impl Operator for Limit {
 
     fn snapshot(&mut self, _scope: SnapshotScope) -> Result<Snapshot> {
         let left = freeze_numbers(LEFT, &[self.skip as i64, self.fetch as i64])?;
-        Ok(Snapshot { states: vec![left], removed: Vec::new() })
+        Ok(Snapshot::whole([left]))
     }
 
     fn restore(&mut self, mut state: RestoredState) -> Result<()> {

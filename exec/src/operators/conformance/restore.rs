@@ -3,7 +3,8 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use tidemill_core::key::{groups_of, hash_columns, key_group, subtask_of};
 use tidemill_core::state::{
-    Dealing, OperatorList, RestoredState, SnapshotScope, StateDescriptor, StateKind, rows_of_groups,
+    Dealing, Extent, FrozenState, OperatorList, RestoredState, SnapshotScope, StateDescriptor, StateKind, StateLayer,
+    rows_of_groups,
 };
 
 use super::script::{Row, Script, batch};
@@ -56,8 +57,9 @@ pub fn run_restored(subject: &Subject, script: &Script, way: Way, stop: usize, p
 
 fn snapshot(shell: &mut Shell<'_>) -> Stored {
     let snapshot = shell.operator.snapshot(SnapshotScope::Copy).unwrap();
-    assert!(snapshot.removed.is_empty());
-    let stored: Stored = snapshot.states.into_iter().map(|(state, encode)| (state, encode().unwrap())).collect();
+    assert!(snapshot.states.iter().all(|state| state.extent == Extent::Whole));
+    let encode = |FrozenState { descriptor, encode, .. }| (descriptor, encode().unwrap());
+    let stored: Stored = snapshot.states.into_iter().map(encode).collect();
     for (state, batches) in &stored {
         assert!(batches.iter().all(|batch| batch.schema() == state.schema), "{}: {}", shell.subject.name, state.name);
     }
@@ -76,7 +78,7 @@ fn share(stored: &Stored, subtask: usize, parallelism: usize) -> RestoredState {
             }
             StateKind::UnionList | StateKind::Broadcast => batches.clone(),
         };
-        (state.clone(), batches)
+        (state.clone(), vec![StateLayer::Rows(batches)])
     };
     RestoredState { key_groups: key_groups.clone(), states: stored.iter().map(of_state).collect() }
 }

@@ -23,7 +23,7 @@ use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{concat, or, take};
 use arrow::datatypes::SchemaRef;
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
-use tidemill_core::state::{KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateId};
+use tidemill_core::state::{Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateId};
 use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
 
 use crate::operators::aggregate::Aggregate;
@@ -179,7 +179,7 @@ impl Operator for GroupAggregateOperator {
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
         let mut snapshot = self.groups.as_mut().ok_or_else(not_open)?.states.snapshot(scope)?;
         if self.is_global() {
-            snapshot.states.push(freeze_numbers(HAS_SPOKEN, &[i64::from(self.has_spoken)])?);
+            snapshot.push(Extent::Whole, freeze_numbers(HAS_SPOKEN, &[i64::from(self.has_spoken)])?);
         }
         Ok(snapshot)
     }

@@ -36,7 +36,7 @@ impl LookupJoinOperator {
             }
             false => by_key(&self.plan, rows)?.freeze(TABLE, self.max_parallelism),
         };
-        Ok(Snapshot { states: vec![state], removed: Vec::new() })
+        Ok(Snapshot::whole([state]))
     }
 
     /// The same back again: the table is being read.

@@ -21,7 +21,7 @@ impl SessionAggregateOperator {
     /// All sessions, and the watermark up to which they have fired.
     pub fn frozen_state(&mut self) -> Result<Snapshot> {
         let sessions = self.frozen_sessions()?.freeze(SESSIONS, self.max_parallelism);
-        Ok(Snapshot { states: vec![sessions, freeze_watermark(self.watermark)?], removed: Vec::new() })
+        Ok(Snapshot::whole([sessions, freeze_watermark(self.watermark)?]))
     }
 
     /// The same back again.

@@ -21,7 +21,7 @@ impl WindowAggregateOperator {
     /// All slices, and the watermark whose windows have fired.
     pub fn frozen_state(&mut self) -> Result<Snapshot> {
         let slices = self.frozen_slices()?.freeze(SLICES, self.max_parallelism);
-        Ok(Snapshot { states: vec![slices, freeze_watermark(self.completed)?], removed: Vec::new() })
+        Ok(Snapshot::whole([slices, freeze_watermark(self.completed)?]))
     }
 
     /// The same back again.

@@ -6,12 +6,12 @@ use arrow::array::{ArrayRef, RecordBatch};
 use tidemill_core::key::{groups_of, hash_columns, key_group, subtask_of};
 use tidemill_core::state::{
     AggregatingState, CurrentKey, KeyedStates, ListState, MapState, ReducingState, RestoredState, Snapshot,
-    SnapshotScope, StateDescriptor, StateTtl, ValueState, rows_of_groups,
+    SnapshotScope, StateDescriptor, StateLayer, StateTtl, ValueState, rows_of_groups,
 };
 
 use super::keys::{Key, Shape};
 use super::model::{Op, Seen};
-use super::snapshots::{Rows, check, encode, fold, through_ipc};
+use super::snapshots::{Rows, fold, layers};
 use super::{GROUPS, Make};
 use crate::state::StateRegistry;
 
@@ -21,14 +21,14 @@ pub struct Job<'a> {
     ttl: Option<StateTtl>,
     pub subtasks: Vec<Subtask>,
     pub now_millis: i64,
-    /// A base and the changes since, of the first subtask.
-    snapshots: Vec<Snapshot>,
 }
 
 /// One subtask and the handles of its states.
 pub struct Subtask {
     pub states: Box<dyn KeyedStates>,
     handles: Option<Handles>,
+    /// A base and the changes since, not yet encoded.
+    snapshots: Vec<Snapshot>,
 }
 
 struct Handles {
@@ -43,7 +43,7 @@ impl<'a> Job<'a> {
     /// A job of one subtask.
     pub fn new(make: Make<'a>, shape: Shape, ttl: Option<StateTtl>) -> Self {
         let subtasks = vec![Subtask::new(make(&shape.fields(), GROUPS), ttl)];
-        Self { make, shape, ttl, subtasks, now_millis: 0, snapshots: Vec::new() }
+        Self { make, shape, ttl, subtasks, now_millis: 0 }
     }
 
     /// A batch of rows; what each reads.
@@ -77,12 +77,12 @@ impl<'a> Job<'a> {
 
     /// Stops, and goes on from a snapshot with so many subtasks.
     pub fn rescale(&mut self, parallelism: usize, registered_before: bool) {
-        let mut saved: BTreeMap<String, (StateDescriptor, Vec<RecordBatch>)> = BTreeMap::new();
+        let mut saved: BTreeMap<String, (StateDescriptor, Vec<StateLayer>)> = BTreeMap::new();
         for mut subtask in std::mem::take(&mut self.subtasks) {
-            for (descriptor, batches) in encode(subtask.states.snapshot(SnapshotScope::Copy).unwrap().states) {
-                check(&descriptor, &batches);
+            subtask.checkpoint(if subtask.snapshots.is_empty() { SnapshotScope::Copy } else { SnapshotScope::Changes });
+            for (descriptor, layers) in layers(subtask.snapshots) {
                 let state = saved.entry(descriptor.name.clone()).or_insert_with(|| (descriptor, Vec::new()));
-                state.1.extend(through_ipc(batches));
+                state.1.extend(layers);
             }
         }
         for subtask in 0..parallelism {
@@ -90,9 +90,17 @@ impl<'a> Job<'a> {
             let cut = |batches: &[RecordBatch]| {
                 batches.iter().map(|batch| rows_of_groups(batch, &key_groups).unwrap()).collect::<Vec<_>>()
             };
-            let states = saved.values().map(|(descriptor, batches)| (descriptor.clone(), cut(batches))).collect();
+            let cut = |layer: &StateLayer| match layer {
+                StateLayer::Rows(batches) => StateLayer::Rows(cut(batches)),
+                StateLayer::Removed(batches) => StateLayer::Removed(cut(batches)),
+            };
+            let cut = |(descriptor, layers): &(StateDescriptor, Vec<StateLayer>)| {
+                (descriptor.clone(), layers.iter().map(cut).collect())
+            };
+            let states = saved.values().map(cut).collect();
             let mut state = RestoredState { key_groups: key_groups.clone(), states };
-            let mut subtask = Subtask { states: (self.make)(&self.shape.fields(), GROUPS), handles: None };
+            let states = (self.make)(&self.shape.fields(), GROUPS);
+            let mut subtask = Subtask { states, handles: None, snapshots: Vec::new() };
             if registered_before {
                 subtask.register(self.ttl);
             }
@@ -120,19 +128,17 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Keeps a base of the first subtask, to be encoded later.
-    pub fn take_base(&mut self) {
-        self.snapshots = vec![self.subtasks[0].states.snapshot(SnapshotScope::Base).unwrap()];
+    /// Keeps a base of every subtask, or what changed since the last one.
+    pub fn checkpoint(&mut self) {
+        for subtask in &mut self.subtasks {
+            let is_first = subtask.snapshots.is_empty();
+            subtask.checkpoint(if is_first { SnapshotScope::Base } else { SnapshotScope::Changes });
+        }
     }
 
-    /// Keeps the changes since.
-    pub fn take_changes(&mut self) {
-        self.snapshots.push(self.subtasks[0].states.snapshot(SnapshotScope::Changes).unwrap());
-    }
-
-    /// The base with all changes laid over it.
+    /// The base of the first subtask with all changes laid over it.
     pub fn folded_changes(&mut self) -> Rows {
-        std::mem::take(&mut self.snapshots).into_iter().fold(Rows::new(), fold)
+        std::mem::take(&mut self.subtasks[0].snapshots).into_iter().fold(Rows::new(), fold)
     }
 
     fn owners(&self, keys: &[Key]) -> Vec<usize> {
@@ -145,9 +151,13 @@ impl<'a> Job<'a> {
 impl Subtask {
     /// A subtask with its states registered.
     pub fn new(states: Box<dyn KeyedStates>, ttl: Option<StateTtl>) -> Self {
-        let mut subtask = Self { states, handles: None };
+        let mut subtask = Self { states, handles: None, snapshots: Vec::new() };
         subtask.register(ttl);
         subtask
+    }
+
+    fn checkpoint(&mut self, scope: SnapshotScope) {
+        self.snapshots.push(self.states.snapshot(scope).unwrap());
     }
 
     fn register(&mut self, ttl: Option<StateTtl>) {
@@ -182,7 +192,7 @@ impl Subtask {
 
     /// What an operation reads.
     pub fn apply(&mut self, slot: usize, now_millis: i64, op: &Op) -> Seen {
-        let Self { states, handles: Some(Handles { value, list, map, sum, mean }) } = self else {
+        let Self { states, handles: Some(Handles { value, list, map, sum, mean }), .. } = self else {
             panic!("states that are not registered");
         };
         if let Op::Remove = op {

@@ -10,23 +10,24 @@
 mod job;
 mod keys;
 mod model;
-mod snapshots;
+pub mod snapshots;
 
 use std::ops::Range;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::ArrayRef;
 use proptest::prelude::*;
 use tidemill_core::ErrorKind;
 use tidemill_core::state::{
-    CurrentKey, KeyedStates, RestoredState, SnapshotScope, StateDescriptor, StateTtl, TtlUpdate, TtlVisibility,
+    CurrentKey, KeyedStates, RestoredState, SnapshotScope, StateDescriptor, StateLayer, StateTtl, TtlUpdate,
+    TtlVisibility,
 };
 
 use crate::state::StateRegistry;
 use job::{Job, Subtask};
 use keys::{Key, Shape, any_key, any_shape};
 use model::{Model, Op, any_op, any_read};
-use snapshots::{encode, through_ipc};
+use snapshots::layers;
 
 /// Makes the states of a subtask whose keys have these columns, in so many key groups.
 pub type Make<'a> = &'a dyn Fn(&arrow::datatypes::Fields, u32) -> Box<dyn KeyedStates>;
@@ -69,8 +70,8 @@ enum Step {
     Sweep,
     /// A snapshot, and a restore with so many subtasks; the states are registered before it or after.
     Rescale { parallelism: usize, registered_before: bool },
-    /// A snapshot of changes.
-    Changes,
+    /// A snapshot: of everything the first time, then of changes.
+    Checkpoint,
 }
 
 fn any_rows() -> impl Strategy<Value = Step> {
@@ -109,7 +110,7 @@ fn run(make: Make<'_>, shape: Shape, ttl: Option<StateTtl>, history: &[Step]) ->
                 model.sweep();
             }
             Step::Rescale { parallelism, registered_before } => job.rescale(*parallelism, *registered_before),
-            Step::Changes => job.take_changes(),
+            Step::Checkpoint => job.checkpoint(),
         }
     }
     job.sweep();
@@ -128,7 +129,7 @@ fn run(make: Make<'_>, shape: Shape, ttl: Option<StateTtl>, history: &[Step]) ->
 
 /// Whatever is written, cleared, removed, saved and restored at any parallelism: nothing is lost and nothing is there twice.
 pub fn it_is_a_map_of_what_keys_remember(make: Make<'_>) {
-    let step = prop_oneof![4 => any_rows(), 1 => rescale()];
+    let step = prop_oneof![6 => any_rows(), 2 => Just(Step::Checkpoint), 1 => rescale()];
     let history = prop::collection::vec(step, 0..16);
     proptest!(ProptestConfig::with_cases(192), |(shape in any_shape(), history in history)| {
         run(make, shape, None, &history)?;
@@ -138,7 +139,8 @@ pub fn it_is_a_map_of_what_keys_remember(make: Make<'_>) {
 /// Entries expire after their time, each for itself, also across a restore.
 pub fn what_is_not_used_expires(make: Make<'_>) {
     let rows = prop::collection::vec((any_key(), prop_oneof![any_op(), any_read()]), 1..10).prop_map(Step::Rows);
-    let step = prop_oneof![6 => rows, 4 => (1..30i64).prop_map(Step::Wait), 1 => Just(Step::Sweep), 1 => rescale()];
+    let step = prop_oneof![6 => rows, 4 => (1..30i64).prop_map(Step::Wait), 1 => Just(Step::Sweep), 1 => rescale(),
+                           1 => Just(Step::Checkpoint)];
     let history = prop::collection::vec(step, 0..24);
     proptest!(ProptestConfig::with_cases(192), |(shape in any_shape(), ttl in any_ttl(), history in history)| {
         run(make, shape, Some(ttl), &history)?;
@@ -147,7 +149,7 @@ pub fn what_is_not_used_expires(make: Make<'_>) {
 
 /// A base and the changes since, laid over one another, are what a copy holds; also when they are encoded later.
 pub fn changes_over_a_base_are_a_copy(make: Make<'_>) {
-    let step = prop_oneof![6 => any_rows(), 2 => Just(Step::Changes), 1 => (1..30i64).prop_map(Step::Wait), 1 => Just(Step::Sweep)];
+    let step = prop_oneof![6 => any_rows(), 2 => Just(Step::Checkpoint), 1 => (1..30i64).prop_map(Step::Wait), 1 => Just(Step::Sweep)];
     let steps = prop::collection::vec(step, 0..20);
     let history = (prop::collection::vec(any_rows(), 0..3), steps);
     let ttl = prop::option::of(any_ttl());
@@ -157,18 +159,18 @@ pub fn changes_over_a_base_are_a_copy(make: Make<'_>) {
             Step::Rows(rows) => drop(job.rows(rows)),
             Step::Wait(millis) => job.now_millis += millis,
             Step::Sweep => job.sweep(),
-            Step::Changes => job.take_changes(),
+            Step::Checkpoint => job.checkpoint(),
             Step::Rescale { .. } => {}
         };
         before.iter().for_each(|rows| step(&mut job, rows));
         prop_assert!(job.subtasks[0].states.snapshot(SnapshotScope::Changes).is_err());
-        job.take_base();
+        job.checkpoint();
         for next in &after {
             step(&mut job, next);
             // A savepoint in between changes nothing.
             drop(job.subtasks[0].states.snapshot(SnapshotScope::Copy).unwrap());
         }
-        job.take_changes();
+        job.checkpoint();
         let copy = job.subtasks[0].states.snapshot(SnapshotScope::Copy).unwrap();
         prop_assert_eq!(job.folded_changes(), snapshots::rows(copy));
     });
@@ -241,8 +243,10 @@ pub fn a_name_is_taken_once(make: Make<'_>) {
     registry.list_state::<i64>("counts").unwrap();
 }
 
+type SavedStates = Vec<(StateDescriptor, Vec<StateLayer>)>;
+
 /// One key with a value in each of two states, saved.
-fn saved(make: Make<'_>) -> (Vec<(StateDescriptor, Vec<RecordBatch>)>, Vec<ArrayRef>) {
+fn saved(make: Make<'_>) -> (SavedStates, Vec<ArrayRef>) {
     let keys = Shape::Number.columns(&[(Some(3), None)]);
     let mut states = make(&Shape::Number.fields(), GROUPS);
     let mut registry = StateRegistry::new(states.as_mut());
@@ -252,15 +256,10 @@ fn saved(make: Make<'_>) -> (Vec<(StateDescriptor, Vec<RecordBatch>)>, Vec<Array
     let mut key = CurrentKey::new(states.as_mut(), slot, 0);
     count.set(&mut key, 7).unwrap();
     name.set(&mut key, "seven".to_owned()).unwrap();
-    let states = encode(states.snapshot(SnapshotScope::Base).unwrap().states);
-    (states.into_iter().map(|(descriptor, batches)| (descriptor, through_ipc(batches))).collect(), keys)
+    (layers([states.snapshot(SnapshotScope::Base).unwrap()]), keys)
 }
 
-fn restored(
-    make: Make<'_>,
-    key_groups: Range<u32>,
-    states: Vec<(StateDescriptor, Vec<RecordBatch>)>,
-) -> Box<dyn KeyedStates> {
+fn restored(make: Make<'_>, key_groups: Range<u32>, states: SavedStates) -> Box<dyn KeyedStates> {
     let mut fresh = make(&Shape::Number.fields(), GROUPS);
     let mut state = RestoredState { key_groups, states };
     fresh.restore(&mut state).unwrap();
@@ -289,7 +288,7 @@ pub fn what_nobody_registers_is_carried_along(make: Make<'_>) {
     let count = StateRegistry::new(states.as_mut()).value_state::<i64>("count").unwrap();
     let slot = job::lookup(states.as_mut(), &keys)[0];
     assert_eq!(count.get(&mut CurrentKey::new(states.as_mut(), slot, 0)).unwrap(), Some(&7));
-    let second = encode(states.snapshot(SnapshotScope::Base).unwrap().states);
+    let second = layers([states.snapshot(SnapshotScope::Base).unwrap()]);
     let mut states = restored(make, 0..GROUPS, second);
     let name = StateRegistry::new(states.as_mut()).value_state::<String>("name").unwrap();
     let slot = job::lookup(states.as_mut(), &keys)[0];

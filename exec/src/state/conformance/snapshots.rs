@@ -9,7 +9,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidemill_core::key::{hash_columns, key_group};
-use tidemill_core::state::{EncodeState, KEY_GROUP, Snapshot, StateDescriptor, StateKind};
+use tidemill_core::state::{Extent, FrozenState, KEY_GROUP, Snapshot, StateDescriptor, StateKind, StateLayer};
 
 use super::GROUPS;
 
@@ -17,8 +17,29 @@ use super::GROUPS;
 pub type Rows = BTreeMap<(String, String), String>;
 
 /// The batches of a snapshot.
-pub fn encode(states: Vec<(StateDescriptor, EncodeState)>) -> Vec<(StateDescriptor, Vec<RecordBatch>)> {
-    states.into_iter().map(|(descriptor, encode)| (descriptor, encode().unwrap())).collect()
+pub fn encode(snapshot: Snapshot) -> Vec<(Extent, StateDescriptor, Vec<RecordBatch>)> {
+    let encode = |FrozenState { descriptor, extent, encode }| (extent, descriptor, encode().unwrap());
+    snapshot.states.into_iter().map(encode).collect()
+}
+
+/// The same as a restore gets it.
+pub fn layers(snapshots: impl IntoIterator<Item = Snapshot>) -> Vec<(StateDescriptor, Vec<StateLayer>)> {
+    let mut states: BTreeMap<String, (StateDescriptor, Vec<StateLayer>)> = BTreeMap::new();
+    for (extent, descriptor, batches) in snapshots.into_iter().flat_map(encode) {
+        check(&descriptor, &batches);
+        let batches = through_ipc(batches);
+        let layer = match extent {
+            Extent::Whole | Extent::Changed => StateLayer::Rows(batches),
+            Extent::Removed => StateLayer::Removed(batches),
+        };
+        let name = descriptor.name.clone();
+        let (_, layers) = states.entry(name).or_insert_with(|| (descriptor, Vec::new()));
+        if extent == Extent::Whole {
+            layers.clear();
+        }
+        layers.push(layer);
+    }
+    states.into_values().collect()
 }
 
 /// What comes back from a file.
@@ -39,16 +60,17 @@ pub fn rows(snapshot: Snapshot) -> Rows {
 
 /// A snapshot laid over what there was: first what is gone, then what is new.
 pub fn fold(mut rows: Rows, snapshot: Snapshot) -> Rows {
-    for (descriptor, batches) in encode(snapshot.removed) {
+    for (extent, descriptor, batches) in encode(snapshot) {
         check(&descriptor, &batches);
-        texts(&descriptor, &batches)
-            .into_iter()
-            .for_each(|(key, _)| drop(rows.remove(&(descriptor.name.clone(), key))));
-    }
-    for (descriptor, batches) in encode(snapshot.states) {
-        check(&descriptor, &batches);
-        let texts = texts(&descriptor, &batches).into_iter();
-        rows.extend(texts.map(|(key, row)| ((descriptor.name.clone(), key), row)));
+        if extent == Extent::Whole {
+            rows.retain(|(state, _), _| *state != descriptor.name);
+        }
+        for (key, row) in texts(&descriptor, &batches) {
+            match extent {
+                Extent::Whole | Extent::Changed => drop(rows.insert((descriptor.name.clone(), key), row)),
+                Extent::Removed => drop(rows.remove(&(descriptor.name.clone(), key))),
+            }
+        }
     }
     rows
 }

@@ -20,8 +20,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef, UInt32Type};
 use tidemill_core::key::{hash_columns, is_hashable, key_group, scatter};
 use tidemill_core::state::{
-    EncodeState, Expiry, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateBackend, StateColumn,
-    StateDescriptor, StateId, StateKind, StateTtl, adapt, keyed_schema,
+    EncodeState, Expiry, Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateBackend, StateColumn,
+    StateDescriptor, StateId, StateKind, StateLayer, StateTtl, adapt, keyed_schema,
 };
 use tidemill_core::{Error, Result};
 
@@ -50,7 +50,7 @@ pub struct MemoryStates {
     max_parallelism: u32,
     states: Vec<State>,
     /// What was restored and not registered so far.
-    restored: Vec<(StateDescriptor, Vec<RecordBatch>)>,
+    restored: Vec<(StateDescriptor, Vec<StateLayer>)>,
     restored_bytes: usize,
     restored_groups: Range<u32>,
     /// Slots that are perhaps vacant; `release` looks.
@@ -119,18 +119,42 @@ impl MemoryStates {
         let state = &self.states[id.index()];
         let is_named = |(descriptor, _): &(StateDescriptor, _)| descriptor.name == state.name;
         let Some(place) = self.restored.iter().position(is_named) else { return Ok(()) };
-        let (descriptor, batches) = self.restored.swap_remove(place);
+        let (descriptor, layers) = self.restored.swap_remove(place);
         // Subtasks without rows refuse it too.
         adapt(&state.name, &RecordBatch::new_empty(descriptor.schema), &state.schema)?;
-        for batch in batches {
-            self.restored_bytes = self.restored_bytes.saturating_sub(batch.get_array_memory_size());
-            let state = &self.states[id.index()];
-            let batch = adapt(&state.name, &batch, &state.schema)?;
-            let (keys, values) = batch.columns()[1..].split_at(self.key_fields.len());
-            let mut slots = Vec::with_capacity(batch.num_rows());
-            self.lookup(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
-            self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &slots)?;
-            self.states[id.index()].column.decode(&slots, values)?;
+        for layer in layers {
+            let bytes: usize = layer.batches().iter().map(RecordBatch::get_array_memory_size).sum();
+            self.restored_bytes = self.restored_bytes.saturating_sub(bytes);
+            match layer {
+                StateLayer::Rows(batches) => batches.into_iter().try_for_each(|batch| self.put_back(id, &batch))?,
+                StateLayer::Removed(batches) => {
+                    batches.into_iter().try_for_each(|batch| self.take_out(id, &batch))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes restored rows of a state.
+    fn put_back(&mut self, id: StateId, batch: &RecordBatch) -> Result<()> {
+        let state = &self.states[id.index()];
+        let batch = adapt(&state.name, batch, &state.schema)?;
+        let (keys, values) = batch.columns()[1..].split_at(self.key_fields.len());
+        let mut slots = Vec::with_capacity(batch.num_rows());
+        self.lookup(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
+        self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &slots)?;
+        self.states[id.index()].column.decode(&slots, values)
+    }
+
+    /// Clears a state of keys that were removed after they were stored.
+    fn take_out(&mut self, id: StateId, batch: &RecordBatch) -> Result<()> {
+        let schema = keyed_schema(&self.key_fields, &Fields::empty());
+        let batch = adapt(&self.states[id.index()].name, batch, &schema)?;
+        let (keys, mut slots) = (&batch.columns()[1..], Vec::with_capacity(batch.num_rows()));
+        self.find(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
+        for slot in slots.into_iter().flatten() {
+            self.states[id.index()].column.clear(slot);
+            self.suspects.push(slot);
         }
         Ok(())
     }
@@ -174,14 +198,27 @@ impl MemoryStates {
         let (mut snapshot, mut stored) = (Snapshot::default(), Vec::new());
         for state in &self.states {
             let slots: Vec<usize> = (0..self.index.slots()).filter(|slot| !state.column.is_vacant(*slot)).collect();
-            snapshot.states.push((state.descriptor(), self.freeze(state, &slots)?));
+            snapshot.push(Extent::Whole, (state.descriptor(), self.freeze(state, &slots)?));
             stored.extend(slots);
         }
-        for (descriptor, batches) in &self.restored {
-            let batches = batches.clone();
-            snapshot.states.push((descriptor.clone(), Box::new(move || Ok(batches))));
+        for (descriptor, layers) in &self.restored {
+            self.carry_along(descriptor, layers, &mut snapshot);
         }
         Ok((snapshot, stored))
+    }
+
+    /// What was restored and not registered, layer by layer as it came.
+    fn carry_along(&self, descriptor: &StateDescriptor, layers: &[StateLayer], snapshot: &mut Snapshot) {
+        snapshot.push(Extent::Whole, (descriptor.clone(), Box::new(|| Ok(Vec::new()))));
+        for layer in layers {
+            let batches = layer.batches().to_vec();
+            let (extent, schema) = match layer {
+                StateLayer::Rows(_) => (Extent::Changed, descriptor.schema.clone()),
+                StateLayer::Removed(_) => (Extent::Removed, keyed_schema(&self.key_fields, &Fields::empty())),
+            };
+            let descriptor = StateDescriptor { schema, ..descriptor.clone() };
+            snapshot.push(extent, (descriptor, Box::new(move || Ok(batches))));
+        }
     }
 
     fn snapshot_of_changes(&mut self) -> Result<Snapshot> {
@@ -195,12 +232,13 @@ impl MemoryStates {
             let changed = self.states[place].changes.take();
             let state = &self.states[place];
             let (vacated, kept): (Vec<_>, Vec<_>) = changed.into_iter().partition(|slot| state.column.is_vacant(*slot));
-            snapshot.states.push((state.descriptor(), self.freeze(state, &kept)?));
+            let put = (state.descriptor(), self.freeze(state, &kept)?);
             let vacated: Vec<usize> = vacated.into_iter().filter(|slot| self.removed.is_stored(*slot)).collect();
             let chunks = vacated.chunks(BATCH_ROWS).map(|slots| self.key_chunk(slots));
             let chunks = chunks.chain(gone.iter().cloned().map(Ok)).collect::<Result<_>>()?;
             let descriptor = StateDescriptor { schema: schema.clone(), ..state.descriptor() };
-            snapshot.removed.push((descriptor, encode_keys(schema.clone(), chunks)));
+            snapshot.push(Extent::Removed, (descriptor, encode_keys(schema.clone(), chunks)));
+            snapshot.push(Extent::Changed, put);
             stored.extend(kept);
         }
         self.removed.store(&stored);
@@ -351,7 +389,8 @@ impl KeyedStates for MemoryStates {
         let (keyed, others) =
             std::mem::take(&mut state.states).into_iter().partition(|(state, _)| state.kind == StateKind::Keyed);
         (self.restored, state.states) = (keyed, others);
-        let batches = self.restored.iter().flat_map(|(_, batches)| batches);
+        let layers = self.restored.iter().flat_map(|(_, layers)| layers);
+        let batches = layers.flat_map(StateLayer::batches);
         self.restored_bytes = batches.map(RecordBatch::get_array_memory_size).sum();
         (0..self.states.len()).try_for_each(|place| self.claim(StateId::new(place)))
     }

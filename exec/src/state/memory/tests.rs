@@ -8,6 +8,7 @@ use tidemill_core::state::CurrentKey;
 use super::*;
 use crate::state::StateRegistry;
 use crate::state::conformance::keyed_states_laws;
+use crate::state::conformance::snapshots::layers;
 
 keyed_states_laws!(|keys: &Fields, max_parallelism: u32| -> Box<dyn KeyedStates> {
     Box::new(MemoryStates::new(keys, max_parallelism).unwrap())
@@ -18,13 +19,12 @@ fn without_a_key_there_is_one_slot() {
     let mut states = MemoryStates::new(&Fields::empty(), 128).unwrap();
     let count = StateRegistry::new(&mut states).value_state::<i64>("count").unwrap();
     let mut slots = vec![];
-    states.lookup(&[], &[0, 0, 0], &mut slots).unwrap();
+    states.lookup(&[], &hash_columns(&[], 3).unwrap(), &mut slots).unwrap();
     assert_eq!(slots, [0, 0, 0]);
     count.set(&mut CurrentKey::new(&mut states, 0, 0), 3).unwrap();
     states.release().unwrap();
 
-    let snapshot = states.snapshot(SnapshotScope::Copy).unwrap().states;
-    let saved = snapshot.into_iter().map(|(descriptor, encode)| (descriptor, encode().unwrap())).collect();
+    let saved = layers([states.snapshot(SnapshotScope::Copy).unwrap()]);
     let mut fresh = MemoryStates::new(&Fields::empty(), 128).unwrap();
     fresh.restore(&mut RestoredState { key_groups: 0..128, states: saved }).unwrap();
     let count = StateRegistry::new(&mut fresh).value_state::<i64>("count").unwrap();
@@ -44,7 +44,7 @@ fn state_is_columns_that_can_be_read() {
         seen.put(&mut CurrentKey::new(&mut states, slots[slot], 0), page.to_owned(), page.len() as u32).unwrap();
     }
     let snapshot = states.snapshot(SnapshotScope::Copy).unwrap();
-    let batches: Vec<RecordBatch> = snapshot.states.into_iter().flat_map(|(_, encode)| encode().unwrap()).collect();
+    let batches: Vec<RecordBatch> = snapshot.states.into_iter().flat_map(|state| (state.encode)().unwrap()).collect();
     expect_test::expect![[r#"
         +-----------+------+--------------------+
         | key_group | user | entries            |
@@ -91,8 +91,8 @@ fn what_was_never_stored_need_not_be_removed() {
         slots.iter().for_each(|slot| states.remove(*slot));
         states.release().unwrap();
         let snapshot = states.snapshot(SnapshotScope::Changes).unwrap();
-        let rows = |(_, encode): (_, EncodeState)| encode().unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
-        snapshot.removed.into_iter().map(rows).sum::<usize>()
+        let removed = snapshot.states.into_iter().filter(|state| state.extent == Extent::Removed);
+        removed.flat_map(|state| (state.encode)().unwrap()).map(|batch| batch.num_rows()).sum::<usize>()
     };
     assert_eq!([removed(&mut states, false), removed(&mut states, true), removed(&mut states, false)], [0, 100, 0]);
 }
