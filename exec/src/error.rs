@@ -147,7 +147,7 @@ fn parquet(error: &ParquetError) -> Meaning {
     }
 }
 
-fn store_kind(error: &object_store::Error) -> ErrorKind {
+pub(crate) fn store_kind(error: &object_store::Error) -> ErrorKind {
     use object_store::Error as S;
     match error {
         S::InvalidPath { .. }
@@ -159,7 +159,7 @@ fn store_kind(error: &object_store::Error) -> ErrorKind {
     }
 }
 
-fn io_kind(error: &std::io::Error) -> ErrorKind {
+pub(crate) fn io_kind(error: &std::io::Error) -> ErrorKind {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Exhausted,
         _ => ErrorKind::Unavailable,

@@ -1,0 +1,129 @@
+//! Record batches as bytes: an Arrow IPC stream compressed with zstd, which is what a chunk of a segment is.
+//!
+//! Arrow's reader trusts what it reads: it panics on some bytes and asks for as much memory as others say. So what is to be
+//! read is measured first, and a panic that is left is an error here.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow::ipc::{CompressionType, root_as_message};
+use tidemill_core::{Error, Result};
+
+/// Rows as bytes. They come back as they are, though perhaps in fewer batches.
+pub(super) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
+    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD))?;
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options)?;
+    // One batch compresses better than several. Those whose dictionaries do not fit into one stay apart.
+    match batches.len() {
+        0 | 1 => batches.iter().try_for_each(|batch| writer.write(batch))?,
+        _ => match concat_batches(schema, batches) {
+            Ok(batch) => writer.write(&batch)?,
+            Err(_) => batches.iter().try_for_each(|batch| writer.write(batch))?,
+        },
+    }
+    writer.finish()?;
+    Ok(writer.into_inner()?)
+}
+
+/// The rows of such bytes, or what is wrong with them. Never panics.
+pub(super) fn decode(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>), String> {
+    measure(bytes)?;
+    let read = || {
+        let reader = StreamReader::try_new(Cursor::new(bytes), None).map_err(|error| error.to_string())?;
+        let schema = reader.schema();
+        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        Ok((schema, batches))
+    };
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("what Arrow cannot read".to_owned()))
+}
+
+/// A batch under the columns that its state declares, without what its views refer to and do not show.
+pub(super) fn declared(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    if batch.schema_ref().fields() != schema.fields() {
+        return Err(Error::internal(format!(
+            "a state of columns {:?} gave rows of columns {:?}",
+            schema.fields(),
+            batch.schema_ref().fields()
+        )));
+    }
+    let columns = batch.columns().iter().map(compact).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+}
+
+/// How many bytes a batch has, at least 1.
+pub(super) fn bytes_of(batch: &RecordBatch) -> usize {
+    let column = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_default();
+    batch.columns().iter().map(column).sum::<usize>().max(1)
+}
+
+fn compact(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        _ => column.clone(),
+    }
+}
+
+/// Walks over the messages of a stream: each within the bytes, its buffers within it, and none larger than zstd can make of
+/// what is there.
+fn measure(bytes: &[u8]) -> Result<(), String> {
+    let mut rest = bytes;
+    loop {
+        if take(&mut rest, 4, "a message")? != [0xff; 4] {
+            return Err("no message where one should begin".to_owned());
+        }
+        let length = take(&mut rest, 4, "the length of a message")?;
+        let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]);
+        if length == 0 {
+            return if rest.is_empty() { Ok(()) } else { Err(format!("{} bytes after the end", rest.len())) };
+        }
+        let message = take(&mut rest, u64::from(length), "a message")?;
+        let message = root_as_message(message).map_err(|error| format!("a message that is none: {error}"))?;
+        let body = u64::try_from(message.bodyLength()).map_err(|_| "a body of negative length".to_owned())?;
+        let body = take(&mut rest, body, "the body of a message")?;
+        let dictionary = message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
+        let Some(batch) = message.header_as_record_batch().or(dictionary) else { continue };
+        for buffer in batch.buffers().iter().flatten() {
+            let range = u64::try_from(buffer.offset()).ok().zip(u64::try_from(buffer.length()).ok());
+            let buffer = range.and_then(|(offset, length)| {
+                let mut rest = body.get(usize::try_from(offset).ok()?..)?;
+                take(&mut rest, length, "a buffer").ok()
+            });
+            let buffer = buffer.ok_or("a buffer outside its message")?;
+            if batch.compression().is_some() {
+                measure_compressed(buffer)?;
+            }
+        }
+    }
+}
+
+/// A compressed buffer begins with the length that it has without compression, or -1 where it has none.
+fn measure_compressed(buffer: &[u8]) -> Result<(), String> {
+    // A block of zstd has at least 4 bytes and becomes at most 128 KiB.
+    const BLOCK: u64 = 4;
+    const BLOCK_DECODED_MAX: u64 = 128 << 10;
+    let Some((length, compressed)) = buffer.split_first_chunk::<8>() else {
+        return if buffer.is_empty() { Ok(()) } else { Err("a compressed buffer without its length".to_owned()) };
+    };
+    let length = i64::from_le_bytes(*length);
+    let most = (compressed.len() as u64 / BLOCK + 1).saturating_mul(BLOCK_DECODED_MAX);
+    match u64::try_from(length) {
+        Ok(length) if length > most => Err(format!("{length} bytes compressed to {}", compressed.len())),
+        _ => Ok(()),
+    }
+}
+
+/// The next `length` bytes, if there are as many.
+fn take<'a>(rest: &mut &'a [u8], length: u64, what: &str) -> Result<&'a [u8], String> {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let (head, tail) = rest.split_at_checked(length).ok_or_else(|| format!("{what} is cut off"))?;
+    *rest = tail;
+    Ok(head)
+}

@@ -1,0 +1,36 @@
+//! Checkpoints at rest: the files that a job's state lies in, who may add to them, and the way back.
+//!
+//! ```text
+//! Snapshot ──> SegmentWriter ──> segments/…          rows of states, many in one file
+//!                    │
+//!              CheckpointContent ──> Writer ──> manifests/…    names segments, old and new
+//!                                                   │
+//! RestoredState <── restored_state <── CheckpointContent <── CheckpointStore
+//! ```
+//!
+//! Suggested order of reading: [`content`] (what there is), [`segment`] (rows), [`manifest`] (the rest), [`store`] (who may
+//! write), [`retention`] (what may go), [`savepoint`], [`restore`] (the way back). Stores are those of the `object_store`
+//! crate; clocks and random numbers are arguments.
+
+mod codec;
+pub mod content;
+mod files;
+#[rustfmt::skip]
+#[allow(missing_docs, dead_code, unused_imports, unsafe_op_in_unsafe_fn, clippy::all, clippy::unwrap_used)]
+mod generated;
+pub mod manifest;
+pub mod restore;
+mod retention;
+pub mod savepoint;
+pub mod segment;
+pub mod store;
+mod upload;
+
+pub use content::{
+    CheckpointContent, CheckpointKind, Manifest, StoredChunk, StoredLayer, StoredOperator, StoredSegment, StoredState,
+    StoredSubtask,
+};
+pub use restore::restored_state;
+pub use savepoint::{dispose_savepoint, open_savepoint, savepoint_segment_path, write_savepoint};
+pub use segment::{SegmentWriter, read_layer};
+pub use store::{CheckpointStore, Writer};

@@ -1,0 +1,266 @@
+//! Segments: the files that states lie in. One worker packs into one of them what it stores for a checkpoint.
+//!
+//! ```text
+//! segment    | chunk | chunk | chunk | chunk | chunk | …        only chunks; the manifest says where each is
+//! layers     '------- one -------'   '--- another ---'
+//! ```
+//!
+//! A chunk is an Arrow IPC stream of its own. Rows of keyed state lie in the order of their key groups, so a subtask that owns
+//! some of them reads the chunks that overlap, and of these cuts off what is not its own.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{SchemaRef, UInt32Type};
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tidemill_core::state::{Extent, FrozenState, StateDescriptor, StateKind, rows_of_groups};
+use tidemill_core::{Error, Result};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::codec;
+use super::content::{StoredChunk, StoredLayer, StoredSegment};
+use super::files::{below, missing, store_error};
+use super::upload::Upload;
+
+/// The most rows of a chunk.
+pub const CHUNK_ROWS_MAX: usize = 64 << 10;
+/// How many bytes of rows close a chunk, before compression.
+const CHUNK_BYTES: usize = 8 << 20;
+/// How many bytes are asked for at once.
+const READ_BYTES: u64 = 16 << 20;
+
+/// A segment that is being written.
+///
+/// It holds a bounded part of it in memory. The file is there when [`SegmentWriter::finish`] has returned, and never before in
+/// part; dropped earlier it leaves none.
+pub struct SegmentWriter {
+    path: Arc<str>,
+    upload: Upload,
+}
+
+/// Rows that wait to be enough for a chunk.
+#[derive(Default)]
+struct Pending {
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl SegmentWriter {
+    /// Begins the file at `path`, relative to `root`. The path belongs to nobody else.
+    pub fn create(store: Arc<dyn ObjectStore>, root: &Path, path: impl Into<Arc<str>>) -> Self {
+        let path = path.into();
+        let upload = Upload::new(store, below(root, &path));
+        Self { path, upload }
+    }
+
+    /// Encodes a frozen state and adds it.
+    ///
+    /// Errors: of the state; of the store; rows that are not in the order of their key groups are a bug.
+    pub async fn write(&mut self, state: FrozenState) -> Result<StoredLayer> {
+        let FrozenState { descriptor, extent, encode } = state;
+        self.write_batches(extent, &descriptor, &encode()?).await
+    }
+
+    /// Adds rows of a state.
+    pub async fn write_batches(
+        &mut self,
+        extent: Extent,
+        descriptor: &StateDescriptor,
+        batches: &[RecordBatch],
+    ) -> Result<StoredLayer> {
+        let StateDescriptor { name, kind, schema } = descriptor;
+        let is_keyed = *kind == StateKind::Keyed;
+        let mut chunks = Vec::new();
+        let mut pending = Pending::default();
+        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+            let batch = codec::declared(schema, batch).map_err(|error| error.context(format!("state '{name}'")))?;
+            let row_bytes = codec::bytes_of(&batch).div_ceil(batch.num_rows());
+            let mut begin = 0;
+            while begin < batch.num_rows() {
+                let rows = pending.room(row_bytes).min(batch.num_rows() - begin);
+                pending.push(batch.slice(begin, rows), row_bytes);
+                begin += rows;
+                if pending.is_full() {
+                    chunks.push(self.write_chunk(schema, is_keyed, &mut pending).await?);
+                }
+            }
+        }
+        if pending.rows > 0 {
+            chunks.push(self.write_chunk(schema, is_keyed, &mut pending).await?);
+        }
+        let groups = chunks.iter().filter_map(|chunk| chunk.groups).flat_map(|(first, last)| [first, last]);
+        if !groups.is_sorted() {
+            return Err(Error::internal(format!("rows of state '{name}' are not in the order of their key groups")));
+        }
+        let segment = if chunks.is_empty() { "".into() } else { self.path.clone() };
+        Ok(StoredLayer { extent, schema: schema.clone(), segment, chunks })
+    }
+
+    /// Completes the file. If nothing was added there is none.
+    pub async fn finish(self) -> Result<Option<StoredSegment>> {
+        let bytes = self.upload.finish().await?;
+        Ok((bytes > 0).then_some(StoredSegment { path: self.path, bytes }))
+    }
+
+    /// Gives it up, and takes back what the store has already got.
+    pub async fn abort(self) {
+        self.upload.abort().await;
+    }
+
+    /// How many bytes were added so far.
+    pub fn bytes(&self) -> u64 {
+        self.upload.bytes()
+    }
+
+    async fn write_chunk(&mut self, schema: &SchemaRef, is_keyed: bool, pending: &mut Pending) -> Result<StoredChunk> {
+        let Pending { batches, rows, .. } = std::mem::take(pending);
+        let groups = if is_keyed { Some(groups_of_rows(&batches).map_err(Error::internal)?) } else { None };
+        let bytes = codec::encode(schema, &batches)?;
+        let (length, checksum) = (bytes.len() as u64, xxh3_64(&bytes));
+        let offset = self.upload.append(bytes.into()).await?;
+        Ok(StoredChunk { offset, length, rows: rows as u64, checksum, groups })
+    }
+}
+
+impl fmt::Debug for SegmentWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SegmentWriter({}, {} bytes)", self.path, self.bytes())
+    }
+}
+
+impl Pending {
+    /// How many rows of such a size still fit; one always does.
+    fn room(&self, row_bytes: usize) -> usize {
+        let by_bytes = CHUNK_BYTES.saturating_sub(self.bytes) / row_bytes.max(1);
+        by_bytes.max(1).min(CHUNK_ROWS_MAX - self.rows)
+    }
+
+    fn push(&mut self, rows: RecordBatch, row_bytes: usize) {
+        self.rows += rows.num_rows();
+        self.bytes += rows.num_rows() * row_bytes;
+        self.batches.push(rows);
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows >= CHUNK_ROWS_MAX || self.bytes >= CHUNK_BYTES
+    }
+}
+
+/// The rows of a layer; of keyed state those of `key_groups` alone, where they are given.
+///
+/// Errors name the file: it is missing; or bytes of it are not what was written ([`Corrupt`](tidemill_core::ErrorKind)).
+pub async fn read_layer(
+    store: &dyn ObjectStore,
+    root: &Path,
+    layer: &StoredLayer,
+    key_groups: Option<Range<u32>>,
+) -> Result<Vec<RecordBatch>> {
+    let overlaps = |chunk: &&StoredChunk| match (&key_groups, chunk.groups) {
+        (Some(own), Some((first, last))) => first < own.end && own.start <= last && !own.is_empty(),
+        _ => true,
+    };
+    let chunks: Vec<&StoredChunk> = layer.chunks.iter().filter(overlaps).collect();
+    let path = below(root, &layer.segment);
+    let mut batches = Vec::new();
+    let mut rest = chunks.as_slice();
+    while !rest.is_empty() {
+        let mut wanted = 0u64;
+        let fits = |chunk: &&StoredChunk| {
+            wanted = chunk.length.saturating_add(wanted);
+            wanted <= READ_BYTES
+        };
+        let (now, later) = rest.split_at(rest.iter().copied().take_while(fits).count().max(1));
+        rest = later;
+        for (chunk, bytes) in now.iter().zip(read_chunks(store, &path, now).await?) {
+            let read = decode_chunk(&bytes, chunk, &layer.schema).and_then(|read| cut(read, chunk, &key_groups));
+            let read = read.map_err(|error| corrupt(&path, chunk, &error))?;
+            batches.extend(read.into_iter().filter(|batch| batch.num_rows() > 0));
+        }
+    }
+    Ok(batches)
+}
+
+/// The rows of a chunk whose place, length, checksum and key groups a manifest tells, or what is wrong with its bytes.
+#[doc(hidden)]
+pub fn decode_chunk(bytes: &[u8], chunk: &StoredChunk, schema: &SchemaRef) -> Result<Vec<RecordBatch>, String> {
+    if bytes.len() as u64 != chunk.length {
+        return Err(format!("there are {} bytes of {}", bytes.len(), chunk.length));
+    }
+    let checksum = xxh3_64(bytes);
+    if checksum != chunk.checksum {
+        return Err(format!("checksum {checksum:016x} instead of {:016x}", chunk.checksum));
+    }
+    let (found, batches) = codec::decode(bytes)?;
+    if found.fields() != schema.fields() {
+        return Err("other columns than those of its state".to_owned());
+    }
+    let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    if rows != chunk.rows {
+        return Err(format!("{rows} rows instead of {}", chunk.rows));
+    }
+    if let Some(groups) = chunk.groups
+        && groups_of_rows(&batches)? != groups
+    {
+        return Err(format!("key groups other than {} to {}", groups.0, groups.1));
+    }
+    Ok(batches)
+}
+
+/// The key groups of the first and the last row, which are in their order.
+fn groups_of_rows(batches: &[RecordBatch]) -> Result<(u32, u32), String> {
+    let mut range = None;
+    for batch in batches {
+        let groups = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt32Type>());
+        let groups = groups.filter(|groups| groups.nulls().is_none_or(|nulls| nulls.null_count() == 0));
+        let groups = groups.ok_or("the first column is no key group")?.values();
+        let (Some(first), Some(last)) = (groups.first(), groups.last()) else { continue };
+        if !groups.is_sorted() || range.is_some_and(|(_, before)| before > *first) {
+            return Err("rows are not in the order of their key groups".to_owned());
+        }
+        range = Some((range.map_or(*first, |(begin, _)| begin), *last));
+    }
+    range.ok_or_else(|| "there are no rows".to_owned())
+}
+
+/// What is left of a chunk's rows for some key groups.
+fn cut(
+    batches: Vec<RecordBatch>,
+    chunk: &StoredChunk,
+    key_groups: &Option<Range<u32>>,
+) -> Result<Vec<RecordBatch>, String> {
+    match (key_groups, chunk.groups) {
+        (Some(own), Some((first, last))) if !(own.contains(&first) && own.contains(&last)) => {
+            let cut = |batch| rows_of_groups(batch, own).map_err(|error| error.to_string());
+            batches.iter().map(cut).collect()
+        }
+        _ => Ok(batches),
+    }
+}
+
+async fn read_chunks(store: &dyn ObjectStore, path: &Path, chunks: &[&StoredChunk]) -> Result<Vec<Bytes>> {
+    let ranges: Vec<Range<u64>> = chunks.iter().map(|chunk| chunk.offset..chunk.end()).collect();
+    match store.get_ranges(path, &ranges).await {
+        Ok(read) if read.len() == ranges.len() => Ok(read),
+        Ok(_) => Err(Error::unavailable(format!("reading '{path}': not all ranges came back"))),
+        Err(object_store::Error::NotFound { .. }) => Err(missing(path)),
+        Err(error) => {
+            // Stores say in words of their own that a file is shorter than it was.
+            let length = store.head(path).await.map(|meta| meta.size).ok();
+            let cut_off = chunks.iter().find(|chunk| length.is_some_and(|length| chunk.end() > length));
+            Err(match (cut_off, length) {
+                (Some(chunk), Some(length)) => corrupt(path, chunk, &format!("the file ends at {length}")),
+                _ => store_error(format!("reading '{path}'"), error),
+            })
+        }
+    }
+}
+
+fn corrupt(path: &Path, chunk: &StoredChunk, error: &str) -> Error {
+    let StoredChunk { offset, length, .. } = chunk;
+    Error::corrupt(format!("'{path}' at {offset}, {length} bytes: {error}"))
+}

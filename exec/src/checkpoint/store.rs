@@ -1,0 +1,229 @@
+//! The checkpoints of one job in a folder, and the right to add to them.
+//!
+//! ```text
+//! manifests/00000000000000000007                                  generation 2: checkpoint 5
+//! manifests/00000000000000000008                                  generation 3 took over: checkpoint 5
+//! manifests/00000000000000000009                                  generation 3: checkpoint 6
+//! segments/0000000003-00000000000000000006-9e37…-0                generation, checkpoint, nonce, number
+//! ```
+//!
+//! Manifests are one dense sequence; the newest one counts. All that is asked of the store is that it creates a file only if
+//! there is none of that name, and that it lists what is there. Who takes over creates the next number with a higher generation.
+//! Whoever comes second to a number is fenced: it stops.
+//!
+//! Numbers get free again when old manifests are deleted, so a writer that slept through all of that could create one that was
+//! taken before. It looks therefore, after it has created a manifest, whether there is a newer one. The newest one is never
+//! deleted, so if its number had been taken there is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use tidemill_core::clock::Clock;
+use tidemill_core::event::CheckpointId;
+use tidemill_core::{Error, ErrorKind, Result};
+
+use super::content::{CheckpointContent, Manifest};
+use super::files::{Created, Files, below, missing};
+use super::manifest::{decode, encode};
+use super::retention::Retention;
+
+/// The folder of manifests.
+const MANIFESTS: &str = "manifests";
+/// The folder of segments.
+const SEGMENTS: &str = "segments";
+/// How often the folder is looked through again when its newest manifest went away meanwhile.
+const LOOKS: usize = 5;
+
+/// A folder of checkpoints, as [`CheckpointStore::open`] finds it.
+#[derive(Clone, Debug)]
+pub struct CheckpointStore {
+    files: Files,
+    newest: Option<Manifest>,
+}
+
+/// The right to add checkpoints to a folder, until somebody takes over.
+#[derive(Debug)]
+pub struct Writer {
+    files: Files,
+    newest: Manifest,
+    retention: Retention,
+}
+
+impl CheckpointStore {
+    /// Looks for the newest checkpoint of a folder. It need not exist.
+    ///
+    /// Errors: the newest manifest is damaged or of a newer version: that names it and the newest good one, and none is
+    /// passed over in silence.
+    pub async fn open(store: Arc<dyn ObjectStore>, root: Path, clock: Arc<dyn Clock>) -> Result<Self> {
+        let files = Files { store, root, clock };
+        for _ in 0..LOOKS {
+            let manifests = manifests(&files, None).await?;
+            let Some((_, path)) = manifests.last() else { return Ok(Self { files, newest: None }) };
+            match read_manifest(&files, path).await {
+                Ok(Some(newest)) => return Ok(Self { files, newest: Some(newest) }),
+                // A job is at work there, and deletes what is old.
+                Ok(None) => continue,
+                Err(error) => return Err(name_good_one(&files, &manifests, error).await),
+            }
+        }
+        Err(Error::unavailable(format!("manifests in '{}' go away while they are read", files.path(MANIFESTS))))
+    }
+
+    /// The newest manifest, if there is one.
+    pub fn newest(&self) -> Option<&Manifest> {
+        self.newest.as_ref()
+    }
+
+    /// The newest checkpoint, if one has been completed.
+    pub fn checkpoint(&self) -> Option<&CheckpointContent> {
+        self.newest.as_ref().and_then(|newest| newest.content.completed())
+    }
+
+    /// Takes the right to add checkpoints from whoever has it, and removes what was left half done. `nonce` is drawn anew each
+    /// time.
+    ///
+    /// Errors: [`Cancelled`](ErrorKind::Cancelled) if somebody else took over since the folder was opened.
+    pub async fn take_over(self, nonce: u64) -> Result<Writer> {
+        let Self { files, newest } = self;
+        let newest = newest.unwrap_or_default();
+        let next =
+            Manifest { number: newest.number + 1, generation: newest.generation + 1, nonce, content: newest.content };
+        create(&files, &next).await?;
+        let mut writer = Writer { files, newest: next, retention: Retention::default() };
+        // What cannot be removed now is removed later.
+        let _ = writer.sweep().await;
+        Ok(writer)
+    }
+}
+
+impl Writer {
+    /// The newest manifest, which is its own.
+    pub fn newest(&self) -> &Manifest {
+        &self.newest
+    }
+
+    /// The newest checkpoint, if one has been completed.
+    pub fn checkpoint(&self) -> Option<&CheckpointContent> {
+        self.newest.content.completed()
+    }
+
+    /// Where a checkpoint's new segment lies, relative to the root; `number` tells those of one checkpoint apart.
+    pub fn segment_path(&self, checkpoint: CheckpointId, number: u32) -> Arc<str> {
+        let Manifest { generation, nonce, .. } = self.newest;
+        format!("{SEGMENTS}/{generation:010}-{checkpoint:020}-{nonce:016x}-{number}").into()
+    }
+
+    /// Makes a checkpoint the newest one. When this returns it is complete, and a restart begins from it.
+    ///
+    /// Errors: [`Cancelled`](ErrorKind::Cancelled) names who took over: the job stops here and commits nothing for this
+    /// checkpoint. Should it have been in time, then whoever took over begins from it, and commits. After any other error it is
+    /// not known whether the checkpoint is complete; trying again with the same content is safe, and so is a restart.
+    pub async fn publish(&mut self, content: CheckpointContent) -> Result<&Manifest> {
+        let (before, now) = (self.newest.content.checkpoint, content.checkpoint);
+        if now <= before {
+            return Err(Error::internal(format!("checkpoint {now} is published after checkpoint {before}")));
+        }
+        let Manifest { number, generation, nonce, .. } = self.newest;
+        let next = Manifest { number: number + 1, generation, nonce, content };
+        create(&self.files, &next).await?;
+        self.newest = next;
+        Ok(&self.newest)
+    }
+
+    /// Keeps the newest `count` checkpoints, at least one. Older manifests are deleted, then the segments that none of the
+    /// remaining manifests names. How many files went away; what could not be deleted stays for the next time.
+    pub async fn retain(&mut self, count: usize) -> Result<usize> {
+        let Self { files, newest, retention } = self;
+        let manifests = manifests(files, None).await?;
+        let deleted = retention.delete_manifests(files, newest, &manifests, count.max(1)).await?;
+        Ok(deleted + self.sweep().await?)
+    }
+
+    /// Deletes the segments of earlier writers and earlier checkpoints that no manifest names. How many went away.
+    async fn sweep(&mut self) -> Result<usize> {
+        // Segments first: one that is named by a manifest that was not there yet has to be a newer one.
+        let segments = self.files.list(SEGMENTS, None).await?;
+        let manifests = manifests(&self.files, None).await?;
+        self.retention.delete_segments(&self.files, &self.newest, &manifests, &segments).await
+    }
+}
+
+/// The manifests of a folder by number, and their places. Other files are none of ours.
+async fn manifests(files: &Files, after: Option<u64>) -> Result<Vec<(u64, Path)>> {
+    let after = after.map(|number| manifest_path(files, number));
+    let listed = files.list(MANIFESTS, after.as_ref()).await?;
+    let numbered = listed.into_iter().filter_map(|path| {
+        let number = path.filename().filter(|name| name.len() == 20)?.parse().ok()?;
+        (path == manifest_path(files, number)).then_some((number, path))
+    });
+    Ok(numbered.collect())
+}
+
+fn manifest_path(files: &Files, number: u64) -> Path {
+    below(&files.path(MANIFESTS), &format!("{number:020}"))
+}
+
+/// A manifest, if it is there.
+pub(super) async fn read_manifest(files: &Files, path: &Path) -> Result<Option<Manifest>> {
+    let Some(bytes) = files.read(path).await? else { return Ok(None) };
+    decode(&bytes).map(Some).map_err(|error| error.context(format!("manifest '{path}'")))
+}
+
+/// Creates a manifest, or says who came first.
+async fn create(files: &Files, manifest: &Manifest) -> Result<()> {
+    let bytes = Bytes::from(encode(manifest)?);
+    let created = files.create(&manifest_path(files, manifest.number), &bytes).await?;
+    let newer = manifests(files, Some(manifest.number)).await?;
+    if created == Created::Ours && newer.is_empty() {
+        return Ok(());
+    }
+    if created == Created::Ours {
+        // It took a number that was free again. Nobody reads it; the winner's next retention would delete it too.
+        let _ = files.delete(&manifest_path(files, manifest.number)).await;
+    }
+    let winner = match newer.last() {
+        Some((_, path)) => path.clone(),
+        None => manifest_path(files, manifest.number),
+    };
+    let winner = match read_manifest(files, &winner).await {
+        Ok(Some(winner)) => format!("generation {}, manifest {}", winner.generation, winner.number),
+        Ok(None) => format!("'{winner}', which is gone again"),
+        Err(error) => format!("'{winner}', which cannot be read: {error}"),
+    };
+    let Manifest { number, generation, .. } = manifest;
+    let error = format!(
+        "another writer has taken over the checkpoints in '{}' ({winner}); generation {generation} comes too late with \
+         manifest {number}",
+        files.root
+    );
+    Err(Error::cancelled(error).with_hint("another process runs this job; only one of them can go on"))
+}
+
+/// The error of the newest manifest, with where one could begin instead.
+async fn name_good_one(files: &Files, manifests: &[(u64, Path)], error: Error) -> Error {
+    if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Request) {
+        return error;
+    }
+    let (kind, hint) = (error.kind(), error.hint().map(str::to_owned));
+    let mut good = None;
+    for (_, path) in manifests.iter().rev().skip(1) {
+        if let Ok(Some(manifest)) = read_manifest(files, path).await {
+            good = Some((path, manifest.content.checkpoint));
+            break;
+        }
+    }
+    let good = match good {
+        Some((path, 0)) => format!("the newest good manifest is '{path}', before the first checkpoint"),
+        Some((path, checkpoint)) => format!("the newest good one is checkpoint {checkpoint}, manifest '{path}'"),
+        None => "there is no good one".to_owned(),
+    };
+    let hint = hint.unwrap_or_else(|| "restore the file, or delete it to go on from the good one".to_owned());
+    Error::new(kind, format!("{}; {good}", error.message())).with_hint(hint).with_source(error)
+}
+
+/// The manifest at a path that must be there.
+pub(super) async fn required_manifest(files: &Files, path: &Path) -> Result<Manifest> {
+    read_manifest(files, path).await?.ok_or_else(|| missing(path))
+}

@@ -1,0 +1,112 @@
+//! A file on its way into a store: in one piece if it is small, else in parts, of which a few are held at a time.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, future::BoxFuture};
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
+use tidemill_core::Result;
+
+use super::files::store_error;
+
+/// How large a part is. Stores want all but the last to be of one size, and at least 5 MiB.
+const PART_BYTES: usize = 8 << 20;
+/// How many parts are on their way at a time.
+const PARTS_MAX: usize = 4;
+
+/// A file that is written from its begin to its end, and is there once it is finished.
+pub(super) struct Upload {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    /// What is less than a part.
+    buffer: BytesMut,
+    bytes: u64,
+    parts: Option<Parts>,
+}
+
+struct Parts {
+    upload: Box<dyn MultipartUpload>,
+    on_their_way: FuturesUnordered<BoxFuture<'static, object_store::Result<()>>>,
+}
+
+impl Upload {
+    pub fn new(store: Arc<dyn ObjectStore>, path: Path) -> Self {
+        Self { store, path, buffer: BytesMut::new(), bytes: 0, parts: None }
+    }
+
+    /// How many bytes it has so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds bytes at the end; where they begin.
+    pub async fn append(&mut self, bytes: Bytes) -> Result<u64> {
+        let offset = self.bytes;
+        self.bytes += bytes.len() as u64;
+        self.buffer.extend_from_slice(&bytes);
+        while self.buffer.len() >= PART_BYTES {
+            let part = self.buffer.split_to(PART_BYTES).freeze();
+            self.put(part).await.map_err(|error| self.error(error))?;
+        }
+        Ok(offset)
+    }
+
+    /// Completes the file, and says how many bytes it has. An empty one is not there.
+    pub async fn finish(mut self) -> Result<u64> {
+        match self.complete().await {
+            Ok(()) => Ok(self.bytes),
+            Err(error) => {
+                let error = self.error(error);
+                self.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes back the parts that the store has got; if that fails they stay there.
+    pub async fn abort(mut self) {
+        if let Some(parts) = &mut self.parts {
+            parts.on_their_way.clear();
+            let _ = parts.upload.abort().await;
+        }
+    }
+
+    async fn complete(&mut self) -> object_store::Result<()> {
+        let rest = std::mem::take(&mut self.buffer).freeze();
+        if self.parts.is_some() {
+            if !rest.is_empty() {
+                self.put(rest).await?;
+            }
+        } else if !rest.is_empty() {
+            self.store.put(&self.path, rest.into()).await?;
+        }
+        if let Some(parts) = &mut self.parts {
+            while let Some(part) = parts.on_their_way.next().await {
+                part?;
+            }
+            parts.upload.complete().await?;
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, part: Bytes) -> object_store::Result<()> {
+        if self.parts.is_none() {
+            let upload = self.store.put_multipart(&self.path).await?;
+            self.parts = Some(Parts { upload, on_their_way: FuturesUnordered::new() });
+        }
+        let Some(parts) = &mut self.parts else { return Ok(()) };
+        if parts.on_their_way.len() >= PARTS_MAX
+            && let Some(done) = parts.on_their_way.next().await
+        {
+            done?;
+        }
+        parts.on_their_way.push(parts.upload.put_part(part.into()));
+        Ok(())
+    }
+
+    fn error(&self, error: object_store::Error) -> tidemill_core::Error {
+        store_error(format!("writing '{}'", self.path), error)
+    }
+}
