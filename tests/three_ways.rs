@@ -1,17 +1,23 @@
 //! The oracle of oracles: one query, one answer, whichever way it runs.
 //!
-//! Every file of `tests/three_ways` runs as a batch and as a stream, at several batch sizes, parallelisms and gates, against
-//! the answers that stand in it. A file begins with its story. The everyday run takes a seeded cover in which every pair of
+//! Every file of `tests/three_ways` runs as a batch, as a stream, and as a stream that is stopped behind savepoints and goes on
+//! with other parallelisms, at several batch sizes, parallelisms and gates, against the answers that stand in it. A file begins with its story. The everyday run takes a seeded cover in which every pair of
 //! choices meets; `TIDEMILL_TEST_FULL=1` takes the whole grid, `TIDEMILL_COMPLETE=1` fills in answers from one batch run, to be
 //! read before they are believed. No row may be late anywhere.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "three_ways/restored.rs"]
+mod restored;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use restored::{InPieces, Pace};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
-use tidemill::sql::parser::parse_script;
+use tidemill::sql::parser::{Statement, parse_script};
 use tidemill::sql::{Outcome, Rows, Session};
 use tidemill_core::settings::{Origin, Settings};
 
@@ -27,7 +33,7 @@ struct Way {
 impl Way {
     fn all() -> Vec<Way> {
         let mut ways = vec![];
-        for mode in ["batch", "streaming"] {
+        for mode in ["batch", "streaming", "restored"] {
             for batch_rows in ["1", "7", "8192"] {
                 for parallelism in ["1", "2", "4"] {
                     for gate in ["0 ms", "100 ms", "full", "infinite"] {
@@ -53,15 +59,26 @@ impl Way {
     fn settings(&self) -> Settings {
         let mut settings = Settings::default();
         let values = [
-            ("execution.runtime-mode", self.mode),
+            ("execution.runtime-mode", if self.mode == "batch" { "batch" } else { "streaming" }),
+            ("execution.checkpointing.interval", if self.mode == "restored" { "5 ms" } else { "" }),
             ("execution.batch-rows", self.batch_rows),
             ("parallelism.default", self.parallelism),
             ("execution.buffer-timeout", self.gate),
         ];
-        for (key, value) in values {
+        for (key, value) in values.into_iter().filter(|(_, value)| !value.is_empty()) {
             settings.set(key, value, Origin::Program).unwrap();
         }
         settings
+    }
+
+    fn database(&self) -> Result<Database, Failure> {
+        if self.mode != "restored" {
+            return Ok(Database { session: Session::new(self.settings())?, pieces: None });
+        }
+        let pace = Arc::new(Pace::default());
+        let trace = pace.clone();
+        let session = Session::with_engine(self.settings(), |engine| engine.with_trace(trace))?;
+        Ok(Database { session, pieces: Some(InPieces::new(pace)) })
     }
 }
 
@@ -98,12 +115,14 @@ fn the_cover_meets_every_pair() {
     let cover = pairwise(1);
     let met: Vec<_> = cover.iter().flat_map(Way::pairs).collect();
     assert!(Way::all().iter().flat_map(Way::pairs).all(|pair| met.contains(&pair)));
-    assert!(cover.len() < 20, "{}", cover.len());
+    assert!(cover.len() < 30, "{}", cover.len());
 }
 
 /// A session as the text tests see it.
 struct Database {
     session: Session,
+    /// Runs queries in pieces.
+    pieces: Option<InPieces>,
 }
 
 #[derive(Debug)]
@@ -131,14 +150,19 @@ impl AsyncDB for Database {
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failure> {
         let mut output = DBOutput::StatementComplete(0);
         for parsed in parse_script(sql)? {
+            if let (Some(pieces), Statement::Query(_)) = (&mut self.pieces, &parsed.statement)
+                && let Some((rows, late)) = pieces.run(&mut self.session, &parsed).await?
+            {
+                none_late(late)?;
+                output = text(&rows)?;
+                continue;
+            }
             output = match self.session.execute(&parsed).await? {
                 Outcome::Query(query) => {
                     let job = query.job.clone();
                     let rows = query.collect().await?;
                     let late = job.wait().await?.late_records_dropped();
-                    if late > 0 {
-                        return Err(Failure(format!("{late} rows were late")));
-                    }
+                    none_late(late)?;
                     text(&rows)?
                 }
                 Outcome::Table(rows) => text(&rows)?,
@@ -153,6 +177,10 @@ impl AsyncDB for Database {
     }
 
     async fn shutdown(&mut self) {}
+}
+
+fn none_late(late: u64) -> Result<(), Failure> {
+    if late > 0 { Err(Failure(format!("{late} rows were late"))) } else { Ok(()) }
 }
 
 /// Rows as text: NULL by name, empty strings visible, floats to nine digits, so that sums in another order are equal.
@@ -201,13 +229,12 @@ fn one_answer_whichever_way() {
             continue;
         }
         for way in &ways {
-            let session = Session::new(way.settings()).unwrap();
-            let mut session = Some(session);
+            let mut database = Some(way.database().unwrap());
             let mut runner = Runner::new(move || {
-                let session = session.take();
-                async move { session.map(|session| Database { session }).ok_or(Failure("one session a file".into())) }
+                let database = database.take();
+                async move { database.ok_or(Failure("one session a file".into())) }
             });
-            runner.add_label(way.mode);
+            runner.add_label(if way.mode == "batch" { "batch" } else { "streaming" });
             // The session's own runtimes do the work; here only the waiting is driven.
             if let Err(error) = futures::executor::block_on(runner.run_file_async(&file)) {
                 failures.push(format!("{} [{way}]\n{}", file.display(), error.display(false)));
@@ -215,15 +242,14 @@ fn one_answer_whichever_way() {
         }
     }
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n\n"));
+    let restored = restored::RESTORED.load(Ordering::SeqCst);
+    assert!(restored > ways.len() || !only.is_empty(), "only {restored} queries went on from a savepoint");
 }
 
 /// Writes the answers of one batch run into the file.
 fn complete(file: &Path) {
     let way = Way { mode: "batch", batch_rows: "8192", parallelism: "1", gate: "100 ms" };
-    let mut runner = Runner::new(|| async {
-        let session = Session::new(way.settings())?;
-        Ok::<_, Failure>(Database { session })
-    });
+    let mut runner = Runner::new(|| async { way.database() });
     runner.add_label(way.mode);
     let strict = sqllogictest::default_validator;
     futures::executor::block_on(runner.update_test_file(

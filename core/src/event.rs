@@ -1,6 +1,7 @@
 //! What travels between tasks: batches, and typed control events that nothing overtakes.
 
 use crate::batch::Batch;
+use crate::state::SnapshotScope;
 use crate::watermark::Watermark;
 
 /// Number of a checkpoint of one job, counted from 1.
@@ -37,8 +38,10 @@ pub struct Barrier {
 /// Why a barrier travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarrierKind {
-    /// A periodic checkpoint, owned and deleted by the engine.
+    /// A checkpoint, owned and deleted by the engine: what changed since the last one, where that is known.
     Checkpoint,
+    /// A checkpoint that stores everything and is the base of those that follow.
+    FullCheckpoint,
     /// A savepoint, owned by the user.
     Savepoint,
     /// A savepoint after which the job stops; with `drain` all windows fire first.
@@ -46,4 +49,20 @@ pub enum BarrierKind {
         /// Send the final watermark before stopping.
         drain: bool,
     },
+}
+
+impl BarrierKind {
+    /// Whether tasks end behind this barrier.
+    pub fn stops(self) -> bool {
+        matches!(self, Self::Stop { .. })
+    }
+
+    /// How much operators put into their snapshots.
+    pub fn scope(self) -> SnapshotScope {
+        match self {
+            Self::Checkpoint => SnapshotScope::Changes,
+            Self::FullCheckpoint => SnapshotScope::Base,
+            Self::Savepoint | Self::Stop { .. } => SnapshotScope::Copy,
+        }
+    }
 }

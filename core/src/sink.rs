@@ -94,6 +94,17 @@ pub trait Committer: Send + Sync + Debug {
     /// Makes committables visible, exactly once however often it is called.
     async fn commit(&self, committables: Vec<Committable>) -> Result<()>;
 
+    /// The job goes on from a checkpoint that holds these: makes them visible, if they are not yet, and removes what else was
+    /// written since and will never be committed.
+    async fn recover(&self, committables: Vec<Committable>) -> Result<()> {
+        self.commit(committables).await
+    }
+
+    /// The job has ended and may go on from a checkpoint: whatever that one needs stays.
+    async fn suspend(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The job failed or was cancelled: removes what was written and will never be committed.
     async fn abort(&self) -> Result<()>;
 

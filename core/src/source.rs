@@ -131,7 +131,7 @@ pub enum SourceEvent {
     },
     /// The split has been read to its end.
     SplitFinished(Arc<str>),
-    /// No split to read; give the reader another.
+    /// Give the reader another split. One that has some goes on with those when there is no other.
     NeedsSplit,
 }
 
@@ -143,6 +143,9 @@ pub trait SourceReader: Send {
 
     /// The next event. Cancel safe: dropping the future loses no row.
     async fn next(&mut self) -> Result<SourceEvent>;
+
+    /// No split follows: whoever has some may stop asking.
+    fn no_more_splits(&mut self) {}
 
     /// Stops reading these splits for now (watermark alignment).
     fn pause(&mut self, _splits: &[Arc<str>]) {}
@@ -278,5 +281,54 @@ impl SplitEnumerator for ListEnumerator {
             .map_err(|error| crate::Error::corrupt("enumerator state is not a list of splits").with_source(error))?;
         self.splits = splits.into_iter().map(|(id, position)| Split { id: id.into(), position }).collect();
         Ok(())
+    }
+}
+
+/// Deals out splits that never end, as many to each reader as to any other: the enumerator of unbounded sources whose splits are
+/// known at the start. After a restore with fewer readers each of them reads several.
+#[derive(Debug)]
+pub struct TurnEnumerator {
+    waiting: ListEnumerator,
+    parallelism: usize,
+    /// By subtask, once the first has asked.
+    dealt: Option<Vec<std::collections::VecDeque<Split>>>,
+}
+
+impl TurnEnumerator {
+    /// Deals out `splits` to `parallelism` readers in turn.
+    pub fn new(splits: impl IntoIterator<Item = Split>, parallelism: usize) -> Self {
+        Self { waiting: ListEnumerator::new(splits), parallelism: parallelism.max(1), dealt: None }
+    }
+}
+
+#[async_trait]
+impl SplitEnumerator for TurnEnumerator {
+    async fn next_split(&mut self, subtask: usize) -> Result<SplitAssignment> {
+        let dealt = self.dealt.get_or_insert_with(|| {
+            let mut dealt = vec![std::collections::VecDeque::new(); self.parallelism];
+            for (place, split) in self.waiting.splits.drain(..).enumerate() {
+                dealt[place % self.parallelism].push_back(split);
+            }
+            dealt
+        });
+        let next = dealt.get_mut(subtask).and_then(std::collections::VecDeque::pop_front);
+        Ok(next.map_or(SplitAssignment::Finished, SplitAssignment::Split))
+    }
+
+    fn add_back(&mut self, split: Split) {
+        match &mut self.dealt {
+            Some(dealt) => dealt[0].push_front(split),
+            None => self.waiting.add_back(split),
+        }
+    }
+
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<u8>> {
+        let left = self.dealt.iter().flatten().flatten().cloned();
+        ListEnumerator::new(left.chain(self.waiting.splits.iter().cloned())).snapshot(checkpoint)
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        self.dealt = None;
+        self.waiting.restore(state)
     }
 }

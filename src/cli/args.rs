@@ -24,6 +24,108 @@ pub enum Command {
     /// Run SQL: a shell on a terminal, else statements from -e, -f or standard input
     #[command(after_help = SQL_EXAMPLES, after_long_help = SQL_LONG)]
     Sql(Sql),
+    /// Run the jobs of a script: its INSERTs, each one job
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Run),
+    /// List the jobs of a running process
+    List(OfJob),
+    /// Show how a job is doing: state, restarts with their first cause, what its tasks have counted
+    Info(OfJob),
+    /// Show the last checkpoints of a job
+    Checkpoints(OfJob),
+    /// Take a checkpoint now, and print its number
+    Checkpoint(OfJob),
+    /// Write a savepoint and print its place; the job goes on
+    Savepoint(Savepoint),
+    /// Stop a job behind a savepoint, and print its place
+    Stop(StopJob),
+    /// End a job at once; it can go on from its last checkpoint
+    Cancel(OfJob),
+}
+
+/// Arguments of `tidemill run`.
+#[derive(Args, Debug, Default)]
+pub struct Run {
+    /// The script ('-' is standard input)
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Run in this process; checkpoints lie in execution.checkpointing.dir or else in ./.tidemill/FILE/
+    #[arg(long)]
+    pub local: bool,
+    /// Go on from the newest checkpoint, or begin where there is none
+    #[arg(long, requires = "local", conflicts_with = "from_savepoint")]
+    pub resume: bool,
+    /// Name of the job
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Begin from a savepoint
+    #[arg(short = 's', long, value_name = "PATH")]
+    pub from_savepoint: Option<String>,
+    /// Drop state that no operator of the job claims
+    #[arg(short = 'n', long)]
+    pub allow_non_restored_state: bool,
+    /// Who owns the savepoint from now on
+    #[arg(long, value_name = "claim|no-claim", value_parser = claim_mode)]
+    pub claim_mode: Option<String>,
+    #[command(flatten)]
+    pub settings: SettingArguments,
+}
+
+/// Which job of which process.
+#[derive(Args, Debug, Default)]
+pub struct OfJob {
+    /// The job: its sink or its number; may be left out where there is one
+    #[arg(value_name = "JOB")]
+    pub job: Option<String>,
+    /// The folder of the process: that of its checkpoints
+    #[arg(long, value_name = "D")]
+    pub dir: PathBuf,
+    /// Form of lists
+    #[arg(long, value_enum, value_name = "box|json", default_value = "box", ignore_case = true)]
+    pub format: ListFormat,
+}
+
+/// Arguments of `tidemill savepoint`.
+#[derive(Args, Debug, Default)]
+pub struct Savepoint {
+    #[command(flatten)]
+    pub of: OfJob,
+    /// Where the savepoint goes: an empty or missing folder
+    #[arg(value_name = "PATH")]
+    pub path: Option<String>,
+    /// Delete this savepoint instead
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["job", "path"])]
+    pub dispose: Option<String>,
+}
+
+/// Arguments of `tidemill stop`.
+#[derive(Args, Debug, Default)]
+pub struct StopJob {
+    #[command(flatten)]
+    pub of: OfJob,
+    /// Let event time end first, so that all windows fire: for jobs that will not go on
+    #[arg(long)]
+    pub drain: bool,
+    /// Where the savepoint goes: an empty or missing folder
+    #[arg(long, value_name = "PATH")]
+    pub savepoint_path: Option<String>,
+}
+
+/// Form of lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ListFormat {
+    /// For people.
+    #[default]
+    Box,
+    /// For programs.
+    Json,
+}
+
+fn claim_mode(text: &str) -> Result<String, String> {
+    match text.to_ascii_lowercase().replace('-', "_").as_str() {
+        mode @ ("claim" | "no_claim") => Ok(mode.to_ascii_uppercase()),
+        _ => Err("expected claim or no-claim".to_owned()),
+    }
 }
 
 /// Arguments of `tidemill sql`.
@@ -41,6 +143,13 @@ pub struct Sql {
     /// Form of results: box on a terminal, csv elsewhere
     #[arg(long, value_enum, value_name = "box|csv|ndjson", ignore_case = true)]
     pub format: Option<Format>,
+    #[command(flatten)]
+    pub settings: SettingArguments,
+}
+
+/// Settings on the command line.
+#[derive(Args, Debug, Default)]
+pub struct SettingArguments {
     /// Set a setting, as SET 'KEY' = 'VALUE' does; may be repeated
     #[arg(short = 'D', value_name = "KEY=VALUE", value_parser = key_value)]
     pub define: Vec<(String, String)>,
@@ -77,6 +186,13 @@ Examples:
   tidemill sql -f job.sql > result.csv          a script; results as csv, all else on stderr
 
 'tidemill sql --help' tells more.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  tidemill run --local -f job.sql            run its jobs here; checkpoints go to ./.tidemill/job.sql/
+  tidemill run --local -f job.sql --resume   go on after a crash, a kill or a stop: nothing is lost, nothing comes twice
+  tidemill stop --dir .tidemill/job.sql      stop behind a savepoint
+  tidemill checkpoints --dir .tidemill/job.sql";
 
 const SQL_EXAMPLES: &str = "'--help' shows examples, result modes, settings and exit codes.";
 

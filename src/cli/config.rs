@@ -10,13 +10,13 @@ use serde_yaml_ng::Value;
 use tidemill_core::settings::{KEYS, Origin};
 use tidemill_core::{Error, Result, Settings};
 
-use super::args::Sql;
+use super::args::SettingArguments;
 
 const FILE_NAME: &str = "tidemill.yaml";
 const PREFIX: &str = "TIDEMILL_";
 
 /// The settings that the arguments, the environment and a file make, and what deserves a warning about them.
-pub fn load(arguments: &Sql) -> Result<(Settings, Vec<String>)> {
+pub fn load(arguments: &SettingArguments) -> Result<(Settings, Vec<String>)> {
     let mut loaded = Loaded::default();
     if let Some(file) = file(arguments.config.as_deref()) {
         loaded.file(&file)?;

@@ -8,7 +8,7 @@
 //!
 //! In reading order: [`args`] (what can be asked for), [`config`] (where settings come from), [`script`] and [`shell`] (where
 //! statements come from), [`runner`] (one statement, shown), [`results`] (the rows of a query in each result mode),
-//! [`output`] (formats), [`live`], [`watch`], [`termination`] and [`progress`] (waiting), [`jobs`], [`report`].
+//! [`output`] (formats), [`live`], [`watch`], [`termination`] and [`progress`] (waiting), [`jobs`], [`report`]; [`local`] (jobs that outlive their process).
 
 #![allow(clippy::disallowed_methods, reason = "a person who waits has a clock of their own")]
 
@@ -16,6 +16,7 @@ mod args;
 mod config;
 mod jobs;
 mod live;
+mod local;
 mod output;
 mod progress;
 mod report;
@@ -49,6 +50,14 @@ pub fn main() -> ExitCode {
     let arguments = Tidemill::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match arguments.command {
         Command::Sql(arguments) => sql(&arguments),
+        Command::Run(arguments) => local::run(&arguments),
+        Command::List(arguments) => local::list(&arguments),
+        Command::Info(arguments) => local::info(&arguments),
+        Command::Checkpoints(arguments) => local::checkpoints(&arguments),
+        Command::Checkpoint(arguments) => local::checkpoint(&arguments),
+        Command::Savepoint(arguments) => local::savepoint(&arguments),
+        Command::Stop(arguments) => local::stop(&arguments),
+        Command::Cancel(arguments) => local::cancel(&arguments),
     }
 }
 
@@ -78,7 +87,7 @@ fn sql(arguments: &Sql) -> ExitCode {
 
 /// Everything that can be wrong with how the command was called.
 fn prepare(arguments: &Sql, reporter: &mut Reporter) -> Result<(Setting, Vec<Script>, bool)> {
-    let (settings, warnings) = config::load(arguments)?;
+    let (settings, warnings) = config::load(&arguments.settings)?;
     warnings.iter().for_each(|warning| reporter.warn(warning));
     let shell = arguments.execute.is_empty() && arguments.file.is_none() && std::io::stdin().is_terminal();
     let mut scripts = Vec::new();

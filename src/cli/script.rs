@@ -26,6 +26,11 @@ impl Script {
         Self { name: name.to_owned(), text }
     }
 
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Runs the statements.
     pub fn run(&self, runner: &mut Runner) -> Result<(), Stop> {
         let statements = parse_script(&self.text).map_err(|error| self.failed(error, None))?;
@@ -39,7 +44,7 @@ impl Script {
     }
 
     /// The error under the name of file, line and statement.
-    fn failed(&self, error: Error, statement: Option<&Parsed>) -> Stop {
+    pub fn failed(&self, error: Error, statement: Option<&Parsed>) -> Stop {
         let span = error_span(&self.text, &error);
         let line = span.or(statement.map(|statement| statement.span)).map_or(1, |span| span.line);
         let text = match statement {

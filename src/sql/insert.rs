@@ -56,7 +56,7 @@ impl Session {
     pub(super) async fn insert(&mut self, parsed: &Parsed) -> Result<JobHandle> {
         let (name, program) = self.insert_program(parsed).await?;
         let job = program.start(&name, self)?;
-        Ok(self.started(job))
+        Ok(self.started(&name, job))
     }
 
     /// Starts a job that writes what `plan` yields to a table, column by column.
@@ -64,8 +64,9 @@ impl Session {
         let table = self.catalog.table(table)?;
         let batch = runs_as_batch(std::slice::from_ref(&plan), &self.settings)?;
         let program = self.sink_program(plan, &table, Disposition::Append, batch).await?;
-        let job = program.start(&job_name(&table.name), self)?;
-        Ok(self.started(job))
+        let name = job_name(&table.name);
+        let job = program.start(&name, self)?;
+        Ok(self.started(&name, job))
     }
 
     /// The program of an `INSERT` or a statement set, and the job's name.
@@ -102,7 +103,7 @@ impl Session {
         let plan = cast_to(plan, table)?;
         let schema = table.physical_schema();
         let options = Options::new(table.options.iter().cloned());
-        let sink = sink(options, schema.clone(), &self.table_context(disposition))
+        let sink = sink(options, schema.clone(), &self.table_context(&table.name, disposition))
             .map_err(|error| error.context(format!("table '{}'", table.name)))?;
         let mut program = Program::new(plan, batch, &self.state(), &self.settings).await?;
         check_changes(&program, sink.as_ref(), &table.name)?;
@@ -117,7 +118,8 @@ pub(super) fn shaped(sink: Arc<dyn Sink>, schema: SchemaRef) -> Arc<dyn Sink> {
     Arc::new(ShapedSink::new(sink, schema))
 }
 
-fn job_name(tables: &str) -> String {
+/// What a job does that writes to these tables.
+pub(super) fn job_name(tables: &str) -> String {
     format!("insert into {tables}")
 }
 

@@ -23,6 +23,7 @@ pub mod planner;
 mod planning;
 mod program;
 pub mod query;
+mod recovery;
 pub mod rows;
 pub mod session;
 mod shaped_sink;
@@ -36,6 +37,7 @@ pub mod unbounded;
 
 pub use fold::Folded;
 pub use query::{Order, Query};
+pub use recovery::{JobFolders, folder_name, store_folder};
 pub use rows::Rows;
 pub use session::{Outcome, Session, SessionJob, ShellWord};
 

@@ -15,7 +15,7 @@ use tidemill_connectors::registry::Disposition;
 use tidemill_core::{Error, Result};
 use tidemill_exec::error::from_datafusion;
 
-use super::catalog::{Entry, ScanTable, ViewDefinition, file_table, looks_like_file, simple_name};
+use super::catalog::{Entry, ScanTable, TableDefinition, ViewDefinition, file_table, looks_like_file, simple_name};
 use super::parser::{Parsed, parse_script, walk};
 use super::planner::repair::{Repair, queries};
 use super::planner::{Planner, Relations};
@@ -100,19 +100,18 @@ impl Session {
             walk(query, &mut RelationNames(&mut names));
         }
         let mut relations = Relations { known: self.catalog.names(), ..Relations::default() };
+        let open = |table: Arc<TableDefinition>| {
+            let context = self.table_context(&table.name, Disposition::Append);
+            ScanTable::open(table, state, &context).map(Arc::new)
+        };
         for (name, quoted) in names {
             let table: Arc<dyn TableProvider> = match self.catalog.get(&name) {
-                Some(Entry::Table(table)) => {
-                    Arc::new(ScanTable::open(table.clone(), state, &self.table_context(Disposition::Append))?)
-                }
+                Some(Entry::Table(table)) => open(table.clone())?,
                 Some(Entry::View(view)) => {
                     let plan = self.view(state, view, depth + 1).await?;
                     Arc::new(ViewTable::new(plan, Some(view.text.clone())))
                 }
-                None if quoted && looks_like_file(&name) => {
-                    let table = Arc::new(file_table(&self.stores, &name).await?);
-                    Arc::new(ScanTable::open(table, state, &self.table_context(Disposition::Append))?)
-                }
+                None if quoted && looks_like_file(&name) => open(Arc::new(file_table(&self.stores, &name).await?))?,
                 None => continue,
             };
             relations.opened.insert(name, table);

@@ -19,7 +19,7 @@ use tidemill_core::sink::Sink;
 use tidemill_core::{Error, Result, Settings};
 use tidemill_exec::error::from_datafusion;
 use tidemill_exec::fragments::{self, FragmentOptions};
-use tidemill_exec::runtime::{JobHandle, execute};
+use tidemill_exec::runtime::{JobHandle, execute_from};
 
 use super::catalog::scan_table;
 use super::error::planning;
@@ -193,7 +193,8 @@ impl Program {
         if settings.job_name().is_none() {
             settings.set("pipeline.name", name, Origin::Program)?;
         }
-        execute(&self.job_graph(&settings)?, session.engine().environment(), &settings)
+        let persistence = session.persistence(name)?;
+        execute_from(&self.job_graph(&settings)?, session.engine().environment(), &settings, persistence)
     }
 }
 

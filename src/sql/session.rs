@@ -13,8 +13,10 @@ use tidemill_exec::memory::managed_pool;
 use tidemill_exec::runtime::{Engine, JobHandle};
 
 use super::catalog::Catalog;
+use super::insert::job_name;
 use super::parser::{Parsed, Statement};
 use super::query::Query;
+use super::recovery::JobFolders;
 use super::rows::Rows;
 use super::state::{base_state, statement_state};
 
@@ -50,6 +52,7 @@ pub struct Session {
     pub(super) stores: Stores,
     pub(super) base: SessionState,
     pub(super) jobs: Vec<SessionJob>,
+    pub(super) folders: Option<JobFolders>,
     warnings: Vec<String>,
     // Last, so that everything which may still use it is dropped before.
     engine: Arc<Engine>,
@@ -62,6 +65,8 @@ pub struct SessionJob {
     pub id: String,
     /// The job.
     pub handle: JobHandle,
+    /// What it does: `insert into t`.
+    pub statement: String,
 }
 
 /// What a statement gave.
@@ -92,7 +97,12 @@ pub enum ShellWord {
 
 impl Session {
     /// A session of its own engine, with all cores unless the settings say otherwise.
-    pub fn new(mut settings: Settings) -> Result<Self> {
+    pub fn new(settings: Settings) -> Result<Self> {
+        Self::with_engine(settings, |engine| engine)
+    }
+
+    /// The same, whose engine is changed before anything runs in it: told of every event, for tests.
+    pub fn with_engine(mut settings: Settings, change: impl FnOnce(Engine) -> Engine) -> Result<Self> {
         // Subtasks are no threads: in one process slots bound only what somebody wants to have bounded.
         let slots = settings.task_slots();
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -106,7 +116,7 @@ impl Session {
         if let Some(slots) = slots {
             engine = engine.with_slots(slots);
         }
-        let engine = Arc::new(engine);
+        let engine = Arc::new(change(engine));
         let base = base_state(&settings, engine.environment())?;
         Ok(Self {
             settings,
@@ -114,6 +124,7 @@ impl Session {
             stores: Stores::local(),
             base,
             jobs: Vec::new(),
+            folders: None,
             warnings: Vec::new(),
             engine,
         })
@@ -217,11 +228,27 @@ impl Session {
         statement_state(&self.base, &self.settings, self.engine.environment())
     }
 
-    /// What connectors may know; each call is for another job.
-    pub(super) fn table_context(&self, disposition: Disposition) -> TableContext {
+    /// A name that no other session or process has.
+    pub(super) fn run_id(&self) -> String {
         let millis = self.engine.environment().clock.now_millis();
-        // Part of file names: unique among sessions and processes that write to one directory.
-        let job = format!("{millis:x}-{:x}-{}", std::process::id(), self.jobs.len());
+        format!("{millis:x}-{:x}-{}", std::process::id(), self.jobs.len())
+    }
+
+    /// Tells a job from earlier ones of this session that write to the same sinks: empty for the first.
+    pub(super) fn repetition(&self, statement: &str) -> String {
+        match self.jobs.iter().filter(|job| job.statement == statement).count() {
+            0 => String::new(),
+            before => format!("-{}", before + 1),
+        }
+    }
+
+    /// What connectors may know of a job that uses `table`.
+    pub(super) fn table_context(&self, table: &str, disposition: Disposition) -> TableContext {
+        // Part of file names: unique among all that write to one directory, and the same when a job goes on.
+        let job = match &self.folders {
+            Some(folders) => format!("{}-{table}{}", folders.id, self.repetition(&job_name(table))),
+            None => self.run_id(),
+        };
         TableContext {
             job: job.into(),
             parallelism: self.settings.parallelism(),
@@ -232,9 +259,9 @@ impl Session {
     }
 
     /// Files a started job under a new id.
-    pub(super) fn started(&mut self, handle: JobHandle) -> JobHandle {
+    pub(super) fn started(&mut self, statement: &str, handle: JobHandle) -> JobHandle {
         let id = (self.jobs.len() + 1).to_string();
-        self.jobs.push(SessionJob { id, handle: handle.clone() });
+        self.jobs.push(SessionJob { id, handle: handle.clone(), statement: statement.to_owned() });
         handle
     }
 

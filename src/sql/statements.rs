@@ -66,7 +66,7 @@ impl Session {
             return Err(at(Error::request(format!("table '{}' has no columns", definition.name)), start));
         }
         let named = |error: Error| error.context(format!("table '{}'", definition.name));
-        definition.check_options(&self.table_context(Disposition::Append)).map_err(named)?;
+        definition.check_options(&self.table_context(&definition.name, Disposition::Append)).map_err(named)?;
         let name = definition.name.clone();
         self.catalog.insert(&name, Entry::Table(Arc::new(definition)));
         Ok(())

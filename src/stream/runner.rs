@@ -200,7 +200,8 @@ fn current_thread_environment(settings: &Settings) -> Result<runtime::Environmen
     Ok(runtime::Environment {
         clock,
         compute: spawner.clone(),
-        io: spawner,
+        io: spawner.clone(),
+        background: spawner,
         spill: Arc::new(SpillDirs::new(spill_dirs(settings))),
         memory: managed_pool(settings),
         slots: TaskSlots::unlimited(),

@@ -8,6 +8,7 @@
 mod bad_input;
 mod jobs;
 mod output;
+mod recovery;
 mod scripts;
 mod settings;
 mod streams;

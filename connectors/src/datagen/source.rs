@@ -16,6 +16,7 @@ use tidemill_core::clock::Clock;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::source::{
     Boundedness, ListEnumerator, Source, SourceContext, SourceEvent, SourceReader, Split, SplitEnumerator,
+    TurnEnumerator,
 };
 
 use super::field::FieldSpec;
@@ -77,7 +78,11 @@ impl Source for GeneratedSource {
 
     fn enumerator(&self, context: &SourceContext) -> Result<Box<dyn SplitEnumerator>> {
         let splits = self.splits(context.parallelism.max(1) as u64);
-        Ok(Box::new(ListEnumerator::new(splits.iter().map(|rows| Split::new(rows.encode())))))
+        let splits = splits.iter().map(|rows| Split::new(rows.encode()));
+        match self.boundedness() {
+            Boundedness::Bounded => Ok(Box::new(ListEnumerator::new(splits))),
+            Boundedness::Unbounded => Ok(Box::new(TurnEnumerator::new(splits, context.parallelism))),
+        }
     }
 
     fn reader(&self, context: &SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -91,6 +96,7 @@ impl Source for GeneratedSource {
             batch_rows: context.batch_rows.min(BATCH_BYTES / width.max(1)).max(1),
             pace: self.rate.map(|rate| Pace::new(rate / context.parallelism.max(1) as f64, context.clock.clone())),
             clock: context.clock.clone(),
+            asks: self.rows.is_none(),
             splits: VecDeque::new(),
         }))
     }
@@ -164,6 +170,8 @@ struct GeneratedReader {
     batch_rows: usize,
     pace: Option<Pace>,
     clock: Arc<dyn Clock>,
+    /// Splits that never end are all read at once, so there may be another.
+    asks: bool,
     /// Bounded tables finish the first; unbounded ones take turns.
     splits: VecDeque<OpenSplit>,
 }
@@ -197,7 +205,14 @@ impl SourceReader for GeneratedReader {
         Ok(())
     }
 
+    fn no_more_splits(&mut self) {
+        self.asks = false;
+    }
+
     async fn next(&mut self) -> Result<SourceEvent> {
+        if self.asks {
+            return Ok(SourceEvent::NeedsSplit);
+        }
         let Some(split) = self.splits.front() else { return Ok(SourceEvent::NeedsSplit) };
         let run = split.rows.run(split.next);
         if run == 0 {

@@ -73,6 +73,11 @@ impl Committer for CollectSink {
         Ok(())
     }
 
+    async fn suspend(&self) -> Result<()> {
+        self.close();
+        Ok(())
+    }
+
     async fn abort(&self) -> Result<()> {
         self.close();
         Ok(())

@@ -2,6 +2,7 @@
 
 mod durable;
 mod list;
+mod synced;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use tidemill_core::error::{Error, ErrorKind, FREE_SPACE, Result, nearest};
 pub(crate) use durable::{publish, sync_file, wait_for, write_durably};
 pub use list::{FileSelection, list_files};
 pub(crate) use list::{REPLACE_MARKER, files_in};
+pub use synced::SyncedFileSystem;
 
 /// How many names of a folder are looked at for one that was meant.
 const NEIGHBOURS_MAX: usize = 10_000;
@@ -123,6 +125,15 @@ impl Location {
     /// The path in the file system, if it is one of this machine.
     pub fn file_path(&self) -> Option<PathBuf> {
         self.local.then(|| PathBuf::from(self.to_string()))
+    }
+
+    /// The same place in a store whose word can be relied on when power fails: on this machine files are synced.
+    #[must_use]
+    pub fn durable(&self) -> Self {
+        match self.local {
+            true => Self { store: Arc::new(SyncedFileSystem::default()), ..self.clone() },
+            false => self.clone(),
+        }
     }
 
     /// Size and age, or `None` if there is no such object.

@@ -5,7 +5,7 @@
 //! gate of its own.
 
 use crate::error::{Error, Result};
-use crate::graph::job::{ChainedOperator, JobEdge, JobGraph, JobVertex, VertexHead};
+use crate::graph::job::{ChainedOperator, ChainedSink, JobEdge, JobGraph, JobVertex, VertexHead};
 use crate::graph::{Chaining, NodeIndex, NodeKind, Partitioning, StreamEdge, StreamGraph};
 use crate::settings::{Gate, Settings};
 
@@ -51,7 +51,9 @@ impl StreamGraph {
             match &node.kind {
                 NodeKind::Source(source) => task.head = VertexHead::Source(source.clone()),
                 NodeKind::Fragment(fragment) => task.head = VertexHead::Fragment(fragment.clone()),
-                NodeKind::Sink(sink) => task.sink = Some(sink.clone()),
+                NodeKind::Sink(sink) => {
+                    task.sink = Some(ChainedSink { id: ids[index], name: node.name.clone(), sink: sink.clone() });
+                }
                 NodeKind::Operator(factory) => task.chain.push(ChainedOperator {
                     id: ids[index],
                     name: node.name.clone(),

@@ -33,6 +33,17 @@ pub struct ChainedOperator {
     pub factory: Arc<dyn OperatorFactory>,
 }
 
+/// The sink at the end of a task.
+#[derive(Clone, Debug)]
+pub struct ChainedSink {
+    /// Identity that what it writes is filed under.
+    pub id: OperatorId,
+    /// Name for people.
+    pub name: String,
+    /// Where rows go.
+    pub sink: Arc<dyn Sink>,
+}
+
 /// One task, run by `parallelism` subtasks.
 #[derive(Clone, Debug)]
 pub struct JobVertex {
@@ -45,7 +56,7 @@ pub struct JobVertex {
     /// Operators that run in the task's thread, in order.
     pub chain: Vec<ChainedOperator>,
     /// A sink at its end.
-    pub sink: Option<Arc<dyn Sink>>,
+    pub sink: Option<ChainedSink>,
     /// How many subtasks.
     pub parallelism: usize,
     /// How many key groups.
@@ -145,7 +156,7 @@ impl JobVertex {
             VertexHead::Fragment(fragment) => lines.extend(fragment.describe().lines().map(str::to_owned)),
         }
         lines.extend(self.chain.iter().map(|operator| operator.factory.describe()));
-        lines.extend(self.sink.iter().map(|sink| format!("sink {}", sink.describe())));
+        lines.extend(self.sink.iter().map(|end| format!("sink {}", end.sink.describe())));
         lines
     }
 }

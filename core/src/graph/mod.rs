@@ -13,7 +13,7 @@ mod job;
 mod stream;
 
 pub use id::OperatorId;
-pub use job::{ChainedOperator, JobEdge, JobGraph, JobVertex, VertexHead};
+pub use job::{ChainedOperator, ChainedSink, JobEdge, JobGraph, JobVertex, VertexHead};
 pub use stream::{
     BatchStream, Chaining, CustomPartitioner, DEFAULT_SLOT_SHARING_GROUP, EdgeOptions, Fragment, FragmentChannel,
     FragmentContext, FragmentInput, NodeIndex, NodeKind, Partitioning, SourceNode, StreamEdge, StreamGraph, StreamNode,

@@ -38,6 +38,10 @@ pub enum Value {
     Bytes,
     /// A decimal fraction from 0 to 1.
     Fraction,
+    /// A decimal number of at least 1.
+    Factor,
+    /// A whole number of at least 1, or `infinite`.
+    CountOrInfinite,
     /// A [`Gate`].
     Gate,
     /// A [`RuntimeMode`].
@@ -70,6 +74,15 @@ impl Value {
             Self::Fraction => match text.parse::<f64>() {
                 Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(()),
                 _ => Err(Error::request(format!("'{text}' is not a fraction")).with_hint("from 0 to 1")),
+            },
+            Self::Factor => match text.parse::<f64>() {
+                Ok(factor) if factor.is_finite() && factor >= 1.0 => Ok(()),
+                _ => Err(Error::request(format!("'{text}' is not a factor")).with_hint("a number of at least 1")),
+            },
+            Self::CountOrInfinite => match text.parse::<u64>() {
+                Ok(1..) => Ok(()),
+                _ if text.eq_ignore_ascii_case("infinite") => Ok(()),
+                _ => Err(Error::request(format!("'{text}' is not a count")).with_hint("at least 1, or infinite")),
             },
             Self::Gate => text.parse::<Gate>().map(drop),
             Self::RuntimeMode => text.parse::<RuntimeMode>().map(drop),
@@ -260,9 +273,45 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "restart-strategy.type",
-        Value::OneOf(&["none", "fixed-delay", "failure-rate", "exponential-delay"]),
-        "none",
-        "what happens after a failure; exponential-delay with checkpointing",
+        Value::OneOf(&["none", "off", "disable", "fixed-delay", "failure-rate", "exponential-delay"]),
+        "",
+        "what happens after a failure; when unset exponential-delay with checkpoints, none without",
+    ),
+    key("restart-strategy.fixed-delay.attempts", COUNT, "1", "restarts before the job fails"),
+    key("restart-strategy.fixed-delay.delay", Value::Duration, "1 s", "pause before a restart"),
+    key(
+        "restart-strategy.failure-rate.max-failures-per-interval",
+        COUNT,
+        "1",
+        "failures in the interval that are borne",
+    ),
+    key("restart-strategy.failure-rate.failure-rate-interval", Value::Duration, "1 min", "the interval"),
+    key("restart-strategy.failure-rate.delay", Value::Duration, "1 s", "pause before a restart"),
+    key("restart-strategy.exponential-delay.initial-backoff", Value::Duration, "1 s", "pause before the first restart"),
+    key("restart-strategy.exponential-delay.max-backoff", Value::Duration, "1 min", "longest pause before a restart"),
+    key(
+        "restart-strategy.exponential-delay.backoff-multiplier",
+        Value::Factor,
+        "1.5",
+        "how much longer each pause is than the one before",
+    ),
+    key(
+        "restart-strategy.exponential-delay.reset-backoff-threshold",
+        Value::Duration,
+        "1 h",
+        "time without a failure after which pauses are short again",
+    ),
+    key(
+        "restart-strategy.exponential-delay.jitter-factor",
+        Value::Fraction,
+        "0.1",
+        "by how much pauses vary at random, so that jobs do not restart in step",
+    ),
+    key(
+        "restart-strategy.exponential-delay.attempts-before-reset-backoff",
+        Value::CountOrInfinite,
+        "infinite",
+        "restarts before the job fails, counted until pauses are short again",
     ),
     key("execution.state-recovery.path", Value::Text, "", "savepoint or checkpoint to begin from"),
     key(

@@ -24,18 +24,17 @@ give a warning. Words are read in any case. A duration is `100 ms`, `3 s`, `1 mi
 const LATER_HEAD: &str = "
 ## Accepted, without effect so far
 
-They belong to what is not there yet: checkpoints, recovery, more than one process.
+They belong to what is not there yet: more state backends, unaligned checkpoints, more than one process.
 ";
 
 /// How the keys begin that nothing reads yet.
-const LATER: [&str; 8] = [
+const LATER: [&str; 7] = [
     "table.exec.state.ttl",
     "rest.",
     "heartbeat.",
-    "execution.checkpointing.",
+    "execution.checkpointing.unaligned.",
+    "execution.checkpointing.aligned-checkpoint-timeout",
     "state.backend.",
-    "restart-strategy.",
-    "execution.state-recovery.",
     "high-availability.",
 ];
 
@@ -66,6 +65,8 @@ fn values(value: Value) -> String {
         Value::Duration => "a duration".to_owned(),
         Value::Bytes => "a size".to_owned(),
         Value::Fraction => "0 to 1".to_owned(),
+        Value::Factor => "1 or more".to_owned(),
+        Value::CountOrInfinite => "1 or more, `infinite`".to_owned(),
         Value::Gate => "a duration, `full`, `infinite`".to_owned(),
         Value::RuntimeMode => words(&["automatic", "batch", "streaming"]),
         Value::ShuffleMode => words(&["automatic", "blocking", "pipelined", "hybrid"]),

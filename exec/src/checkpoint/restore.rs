@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
-use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tidemill_core::key::groups_of;
@@ -20,9 +19,6 @@ use tidemill_core::{Error, Result};
 
 use super::content::{StoredLayer, StoredOperator, StoredState};
 use super::segment::read_layer;
-
-/// How many layers are read at a time.
-const READS_MAX: usize = 8;
 
 /// The state of an operator for subtask `subtask` of `parallelism`. Only what it needs is read.
 ///
@@ -50,13 +46,15 @@ pub async fn restored_state(
     for (descriptor, stored) in by_name(operator) {
         let read = Read { store, root, key_groups: key_groups.clone() };
         let layers = match descriptor.kind {
-            StateKind::Keyed => read.layers(stored.iter().copied().flatten()).await?,
-            StateKind::List if stored.len() == parallelism => read.layers(stored[subtask]).await?,
+            StateKind::Keyed => read.layers(stored.iter().copied().flatten().collect()).await?,
+            StateKind::List if stored.len() == parallelism => {
+                read.layers(stored[subtask].into_iter().collect()).await?
+            }
             StateKind::List => vec![StateLayer::Rows(read.dealt(descriptor, &stored, subtask, parallelism).await?)],
-            StateKind::UnionList => read.layers(stored.iter().copied().flatten()).await?,
+            StateKind::UnionList => read.layers(stored.iter().copied().flatten().collect()).await?,
             StateKind::Broadcast => {
                 let copies: Vec<&StoredState> = stored.iter().flatten().copied().collect();
-                read.layers(copies.get(subtask % copies.len().max(1)).copied()).await?
+                read.layers(copies.get(subtask % copies.len().max(1)).copied().into_iter().collect()).await?
             }
         };
         states.push((descriptor.clone(), layers));
@@ -94,17 +92,19 @@ struct Read<'a> {
 
 impl Read<'_> {
     /// The layers of some subtasks, one after the other; those without rows are left out.
-    async fn layers<'a>(&self, states: impl IntoIterator<Item = &'a StoredState>) -> Result<Vec<StateLayer>> {
+    async fn layers(&self, states: Vec<&StoredState>) -> Result<Vec<StateLayer>> {
         let layers: Vec<&StoredLayer> = states.into_iter().flat_map(effective).collect();
-        let read = layers.into_iter().map(async |layer| {
+        let mut read = Vec::with_capacity(layers.len());
+        for layer in layers {
             let batches = read_layer(self.store, self.root, layer, Some(self.key_groups.clone())).await?;
-            Ok::<_, Error>(match layer.extent {
-                Extent::Whole | Extent::Changed => StateLayer::Rows(batches),
-                Extent::Removed => StateLayer::Removed(batches),
-            })
-        });
-        let read: Vec<StateLayer> = stream::iter(read).buffered(READS_MAX).try_collect().await?;
-        Ok(read.into_iter().filter(|layer| !layer.batches().is_empty()).collect())
+            if !batches.is_empty() {
+                read.push(match layer.extent {
+                    Extent::Whole | Extent::Changed => StateLayer::Rows(batches),
+                    Extent::Removed => StateLayer::Removed(batches),
+                });
+            }
+        }
+        Ok(read)
     }
 
     /// The rows of a list that fall to a subtask when all are dealt.
@@ -117,7 +117,7 @@ impl Read<'_> {
     ) -> Result<Vec<RecordBatch>> {
         let mut lists = Vec::with_capacity(stored.len());
         for state in stored {
-            let layers = self.layers(*state).await?;
+            let layers = self.layers(state.iter().copied().collect()).await?;
             let batches = layers.iter().flat_map(|layer| layer.batches().iter().cloned()).collect();
             lists.push(OperatorList::restore(descriptor.schema.clone(), batches)?);
         }

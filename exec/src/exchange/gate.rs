@@ -54,10 +54,14 @@ impl InputGate {
         self.channels.iter().for_each(|channel| channel.receiver.demand());
     }
 
-    /// The next event and its channel, if one is there. With `only`, other ports wait.
-    pub async fn try_next(&mut self, only: Option<usize>) -> Result<Option<(usize, Event)>> {
+    /// The next event and its channel, if one is there. With `only`, other ports wait, and so do channels that are blocked.
+    pub async fn try_next(
+        &mut self,
+        only: Option<usize>,
+        is_blocked: impl Fn(usize) -> bool,
+    ) -> Result<Option<(usize, Event)>> {
         let channels = &self.channels;
-        let wanted = |index: usize| only.is_none_or(|port| channels[index].port == port);
+        let wanted = |index: usize| only.is_none_or(|port| channels[index].port == port) && !is_blocked(index);
         while let Some(index) = self.ready.take(wanted) {
             let receiver = &self.channels[index].receiver;
             let Some(event) = receiver.take().await? else { continue };
@@ -76,7 +80,7 @@ impl InputGate {
     /// being read.
     pub async fn next(&mut self, only: Option<usize>) -> Result<Option<(usize, Event)>> {
         loop {
-            if let Some(event) = self.try_next(only).await? {
+            if let Some(event) = self.try_next(only, |_| false).await? {
                 return Ok(Some(event));
             }
             if self.has_ended() {

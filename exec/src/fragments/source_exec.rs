@@ -148,16 +148,16 @@ impl SourceExec {
 
 /// Deals out the splits to all partitions; made by the first of them.
 #[derive(Default)]
-struct Enumerator(Mutex<Option<SharedEnumerator>>);
+struct Enumerator(Mutex<Option<Arc<SharedEnumerator>>>);
 
 impl Enumerator {
-    fn get(&self, source: &dyn Source, context: &SourceContext) -> Result<SharedEnumerator> {
+    fn get(&self, source: &dyn Source, context: &SourceContext) -> Result<Arc<SharedEnumerator>> {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*shared {
             Some(enumerator) => Ok(enumerator.clone()),
             None => {
                 let enumerator = source.enumerator(&SourceContext { subtask: 0, ..context.clone() })?;
-                Ok(shared.insert(Arc::new(tokio::sync::Mutex::new(enumerator))).clone())
+                Ok(shared.insert(SharedEnumerator::new(enumerator)).clone())
             }
         }
     }

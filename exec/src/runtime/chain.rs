@@ -8,6 +8,7 @@ use std::sync::Arc;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use tidemill_core::event::CheckpointId;
 use tidemill_core::operator::{Emission, InputSelection, Operator, OperatorContext, Output, Progress};
+use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope};
 use tidemill_core::{Batch, Result, Watermark};
 
 use crate::error::from_datafusion;
@@ -167,6 +168,21 @@ impl Chain {
         let Some(link) = self.links.get_mut(place) else { return Ok(false) };
         link.stalled |= link.operator.end_of_input(0, &mut link.output)? == Progress::Full;
         Ok(true)
+    }
+
+    /// Freezes the state of every operator, in their order. The chain must be at rest.
+    pub fn snapshot(&mut self, scope: SnapshotScope) -> Result<Vec<Snapshot>> {
+        self.links.iter_mut().map(|link| link.operator.snapshot(scope)).collect()
+    }
+
+    /// Gives an operator back what it held. Once, after it was opened.
+    pub fn restore(&mut self, place: usize, state: RestoredState) -> Result<()> {
+        self.links[place].operator.restore(state)
+    }
+
+    /// Tells every operator that a checkpoint will never be durable.
+    pub fn checkpoint_aborted(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.links.iter_mut().try_for_each(|link| link.operator.checkpoint_aborted(checkpoint))
     }
 
     /// Tells every operator that a checkpoint is durable.

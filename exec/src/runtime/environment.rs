@@ -21,6 +21,8 @@ pub struct Environment {
     pub compute: Arc<dyn Spawner>,
     /// Runs readers, writers and everything else that waits for the outside.
     pub io: Arc<dyn Spawner>,
+    /// Runs what nobody waits for: encoding and storing checkpoints.
+    pub background: Arc<dyn Spawner>,
     /// Where exchanges spill.
     pub spill: Arc<SpillDirs>,
     /// What operators and state may occupy, bounded and unbounded plans together.
@@ -85,13 +87,14 @@ impl Spawner for TokioSpawner {
     }
 }
 
-/// The two runtimes of a worker process, and the environment made of them.
+/// The runtimes of a worker process, and the environment made of them.
 #[derive(Debug)]
 pub struct Engine {
     environment: Environment,
     // Options only so that `drop` can shut them down without waiting.
     compute: Option<tokio::runtime::Runtime>,
     io: Option<tokio::runtime::Runtime>,
+    background: Option<tokio::runtime::Runtime>,
 }
 
 impl Engine {
@@ -105,6 +108,7 @@ impl Engine {
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let compute = runtime("tidemill-compute", threads)?;
         let io = runtime("tidemill-io", threads)?;
+        let background = runtime("tidemill-background", 1)?;
         let clock = {
             let _inside = compute.enter();
             Arc::new(TokioClock::system())
@@ -114,12 +118,13 @@ impl Engine {
             clock,
             compute: Arc::new(TokioSpawner::new(compute.handle().clone())),
             io: Arc::new(TokioSpawner::new(io.handle().clone())),
+            background: Arc::new(TokioSpawner::new(background.handle().clone())),
             spill: Arc::new(SpillDirs::new(dirs)),
             memory: Arc::new(UnboundedMemoryPool::default()),
             slots: TaskSlots::unlimited(),
             trace: None,
         };
-        Ok(Self { environment, compute: Some(compute), io: Some(io) })
+        Ok(Self { environment, compute: Some(compute), io: Some(io), background: Some(background) })
     }
 
     /// The same engine, whose operators hold no more than `memory` grants.
@@ -133,6 +138,13 @@ impl Engine {
     #[must_use]
     pub fn with_slots(mut self, slots: usize) -> Self {
         self.environment.slots = TaskSlots::new(slots);
+        self
+    }
+
+    /// The same engine, which tells of every event that its tasks take in.
+    #[must_use]
+    pub fn with_trace(mut self, trace: Arc<dyn EventTrace>) -> Self {
+        self.environment.trace = Some(trace);
         self
     }
 
@@ -159,7 +171,8 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         // A task that ignores its cancellation must not keep the process from ending.
-        self.compute.take().into_iter().chain(self.io.take()).for_each(tokio::runtime::Runtime::shutdown_background);
+        let runtimes = [self.compute.take(), self.io.take(), self.background.take()];
+        runtimes.into_iter().flatten().for_each(tokio::runtime::Runtime::shutdown_background);
     }
 }
 
@@ -172,7 +185,8 @@ pub fn simulated(seed: u64) -> Environment {
     Environment {
         clock: Arc::new(TokioClock::starting_at(0)),
         compute: spawner.clone(),
-        io: spawner,
+        io: spawner.clone(),
+        background: spawner,
         spill: Arc::new(SpillDirs::new([])),
         memory: Arc::new(UnboundedMemoryPool::default()),
         slots: TaskSlots::unlimited(),

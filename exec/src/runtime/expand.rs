@@ -4,27 +4,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use tidemill_core::graph::{JobGraph, JobVertex, VertexHead};
+use tidemill_core::graph::{ChainedSink, JobGraph, JobVertex, VertexHead};
 use tidemill_core::metrics::{BYTES_EXCHANGED, Metrics};
 use tidemill_core::operator::OperatorContext;
-use tidemill_core::sink::{Committable, Committer, SinkContext};
+use tidemill_core::sink::SinkContext;
 use tidemill_core::source::SourceContext;
 use tidemill_core::{Result, Settings};
 use tokio::sync::mpsc;
 
 use crate::exchange::{BufferLimits, EdgeWriter, Partitioner};
 use crate::latch::Latch;
+use crate::runtime::alignment::CheckpointMode;
 use crate::runtime::chain::Chain;
 use crate::runtime::channels::ChannelEnds;
+use crate::runtime::checkpoints::{Attempt, Committers};
 use crate::runtime::environment::Environment;
 use crate::runtime::input::{GateInput, TaskInput};
 use crate::runtime::job::JobMetrics;
 use crate::runtime::output::TaskOutput;
+use crate::runtime::participant::{FromTask, Participant};
 use crate::runtime::pull::PullTask;
 use crate::runtime::reader::SharedEnumerator;
+use crate::runtime::recovery::{RestoredJob, RestoredSubtask};
 use crate::runtime::sink::SinkHandle;
 use crate::runtime::source::SourceInput;
-use crate::runtime::task::{ChainTask, TaskWakeups};
+use crate::runtime::task::{ChainTask, Message, SubtaskEnd, TaskWakeups};
 use crate::runtime::trace::TaskTrace;
 use crate::state::MemoryBackend;
 
@@ -42,7 +46,7 @@ pub struct Subtask {
     /// How many there are.
     pub count: usize,
     /// Its work.
-    pub work: BoxFuture<'static, Result<Vec<Committable>>>,
+    pub work: BoxFuture<'static, Result<SubtaskEnd>>,
 }
 
 impl Subtask {
@@ -52,22 +56,58 @@ impl Subtask {
     }
 }
 
-/// All of a job, ready to run.
+/// One attempt at a job, ready to run.
 pub struct Expanded {
     /// Producers come before consumers.
     pub subtasks: Vec<Subtask>,
-    /// The committer of each vertex that ends in a sink.
-    pub committers: BTreeMap<usize, Arc<dyn Committer>>,
+    /// Its side of checkpoints.
+    pub attempt: Attempt,
 }
 
-/// Makes subtasks and channels. Sinks are prepared here: what is wrong with a destination is known before a row is read.
+/// Prepares the sinks, once a job: what is wrong with a destination is known before a row is read. Their committers, by vertex.
+pub fn prepare_sinks(job: &JobGraph) -> Result<Committers> {
+    let mut committers = BTreeMap::new();
+    for (index, vertex) in job.vertices.iter().enumerate() {
+        if let Some(end) = &vertex.sink {
+            committers.insert(index, end.sink.prepare()?);
+        }
+    }
+    Ok(Arc::new(committers))
+}
+
+/// Makes the enumerators of the sources, by vertex.
+pub fn enumerators(
+    job: &JobGraph,
+    environment: &Environment,
+    settings: &Settings,
+) -> Result<BTreeMap<usize, Arc<SharedEnumerator>>> {
+    let mut enumerators = BTreeMap::new();
+    for (index, vertex) in job.vertices.iter().enumerate() {
+        let VertexHead::Source(node) = &vertex.head else { continue };
+        let context = SourceContext {
+            subtask: 0,
+            parallelism: vertex.parallelism,
+            batch_rows: settings.batch_rows(),
+            projection: node.projection.clone(),
+            clock: environment.clock.clone(),
+            metrics: Metrics::default(),
+        };
+        enumerators.insert(index, SharedEnumerator::new(node.source.enumerator(&context)?));
+    }
+    Ok(enumerators)
+}
+
+/// Makes the subtasks and channels of one attempt. Readers start at once: enumerators must have been restored.
 pub fn expand(
     job: &JobGraph,
     environment: &Environment,
     settings: &Settings,
     cancelled: &Arc<Latch>,
     metrics: &JobMetrics,
+    enumerators: BTreeMap<usize, Arc<SharedEnumerator>>,
+    restored: Option<&Arc<RestoredJob>>,
 ) -> Result<Expanded> {
+    let (reports, heard) = mpsc::unbounded_channel();
     let mut expansion = Expansion {
         job,
         environment,
@@ -75,21 +115,19 @@ pub fn expand(
         cancelled,
         metrics,
         ends: ChannelEnds::new(job, environment, settings),
+        reports,
+        tasks: BTreeMap::new(),
+        restored,
     };
     let mut subtasks = Vec::new();
-    let mut committers = BTreeMap::new();
     for (index, vertex) in job.vertices.iter().enumerate() {
-        if let Some(sink) = &vertex.sink {
-            committers.insert(index, sink.prepare()?);
-        }
-        let enumerator = expansion.enumerator(vertex)?;
         for subtask in 0..vertex.parallelism {
-            let work = expansion.subtask(index, subtask, enumerator.as_ref())?;
+            let work = expansion.subtask(index, subtask, enumerators.get(&index))?;
             let name: Arc<str> = vertex.name.as_str().into();
             subtasks.push(Subtask { vertex: index, name, index: subtask, count: vertex.parallelism, work });
         }
     }
-    Ok(Expanded { subtasks, committers })
+    Ok(Expanded { subtasks, attempt: Attempt::new(heard, expansion.tasks, enumerators) })
 }
 
 struct Expansion<'a> {
@@ -99,16 +137,14 @@ struct Expansion<'a> {
     cancelled: &'a Arc<Latch>,
     metrics: &'a JobMetrics,
     ends: ChannelEnds,
+    /// How tasks reach the coordinator of checkpoints.
+    reports: mpsc::UnboundedSender<FromTask>,
+    /// How it reaches them.
+    tasks: BTreeMap<(usize, usize), mpsc::UnboundedSender<Message>>,
+    restored: Option<&'a Arc<RestoredJob>>,
 }
 
 impl Expansion<'_> {
-    fn enumerator(&self, vertex: &JobVertex) -> Result<Option<SharedEnumerator>> {
-        let VertexHead::Source(node) = &vertex.head else { return Ok(None) };
-        let context = self.source_context(vertex, 0, node.projection.clone(), Metrics::default());
-        let enumerator = node.source.enumerator(&context)?;
-        Ok(Some(Arc::new(tokio::sync::Mutex::new(enumerator))))
-    }
-
     fn source_context(
         &self,
         vertex: &JobVertex,
@@ -130,8 +166,8 @@ impl Expansion<'_> {
         &mut self,
         index: usize,
         subtask: usize,
-        enumerator: Option<&SharedEnumerator>,
-    ) -> Result<BoxFuture<'static, Result<Vec<Committable>>>> {
+        enumerator: Option<&Arc<SharedEnumerator>>,
+    ) -> Result<BoxFuture<'static, Result<SubtaskEnd>>> {
         let vertex = &self.job.vertices[index];
         let metrics = self.metrics.register(&vertex.name);
         let output = self.output(index, subtask, &metrics)?;
@@ -158,10 +194,15 @@ impl Expansion<'_> {
             }
             _ => {
                 let gate = self.ends.pushed_input(self.job, index, subtask);
-                TaskInput::Gate(GateInput::new(gate, self.trace(index, subtask)))
+                let mode = match self.settings.checkpoints().exactly_once {
+                    true => CheckpointMode::ExactlyOnce,
+                    false => CheckpointMode::AtLeastOnce,
+                };
+                TaskInput::Gate(GateInput::new(gate, mode, self.trace(index, subtask)))
             }
         };
-        let (wake, wakeups) = mpsc::unbounded_channel();
+        let (wake, messages) = mpsc::unbounded_channel();
+        self.tasks.insert((index, subtask), wake.clone());
         let mut operators = Vec::with_capacity(vertex.chain.len());
         let mut contexts = Vec::with_capacity(vertex.chain.len());
         for (place, operator) in vertex.chain.iter().enumerate() {
@@ -188,7 +229,22 @@ impl Expansion<'_> {
             chain: Chain::new(operators, OUTPUT_BYTES),
             contexts,
             output,
-            wakeups,
+            messages,
+            participant: Participant {
+                subtask: (index, subtask),
+                operators: vertex.chain.iter().map(|operator| operator.id).collect(),
+                source: matches!(vertex.head, VertexHead::Source(_)).then_some(vertex.id),
+                reports: self.reports.clone(),
+                io: environment.io.clone(),
+                waiting: Vec::new(),
+            },
+            restored: self.restored.map(|job| RestoredSubtask {
+                job: job.clone(),
+                operators: vertex.chain.iter().map(|operator| operator.id).collect(),
+                subtask,
+                parallelism: vertex.parallelism,
+                max_parallelism: vertex.max_parallelism,
+            }),
             cancelled: self.cancelled.clone(),
             clock: environment.clock.clone(),
             memory: environment.memory.clone(),
@@ -232,7 +288,7 @@ impl Expansion<'_> {
         }
         let sink = match &source.sink {
             None => None,
-            Some(sink) => {
+            Some(ChainedSink { sink, .. }) => {
                 let context = SinkContext {
                     subtask,
                     parallelism: source.parallelism,

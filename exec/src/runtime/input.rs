@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
-use tidemill_core::event::Barrier;
+use tidemill_core::event::{Barrier, CheckpointId};
+use tidemill_core::source::Split;
 use tidemill_core::watermark::{Merged, WatermarkMerge};
 use tidemill_core::{Batch, Event, Result, Watermark};
 
 use crate::exchange::InputGate;
+use crate::runtime::alignment::{Alignment, CheckpointMode};
 use crate::runtime::source::SourceInput;
 use crate::runtime::trace::TaskTrace;
 
@@ -19,22 +21,25 @@ pub enum InputEvent {
     Advance(Watermark),
     /// Whether all inputs are idle.
     SetIdle(bool),
-    /// The cut of a checkpoint on one channel.
+    /// The cut of a checkpoint: everything that was handed out before belongs to it.
     Barrier(Barrier),
+    /// No cut of this checkpoint will come.
+    Declined(CheckpointId),
     /// Nothing follows on this port.
     EndOfPort(usize),
 }
 
 impl InputEvent {
-    /// The same as it would have come over a channel.
-    pub fn to_event(&self) -> Event {
+    /// The same as it would have come over a channel; `None` for what never does.
+    pub fn to_event(&self) -> Option<Event> {
         match self {
-            Self::Rows(_, batch) => Event::Batch(batch.clone()),
-            Self::Advance(watermark) => Event::Watermark(*watermark),
-            Self::SetIdle(true) => Event::Idle,
-            Self::SetIdle(false) => Event::Active,
-            Self::Barrier(barrier) => Event::Barrier(*barrier),
-            Self::EndOfPort(_) => Event::EndOfInput,
+            Self::Rows(_, batch) => Some(Event::Batch(batch.clone())),
+            Self::Advance(watermark) => Some(Event::Watermark(*watermark)),
+            Self::SetIdle(true) => Some(Event::Idle),
+            Self::SetIdle(false) => Some(Event::Active),
+            Self::Barrier(barrier) => Some(Event::Barrier(*barrier)),
+            Self::EndOfPort(_) => Some(Event::EndOfInput),
+            Self::Declined(_) => None,
         }
     }
 }
@@ -81,6 +86,21 @@ impl TaskInput {
         }
     }
 
+    /// Gives up the alignment of a checkpoint and of earlier ones.
+    pub fn abort_checkpoint(&mut self, checkpoint: CheckpointId) {
+        if let Self::Gate(gate) = self {
+            gate.alignment.abort(checkpoint);
+        }
+    }
+
+    /// The splits that are being read, each with its position; empty for what reads other tasks.
+    pub fn splits(&self) -> Vec<Split> {
+        match self {
+            Self::Gate(_) => Vec::new(),
+            Self::Source(source) => source.splits(),
+        }
+    }
+
     /// Wants no more.
     pub fn close(&mut self) {
         match self {
@@ -95,14 +115,16 @@ impl TaskInput {
 pub struct GateInput {
     gate: InputGate,
     merge: WatermarkMerge,
+    alignment: Alignment,
     pending: VecDeque<InputEvent>,
     trace: Option<TaskTrace>,
 }
 
 impl GateInput {
     /// Reads `gate`.
-    pub fn new(gate: InputGate, trace: Option<TaskTrace>) -> Self {
-        Self { merge: WatermarkMerge::new(gate.channels()), gate, pending: VecDeque::new(), trace }
+    pub fn new(gate: InputGate, mode: CheckpointMode, trace: Option<TaskTrace>) -> Self {
+        let (merge, alignment) = (WatermarkMerge::new(gate.channels()), Alignment::new(mode, gate.channels()));
+        Self { merge, alignment, gate, pending: VecDeque::new(), trace }
     }
 
     async fn try_next(&mut self, only: Option<usize>) -> Result<Option<InputEvent>> {
@@ -110,11 +132,19 @@ impl GateInput {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(Some(event));
             }
-            let Some((channel, event)) = self.gate.try_next(only).await? else { return Ok(None) };
+            let blocked = |channel: usize| self.alignment.blocks(channel);
+            let Some((channel, event)) = self.gate.try_next(only, blocked).await? else { return Ok(None) };
             if let Some(trace) = &self.trace {
                 trace.event(channel, &event);
             }
-            self.take_in(channel, event);
+            match event {
+                // The barriers of the other inputs cannot come before this one has been read to its end.
+                Event::Barrier(barrier) if only.is_some() => {
+                    self.alignment.abort(barrier.id);
+                    self.pending.push_back(InputEvent::Declined(barrier.id));
+                }
+                event => self.take_in(channel, event),
+            }
         }
     }
 
@@ -122,7 +152,9 @@ impl GateInput {
         let port = self.gate.port(channel);
         let merged = match event {
             Event::Batch(batch) => return self.pending.push_back(InputEvent::Rows(port, batch)),
-            Event::Barrier(barrier) => return self.pending.push_back(InputEvent::Barrier(barrier)),
+            Event::Barrier(barrier) => {
+                return self.pending.extend(self.alignment.barrier(channel, barrier).map(InputEvent::Barrier));
+            }
             Event::Watermark(watermark) => self.merge.watermark(channel, watermark),
             Event::Idle => self.merge.idle(channel),
             Event::Active => self.merge.active(channel),
@@ -142,6 +174,9 @@ impl GateInput {
         }
         if matches!(event, Event::EndOfInput) && self.gate.port_has_ended(port) {
             self.pending.push_back(InputEvent::EndOfPort(port));
+        }
+        if matches!(event, Event::EndOfInput) {
+            self.pending.extend(self.alignment.end(channel).map(InputEvent::Barrier));
         }
     }
 }

@@ -1,23 +1,20 @@
-//! A job at work: the job graph expanded into subtasks and channels, run, watched, and ended as a whole.
-//!
-//! The first failure is the job's error, with operator and subtask. It cancels everything else; what fails because of that is
-//! not a cause.
+//! A job as those see it who start it, watch it and wait for it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use tidemill_core::event::CheckpointId;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::metrics::{BYTES_EXCHANGED, LATE_RECORDS_DROPPED, Metrics, RECORDS_SKIPPED};
-use tidemill_core::sink::{Committable, Committer};
-use tidemill_core::{Error, ErrorKind, Result, Settings};
-use tokio::sync::{mpsc, watch};
+use tidemill_core::{Error, Result, Settings};
+use tokio::sync::watch;
 
 use crate::latch::Latch;
+use crate::runtime::checkpoints::{CheckpointControl, CheckpointInfo, CheckpointStatistics, StoreFolder};
 use crate::runtime::environment::Environment;
-use crate::runtime::expand::{Subtask, expand};
+use crate::runtime::expand::prepare_sinks;
+use crate::runtime::run::JobRun;
 
 /// A running job. Dropping the handle does not end the job.
 #[derive(Clone, Debug)]
@@ -26,6 +23,75 @@ pub struct JobHandle {
     cancelled: Arc<Latch>,
     outcome: watch::Receiver<Option<Result<JobResult>>>,
     metrics: JobMetrics,
+    failures: JobFailures,
+    begun: watch::Receiver<Option<Begun>>,
+}
+
+/// What is known of a job once it has opened its checkpoints.
+#[derive(Clone, Debug)]
+pub(super) struct Begun {
+    pub control: CheckpointControl,
+    pub statistics: CheckpointStatistics,
+    pub from: Option<ResumedFrom>,
+}
+
+/// The checkpoint that a job goes on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResumedFrom {
+    /// Its number.
+    pub checkpoint: CheckpointId,
+    /// Where it lies.
+    pub url: String,
+    /// Each source and where it goes on.
+    pub source_positions: Vec<(String, String)>,
+}
+
+/// A failure after which the job restarted, or did not.
+#[derive(Clone, Debug)]
+pub struct JobFailure {
+    /// When, in milliseconds since the epoch.
+    pub at: i64,
+    /// What failed first.
+    pub error: Error,
+}
+
+/// The failures of a job, oldest first. Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub struct JobFailures(Arc<Mutex<Vec<JobFailure>>>);
+
+impl JobFailures {
+    /// All so far.
+    pub fn all(&self) -> Vec<JobFailure> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds one.
+    pub(super) fn push(&self, failure: JobFailure) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+    }
+}
+
+/// What a job keeps beyond its process, and what it goes on from.
+#[derive(Clone, Debug, Default)]
+pub struct Persistence {
+    /// Where checkpoints go; in memory if there is no such place.
+    pub folder: Option<StoreFolder>,
+    /// What the job goes on from.
+    pub begin: Begin,
+    /// Whether state that no operator claims is dropped.
+    pub ignore_unclaimed: bool,
+}
+
+/// What a job goes on from.
+#[derive(Clone, Debug, Default)]
+pub enum Begin {
+    /// Nothing. Checkpoints in the folder are an error.
+    #[default]
+    Anew,
+    /// The newest checkpoint in the folder; nothing if there is none.
+    Resume,
+    /// A savepoint. Checkpoints in the folder are an error.
+    From(StoreFolder),
 }
 
 /// What a job that ended well has to say.
@@ -37,6 +103,20 @@ pub struct JobResult {
     pub duration: Duration,
     /// Counters of each task, summed over its subtasks.
     pub metrics: Vec<(String, BTreeMap<&'static str, u64>)>,
+    /// How the end came.
+    pub ending: Ending,
+}
+
+/// How a job ended that did not fail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// Its sources were read to their end.
+    #[default]
+    Finished,
+    /// Behind a last checkpoint, because somebody asked for it.
+    Stopped,
+    /// It had finished before, and was not run again.
+    FinishedBefore,
 }
 
 impl JobResult {
@@ -71,6 +151,11 @@ impl JobMetrics {
         let metrics = Metrics::default();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((task.to_owned(), metrics.clone()));
         metrics
+    }
+
+    /// A new attempt begins: what one before it counted does not count (SHR-02).
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Counters of each task now, summed over its subtasks, in the order of the job graph.
@@ -110,6 +195,35 @@ impl JobHandle {
         &self.metrics
     }
 
+    /// The failures so far, those that the job survived included.
+    pub fn failures(&self) -> Vec<JobFailure> {
+        self.failures.all()
+    }
+
+    /// The last checkpoints, oldest first.
+    pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
+        self.begun.borrow().as_ref().map_or_else(Vec::new, |begun| begun.statistics.all())
+    }
+
+    /// Asks for checkpoints and savepoints; waits until the job has begun.
+    pub async fn control(&self) -> Result<CheckpointControl> {
+        Ok(self.begun().await?.control)
+    }
+
+    /// What the job goes on from, if from anything; waits until it has begun.
+    pub async fn resumed_from(&self) -> Result<Option<ResumedFrom>> {
+        Ok(self.begun().await?.from)
+    }
+
+    async fn begun(&self) -> Result<Begun> {
+        let mut begun = self.begun.clone();
+        let begun = begun.wait_for(Option::is_some).await;
+        match begun.as_deref() {
+            Ok(Some(begun)) => Ok(begun.clone()),
+            _ => Err(Error::unavailable("the job ended before it began")),
+        }
+    }
+
     /// Waits for the end.
     pub async fn wait(&self) -> Result<JobResult> {
         let mut outcome = self.outcome.clone();
@@ -121,131 +235,44 @@ impl JobHandle {
     }
 }
 
-/// Starts `job` in `environment`.
+/// Starts `job` in `environment`, anew; its checkpoints are gone with the process.
 pub fn execute(job: &JobGraph, environment: &Environment, settings: &Settings) -> Result<JobHandle> {
+    execute_from(job, environment, settings, Persistence::default())
+}
+
+/// Starts `job` in `environment`.
+pub fn execute_from(
+    job: &JobGraph,
+    environment: &Environment,
+    settings: &Settings,
+    persistence: Persistence,
+) -> Result<JobHandle> {
     let slots = environment.slots.take(job.slots_required())?;
     let name: Arc<str> = settings.job_name().unwrap_or("job").into();
     let cancelled = Arc::new(Latch::default());
-    let metrics = JobMetrics::default();
-    let expanded = expand(job, environment, settings, &cancelled, &metrics)?;
-    let (publish, outcome) = watch::channel(None);
-    let coordinator = Coordinator {
+    let (metrics, failures) = (JobMetrics::default(), JobFailures::default());
+    let (publish_begun, begun) = watch::channel(None);
+    let run = JobRun {
         name: name.clone(),
+        job: Arc::new(job.clone()),
         environment: environment.clone(),
+        settings: settings.clone(),
         cancelled: cancelled.clone(),
-        committers: expanded.committers,
+        committers: prepare_sinks(job)?,
         metrics: metrics.clone(),
-        cancellation_timeout: settings.cancellation_timeout(),
+        failures: failures.clone(),
+        publish_begun,
+        persistence,
     };
-    let subtasks = expanded.subtasks;
+    let first = run.prepare()?;
+    let (publish, outcome) = watch::channel(None);
     environment.io.spawn(
         "coordinator",
         Box::pin(async move {
-            let result = coordinator.run(subtasks).await;
+            let result = run.run(first).await;
             drop(slots);
             publish.send_replace(Some(result));
         }),
     );
-    Ok(JobHandle { name, cancelled, outcome, metrics })
-}
-
-/// Runs the subtasks of one job and decides how it ended.
-struct Coordinator {
-    name: Arc<str>,
-    environment: Environment,
-    cancelled: Arc<Latch>,
-    committers: BTreeMap<usize, Arc<dyn Committer>>,
-    metrics: JobMetrics,
-    cancellation_timeout: Duration,
-}
-
-/// What a subtask says when it ends: its vertex and what its sink has to commit.
-type Report = (usize, Result<Vec<Committable>>);
-
-impl Coordinator {
-    async fn run(self, subtasks: Vec<Subtask>) -> Result<JobResult> {
-        let start = self.environment.clock.monotonic();
-        let outcome = self.watch(subtasks).await;
-        let committed = match outcome {
-            Ok(committables) => self.commit(committables).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = committed {
-            for committer in self.committers.values() {
-                // The job's error is the one that matters; what cannot be removed stays hidden.
-                let _ = committer.abort().await;
-            }
-            return Err(error);
-        }
-        let duration = self.environment.clock.monotonic().saturating_sub(start);
-        Ok(JobResult { name: self.name.clone(), duration, metrics: self.metrics.by_task() })
-    }
-
-    async fn watch(&self, subtasks: Vec<Subtask>) -> Result<Vec<(usize, Vec<Committable>)>> {
-        let mut running = subtasks.len();
-        let (reports, mut inbox) = mpsc::channel::<Report>(running.max(1));
-        for subtask in subtasks {
-            let name = subtask.label();
-            self.environment.compute.spawn(&name, supervised(subtask, reports.clone()));
-        }
-        drop(reports);
-        let (mut committables, mut failure) = (Vec::new(), None);
-        while running > 0 {
-            let report = match &failure {
-                None => tokio::select! {
-                    report = inbox.recv() => report,
-                    () = self.cancelled.wait() => {
-                        failure = Some(super::task::cancelled());
-                        continue;
-                    }
-                },
-                Some(_) => tokio::select! {
-                    report = inbox.recv() => report,
-                    () = self.environment.clock.sleep(self.cancellation_timeout) => break,
-                },
-            };
-            let Some((vertex, result)) = report else { break };
-            running -= 1;
-            match result {
-                Ok(written) => committables.push((vertex, written)),
-                Err(error) => {
-                    // What fails after the first failure only echoes it.
-                    failure.get_or_insert(error);
-                    self.cancelled.raise();
-                }
-            }
-        }
-        failure.map_or(Ok(committables), Err)
-    }
-
-    async fn commit(&self, committables: Vec<(usize, Vec<Committable>)>) -> Result<()> {
-        for (vertex, committer) in &self.committers {
-            let own = committables.iter().filter(|(owner, _)| owner == vertex);
-            committer.commit(own.flat_map(|(_, written)| written.clone()).collect()).await?;
-        }
-        for committer in self.committers.values() {
-            committer.finish().await?;
-        }
-        Ok(())
-    }
-}
-
-/// A subtask whose failure carries its name and whose panic is a failure.
-fn supervised(subtask: Subtask, reports: mpsc::Sender<Report>) -> BoxFuture<'static, ()> {
-    let (vertex, label) = (subtask.vertex, subtask.label());
-    Box::pin(async move {
-        let result = std::panic::AssertUnwindSafe(subtask.work).catch_unwind().await;
-        let result = result.unwrap_or_else(|panic| Err(Error::internal(format!("panicked: {}", panic_text(&*panic)))));
-        let result = result.map_err(|error| match error.kind() {
-            ErrorKind::Cancelled => error,
-            _ => error.in_operator(&label),
-        });
-        // The coordinator stops listening only when it has given up on this task.
-        let _ = reports.send((vertex, result)).await;
-    })
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+    Ok(JobHandle { name, cancelled, outcome, metrics, failures, begun })
 }

@@ -5,15 +5,22 @@
 //!                     input ──> chain of operators ──> output ──> exchange | sink
 //! ```
 
+mod alignment;
 pub mod chain;
 mod channels;
+mod checkpoints;
 pub mod environment;
 mod expand;
 mod input;
 pub mod job;
+mod job_state;
 mod output;
+mod participant;
 mod pull;
 pub mod reader;
+mod recovery;
+mod restart;
+mod run;
 mod simulation;
 mod sink;
 mod source;
@@ -21,8 +28,11 @@ mod task;
 mod task_slots;
 mod trace;
 
+pub use checkpoints::{CheckpointControl, CheckpointInfo, CheckpointStatus, StoreFolder};
 pub use environment::{Engine, Environment, TokioClock, TokioSpawner, simulated};
-pub use job::{JobHandle, JobMetrics, JobResult, execute};
+pub use job::{
+    Begin, Ending, JobFailure, JobHandle, JobMetrics, JobResult, Persistence, ResumedFrom, execute, execute_from,
+};
 pub use simulation::{SimulatedClock, simulate};
 pub use task_slots::{SlotLease, TaskSlots};
 pub use trace::EventTrace;

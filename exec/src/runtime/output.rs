@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, select_all};
+use tidemill_core::event::Barrier;
 use tidemill_core::operator::Emission;
 use tidemill_core::sink::Committable;
 use tidemill_core::{Batch, Result};
 
 use crate::exchange::{Demand, EdgeWriter};
-use crate::runtime::sink::SinkHandle;
+use crate::runtime::sink::{Prepared, SinkHandle};
 
 /// The output edges of one subtask, each with the output port that it carries, and a sink if the task ends in one.
 #[derive(Debug, Default)]
@@ -52,6 +53,17 @@ impl TaskOutput {
             edge.set_idle(idle).await?;
         }
         Ok(())
+    }
+
+    /// Cuts every edge, and has the sink prepare what was written before.
+    pub async fn barrier(&mut self, barrier: Barrier) -> Result<Option<Prepared>> {
+        for (_, edge) in &mut self.edges {
+            edge.barrier(barrier).await?;
+        }
+        match &mut self.sink {
+            Some(sink) => sink.prepare(barrier.id).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Ends every edge, and the sink; returns what the sink has to commit.

@@ -7,13 +7,12 @@ use tidemill_core::clock::Clock;
 use tidemill_core::graph::{BatchStream, Fragment, FragmentChannel, FragmentContext, FragmentInput};
 use tidemill_core::metrics::{Metrics, RECORDS_OUT};
 use tidemill_core::operator::Emission;
-use tidemill_core::sink::Committable;
 use tidemill_core::{Batch, Event, Result};
 
 use crate::exchange::InputGate;
 use crate::latch::Latch;
 use crate::runtime::output::TaskOutput;
-use crate::runtime::task::{cancelled, yield_now};
+use crate::runtime::task::{SubtaskEnd, cancelled, yield_now};
 use crate::runtime::trace::TaskTrace;
 
 /// One subtask of a pulled task.
@@ -41,18 +40,18 @@ pub type PullInput = Vec<(usize, Vec<InputGate>)>;
 
 impl PullTask {
     /// Runs to the end of the plan, the end of demand, a failure or the cancellation.
-    pub async fn run(mut self) -> Result<Vec<Committable>> {
+    pub async fn run(mut self) -> Result<SubtaskEnd> {
         let (stop, abandoned) = (self.cancelled.clone(), self.output.abandoned());
         tokio::select! {
             biased;
             () = stop.wait() => Err(cancelled()),
             result = self.work() => result,
             // Nobody is left who would read what follows, or the end.
-            () = abandoned => Ok(Vec::new()),
+            () = abandoned => Ok(SubtaskEnd::default()),
         }
     }
 
-    async fn work(&mut self) -> Result<Vec<Committable>> {
+    async fn work(&mut self) -> Result<SubtaskEnd> {
         let records_out = self.metrics.counter(RECORDS_OUT);
         self.output.demanded().await;
         // Also when demand ended before it began: other subtasks of the fragment may wait for the inputs that this one owns.
@@ -60,7 +59,7 @@ impl PullTask {
         let context = FragmentContext { subtask: self.subtask, inputs, metrics: self.metrics.clone() };
         let mut stream = self.fragment.execute(context)?;
         if self.output.is_abandoned() {
-            return Ok(Vec::new());
+            return Ok(SubtaskEnd::default());
         }
         loop {
             let next = match self.output.deadline() {
@@ -89,7 +88,7 @@ impl PullTask {
         }
         // Dropped before the end is told: what the plan holds is free when its consumers go on.
         drop(stream);
-        self.output.end().await
+        Ok(SubtaskEnd { committables: self.output.end().await?, snapshot: None })
     }
 }
 

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 use tidemill_core::clock::Spawner;
+use tidemill_core::event::CheckpointId;
 use tidemill_core::sink::{ChangelogMode, Committable, SinkWriter};
 use tidemill_core::{Batch, Error, Result, RowKind};
 use tokio::sync::{mpsc, oneshot};
 
 /// Batches between a task and its writer. More would only delay back-pressure.
 const QUEUE: usize = 2;
+
+/// What a writer has to commit for a checkpoint. It is gone when the writer failed, and the next order says why.
+pub type Prepared = oneshot::Receiver<Result<Vec<Committable>>>;
 
 /// The task's end.
 #[derive(Debug)]
@@ -25,6 +29,7 @@ pub struct SinkHandle {
 enum Order {
     Write(Batch),
     Flush,
+    Prepare(CheckpointId, oneshot::Sender<Result<Vec<Committable>>>),
     End(oneshot::Sender<Vec<Committable>>),
 }
 
@@ -63,6 +68,13 @@ impl SinkHandle {
         }
     }
 
+    /// Has everything that was written so far made ready to be committed; what comes back brings it. The task does not wait.
+    pub async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Prepared> {
+        let (reply, committables) = oneshot::channel();
+        self.order(Order::Prepare(checkpoint, reply)).await?;
+        Ok(committables)
+    }
+
     /// Ends the writer; returns what it has to commit.
     pub async fn end(&mut self) -> Result<Vec<Committable>> {
         let (reply, committables) = oneshot::channel();
@@ -98,6 +110,16 @@ async fn work(mut writer: Box<dyn SinkWriter>, mut inbox: mpsc::Receiver<Order>)
         match order {
             Order::Write(batch) => writer.write(batch).await?,
             Order::Flush => writer.flush().await?,
+            Order::Prepare(checkpoint, reply) => {
+                let prepared = match writer.flush().await {
+                    Ok(()) => writer.prepare_commit(Some(checkpoint)).await,
+                    Err(error) => Err(error),
+                };
+                let failure = prepared.as_ref().err().cloned();
+                // Nobody asks for it when the job is being cancelled.
+                let _ = reply.send(prepared);
+                failure.map_or(Ok(()), Err)?;
+            }
             Order::End(reply) => {
                 writer.flush().await?;
                 let committables = writer.prepare_commit(None).await?;

@@ -6,9 +6,10 @@ use std::task::Poll;
 
 use arrow::array::RecordBatch;
 use tidemill_core::clock::Spawner;
+use tidemill_core::event::BarrierKind;
 use tidemill_core::graph::SourceNode;
 use tidemill_core::metrics::{Counter, RECORDS_OUT};
-use tidemill_core::source::{SourceContext, WatermarkGenerator};
+use tidemill_core::source::{SourceContext, Split, WatermarkGenerator};
 use tidemill_core::{Batch, Result, Watermark};
 
 use crate::runtime::input::InputEvent;
@@ -20,6 +21,8 @@ use crate::runtime::trace::TaskTrace;
 pub struct SourceInput {
     node: SourceNode,
     reader: ReaderHandle,
+    /// Where each split that is being read goes on, in the order in which they were dealt.
+    positions: Vec<Split>,
     looked: Option<Option<Result<FromReader>>>,
     splits: SplitTimes,
     pending: VecDeque<InputEvent>,
@@ -34,7 +37,7 @@ impl SourceInput {
     pub fn start(
         node: SourceNode,
         context: SourceContext,
-        enumerator: SharedEnumerator,
+        enumerator: Arc<SharedEnumerator>,
         name: &str,
         io: &Arc<dyn Spawner>,
         trace: Option<TaskTrace>,
@@ -45,6 +48,7 @@ impl SourceInput {
             splits: SplitTimes::default(),
             node,
             reader,
+            positions: Vec::new(),
             looked: None,
             pending: VecDeque::new(),
             idle: false,
@@ -57,6 +61,11 @@ impl SourceInput {
     /// Whether the source has been read to its end.
     pub fn has_ended(&self) -> bool {
         self.ended && self.pending.is_empty()
+    }
+
+    /// The splits that are being read, each from where the rows that were handed out end.
+    pub fn splits(&self) -> Vec<Split> {
+        self.positions.clone()
     }
 
     /// Stops the reader.
@@ -75,8 +84,8 @@ impl SourceInput {
     pub fn try_next(&mut self) -> Result<Option<InputEvent>> {
         loop {
             if let Some(event) = self.pending.pop_front() {
-                if let Some(trace) = &self.trace {
-                    trace.event(0, &event.to_event());
+                if let (Some(trace), Some(event)) = (&self.trace, event.to_event()) {
+                    trace.event(0, &event);
                 }
                 return Ok(Some(event));
             }
@@ -103,7 +112,11 @@ impl SourceInput {
 
     fn take_in(&mut self, event: FromReader) -> Result<()> {
         match event {
-            FromReader::Batch { split, records } => {
+            FromReader::Started(split) => self.positions.push(split),
+            FromReader::Batch { split, records, position } => {
+                if let Some(own) = self.positions.iter_mut().find(|own| own.id == split) {
+                    own.position = position;
+                }
                 if std::mem::take(&mut self.idle) {
                     self.pending.push_back(InputEvent::SetIdle(false));
                 }
@@ -117,7 +130,14 @@ impl SourceInput {
                 self.pending.extend(watermark.map(InputEvent::Advance));
             }
             FromReader::SplitFinished(split) => {
+                self.positions.retain(|own| own.id != split);
                 self.pending.extend(self.splits.finish(&split).map(InputEvent::Advance));
+            }
+            FromReader::Barrier(barrier) => {
+                if barrier.kind == (BarrierKind::Stop { drain: true }) {
+                    self.pending.push_back(InputEvent::Advance(Watermark::MAX));
+                }
+                self.pending.push_back(InputEvent::Barrier(barrier));
             }
             FromReader::Idle => {
                 if !std::mem::replace(&mut self.idle, true) {

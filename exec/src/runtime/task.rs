@@ -8,6 +8,7 @@ use std::time::Duration;
 use datafusion::execution::memory_pool::MemoryPool;
 use futures::future::BoxFuture;
 use tidemill_core::clock::{Clock, Spawner};
+use tidemill_core::event::Barrier;
 use tidemill_core::operator::{InputSelection, OperatorContext, Wakeups};
 use tidemill_core::sink::Committable;
 use tidemill_core::{Error, Result};
@@ -17,6 +18,8 @@ use crate::latch::Latch;
 use crate::runtime::chain::{Call, Chain};
 use crate::runtime::input::{InputEvent, TaskInput};
 use crate::runtime::output::TaskOutput;
+use crate::runtime::participant::{Participant, SubtaskSnapshot, ToTask};
+use crate::runtime::recovery::RestoredSubtask;
 
 /// How long a task works before it lets others run.
 const WORK: Duration = Duration::from_millis(1);
@@ -31,8 +34,12 @@ pub struct ChainTask {
     pub contexts: Vec<OperatorContext>,
     /// Where rows go.
     pub output: TaskOutput,
-    /// Wake-ups that operators asked for.
-    pub wakeups: mpsc::UnboundedReceiver<WakeUp>,
+    /// Wake-ups that operators asked for, and what became of checkpoints.
+    pub messages: mpsc::UnboundedReceiver<Message>,
+    /// Its side of checkpoints.
+    pub participant: Participant,
+    /// What it goes on from.
+    pub restored: Option<RestoredSubtask>,
     /// Thrown when the job is to end.
     pub cancelled: Arc<Latch>,
     /// For time slices and deadlines.
@@ -41,22 +48,41 @@ pub struct ChainTask {
     pub memory: Arc<dyn MemoryPool>,
 }
 
-/// A wake-up: the operator's place in the chain and its token.
-pub type WakeUp = (usize, u64);
+/// What a task hears beside its input.
+#[derive(Clone, Copy, Debug)]
+pub enum Message {
+    /// A wake-up: the operator's place in the chain and its token.
+    Wake(usize, u64),
+    /// What became of a checkpoint.
+    Checkpoint(ToTask),
+}
+
+/// How a subtask ended.
+#[derive(Debug, Default)]
+pub struct SubtaskEnd {
+    /// What its sink has to commit.
+    pub committables: Vec<Committable>,
+    /// Its part of every checkpoint from now on; `None` if it stopped behind a barrier, and has handed in everything, or takes
+    /// part in none.
+    pub snapshot: Option<SubtaskSnapshot>,
+}
 
 impl ChainTask {
-    /// Runs to the end of input, the end of demand, a failure or the cancellation. Returns what the sink has to commit.
-    pub async fn run(mut self) -> Result<Vec<Committable>> {
+    /// Runs to the end of input, the end of demand, a barrier that stops it, a failure or the cancellation.
+    pub async fn run(mut self) -> Result<SubtaskEnd> {
         let result = self.work().await;
         let closed = self.chain.close();
         self.input.close();
-        let committables = result?;
+        let end = result?;
         closed?;
-        Ok(committables)
+        Ok(end)
     }
 
-    async fn work(&mut self) -> Result<Vec<Committable>> {
+    async fn work(&mut self) -> Result<SubtaskEnd> {
         self.chain.open(&self.contexts, &self.memory)?;
+        if let Some(restored) = self.restored.take() {
+            restored.give_back(&mut self.chain).await?;
+        }
         self.input.demand();
         let mut slice_end = self.clock.monotonic() + WORK;
         while !self.input.has_ended() {
@@ -67,15 +93,21 @@ impl ChainTask {
                 self.input.close();
                 break;
             }
-            while let Ok((place, token)) = self.wakeups.try_recv() {
-                self.chain.call(Call::Wake(place, token))?;
-                self.drain().await?;
+            while let Ok(message) = self.messages.try_recv() {
+                self.hear(message).await?;
             }
             let only = match self.chain.selection() {
                 InputSelection::Any => None,
                 InputSelection::Only(port) => Some(port),
             };
             match self.input.try_next(only).await? {
+                Some(InputEvent::Barrier(barrier)) => {
+                    self.checkpoint(barrier).await?;
+                    if barrier.kind.stops() {
+                        self.participant.settle().await;
+                        return Ok(SubtaskEnd::default());
+                    }
+                }
                 Some(event) => self.handle(event).await?,
                 None if self.input.has_ended() => break,
                 None => {
@@ -103,11 +135,38 @@ impl ChainTask {
             InputEvent::Advance(watermark) => self.chain.call(Call::Advance(watermark))?,
             InputEvent::EndOfPort(port) => self.chain.call(Call::EndOfInput(port))?,
             InputEvent::SetIdle(idle) => return self.output.set_idle(idle).await,
-            InputEvent::Barrier(barrier) => {
-                return Err(Error::internal(format!("barrier {} in a job without checkpoints", barrier.id)));
+            InputEvent::Declined(checkpoint) => {
+                self.participant.decline(checkpoint, "a join is still reading its table");
+                return Ok(());
             }
+            InputEvent::Barrier(barrier) => return self.checkpoint(barrier).await,
         }
         self.drain().await
+    }
+
+    /// Freezes the state of the task at a barrier, and sends the barrier on.
+    async fn checkpoint(&mut self, barrier: Barrier) -> Result<()> {
+        let start = self.clock.monotonic();
+        let splits = self.input.splits();
+        let mut snapshot = self.participant.snapshot(&mut self.chain, &splits, barrier.kind.scope())?;
+        snapshot.stalled = self.clock.monotonic().saturating_sub(start);
+        let prepared = self.output.barrier(barrier).await?;
+        self.participant.acknowledge(barrier, snapshot, prepared);
+        Ok(())
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Wake(place, token) => {
+                self.chain.call(Call::Wake(place, token))?;
+                self.drain().await
+            }
+            Message::Checkpoint(ToTask::Completed(checkpoint)) => self.chain.checkpoint_completed(checkpoint),
+            Message::Checkpoint(ToTask::Aborted(checkpoint)) => {
+                self.input.abort_checkpoint(checkpoint);
+                self.chain.checkpoint_aborted(checkpoint)
+            }
+        }
     }
 
     async fn drain(&mut self) -> Result<()> {
@@ -117,13 +176,16 @@ impl ChainTask {
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<Vec<Committable>> {
+    async fn finish(&mut self) -> Result<SubtaskEnd> {
         let mut place = 1;
         while self.chain.end_next(place)? {
             self.drain().await?;
             place += 1;
         }
-        self.output.end().await
+        let committables = self.output.end().await?;
+        self.participant.settle().await;
+        let snapshot = self.participant.at_end(&mut self.chain)?;
+        Ok(SubtaskEnd { committables, snapshot: Some(snapshot) })
     }
 
     /// Until there is something to read, a buffer to flush, a wake-up or the cancellation.
@@ -137,16 +199,15 @@ impl ChainTask {
         let woken = tokio::select! {
             biased;
             () = self.cancelled.wait() => return Err(cancelled()),
-            Some(wakeup) = self.wakeups.recv() => Some(wakeup),
+            Some(message) = self.messages.recv() => Some(message),
             result = self.input.wait() => {
                 result?;
                 None
             }
             () = until_flush => None,
         };
-        if let Some((place, token)) = woken {
-            self.chain.call(Call::Wake(place, token))?;
-            self.drain().await?;
+        if let Some(message) = woken {
+            self.hear(message).await?;
         }
         self.output.flush_due().await
     }
@@ -168,7 +229,7 @@ pub struct TaskWakeups {
     /// Place of the operator in its chain.
     pub place: usize,
     /// To the task.
-    pub sender: mpsc::UnboundedSender<WakeUp>,
+    pub sender: mpsc::UnboundedSender<Message>,
     /// Processing time.
     pub clock: Arc<dyn Clock>,
     /// Where waiting and foreign work happen.
@@ -186,7 +247,7 @@ impl Wakeups for TaskWakeups {
         let task = async move {
             work.await;
             // The task has ended when nobody listens.
-            let _ = sender.send((place, token));
+            let _ = sender.send(Message::Wake(place, token));
         };
         self.io.spawn("wake-up", Box::pin(task));
     }

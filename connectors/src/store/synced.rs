@@ -1,0 +1,231 @@
+//! The files of this machine as a store that keeps its word: what it says is written is on the disk, and stays when power fails.
+//!
+//! `object_store`'s own never syncs. Here a file is written under a hidden name, synced, given its name, and then the folder is
+//! synced too, with those that had to be made for it. A name that must not be there yet is given by a hard link, which at most
+//! one of several writers gets.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+};
+
+/// Files of this machine that are synced before they have their names.
+#[derive(Debug, Default)]
+pub struct SyncedFileSystem {
+    files: LocalFileSystem,
+}
+
+/// Tells the hidden files of this process apart.
+static STAGED: AtomicU64 = AtomicU64::new(0);
+
+impl fmt::Display for SyncedFileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SyncedFileSystem")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for SyncedFileSystem {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if let PutMode::Update(_) = options.mode {
+            return self.files.put_opts(location, payload, options).await;
+        }
+        let path = self.files.path_to_filesystem(location)?;
+        let location = location.clone();
+        blocking(move || write(&location, &path, &payload, &options.mode)).await?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let path = self.files.path_to_filesystem(location)?;
+        let upload = self.files.put_multipart_opts(location, options).await?;
+        Ok(Box::new(SyncedUpload { upload, location: location.clone(), path }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.files.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.files.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.files.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.files.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.files.copy_opts(from, to, options).await
+    }
+}
+
+/// An upload that is synced when it is complete.
+#[derive(Debug)]
+struct SyncedUpload {
+    upload: Box<dyn MultipartUpload>,
+    location: Path,
+    path: PathBuf,
+}
+
+#[async_trait]
+impl MultipartUpload for SyncedUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.upload.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let done = self.upload.complete().await?;
+        let (location, path) = (self.location.clone(), self.path.clone());
+        blocking(move || {
+            let synced = File::open(&path).and_then(|file| file.sync_all()).and_then(|()| sync_parents(&path, &[]));
+            synced.map_err(|error| generic(&location, error))
+        })
+        .await?;
+        Ok(done)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.upload.abort().await
+    }
+}
+
+fn write(location: &Path, path: &FilePath, payload: &PutPayload, mode: &PutMode) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let number = STAGED.fetch_add(1, Ordering::Relaxed);
+    let staged = path.with_file_name(format!(".{name}#{}-{number}", std::process::id()));
+    let made = make_folders(path).map_err(|error| generic(location, error))?;
+    let written = fill(&staged, payload).and_then(|()| match mode {
+        PutMode::Create => fs::hard_link(&staged, path).and_then(|()| fs::remove_file(&staged)),
+        _ => fs::rename(&staged, path),
+    });
+    match written.and_then(|()| sync_parents(path, &made)) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            // It is hidden and belongs to nobody; the error that counts is the other one.
+            let _ = fs::remove_file(&staged);
+            Err(match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    Error::AlreadyExists { path: location.to_string(), source: error.into() }
+                }
+                _ => generic(location, error),
+            })
+        }
+    }
+}
+
+fn fill(staged: &FilePath, payload: &PutPayload) -> io::Result<()> {
+    let mut file = File::create_new(staged)?;
+    for bytes in payload {
+        file.write_all(bytes)?;
+    }
+    file.sync_all()
+}
+
+/// Makes the folders that a file needs; those that were missing, the innermost first.
+fn make_folders(path: &FilePath) -> io::Result<Vec<PathBuf>> {
+    let missing: Vec<PathBuf> =
+        path.ancestors().skip(1).take_while(|folder| !folder.exists()).map(FilePath::to_owned).collect();
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    Ok(missing)
+}
+
+/// Syncs the folder of a file, and those above the folders that were made for it.
+fn sync_parents(path: &FilePath, made: &[PathBuf]) -> io::Result<()> {
+    for entry in [path].into_iter().chain(made.iter().map(PathBuf::as_path)) {
+        if let Some(folder) = entry.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+fn generic(location: &Path, error: io::Error) -> Error {
+    let source = io::Error::new(error.kind(), format!("{location}: {error}"));
+    Error::Generic { store: "file", source: Box::new(source) }
+}
+
+async fn blocking(call: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(call).await?,
+        Err(_) => call(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+
+    fn place(folder: &tempfile::TempDir, name: &str) -> Path {
+        Path::from_absolute_path(folder.path().join(name)).unwrap()
+    }
+
+    #[test]
+    fn of_many_writers_one_creates_and_nothing_hidden_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = place(&folder, "a/b/manifest");
+        let created: usize = std::thread::scope(|scope| {
+            let writer = |number: usize| {
+                let place = &place;
+                move || {
+                    let options = PutOptions::from(PutMode::Create);
+                    block_on(SyncedFileSystem::default().put_opts(place, format!("{number}").into(), options))
+                }
+            };
+            let writers: Vec<_> = (0..8).map(|number| scope.spawn(writer(number))).collect();
+            let outcome = |result: Result<PutResult>| match result {
+                Ok(_) => 1,
+                Err(Error::AlreadyExists { .. }) => 0,
+                Err(error) => panic!("{error}"),
+            };
+            writers.into_iter().map(|writer| outcome(writer.join().unwrap())).sum()
+        });
+        assert_eq!(created, 1);
+        let names: Vec<_> =
+            fs::read_dir(folder.path().join("a/b")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["manifest"]);
+    }
+
+    #[test]
+    fn what_was_put_is_there_and_can_be_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, place) = (SyncedFileSystem::default(), place(&folder, "x"));
+        block_on(store.put(&place, "one".into())).unwrap();
+        block_on(store.put(&place, "two".into())).unwrap();
+        assert_eq!(fs::read(folder.path().join("x")).unwrap(), b"two");
+        let mut upload = block_on(store.put_multipart(&place)).unwrap();
+        block_on(upload.put_part("thr".into())).unwrap();
+        block_on(upload.put_part("ee".into())).unwrap();
+        block_on(upload.complete()).unwrap();
+        assert_eq!(block_on(async { store.get(&place).await.unwrap().bytes().await.unwrap() }), "three");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        let place = Path::from_absolute_path("/proc/nothing/here").unwrap();
+        let error = block_on(SyncedFileSystem::default().put(&place, "x".into())).unwrap_err();
+        assert!(error.to_string().contains("proc/nothing/here"), "{error}");
+    }
+}

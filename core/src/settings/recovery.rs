@@ -1,0 +1,185 @@
+//! What settings say about checkpoints and about what happens after a failure.
+
+use std::time::Duration;
+
+use crate::settings::{Settings, parse_duration};
+
+/// When checkpoints are taken and what becomes of them: `execution.checkpointing.*`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckpointSettings {
+    /// Time between two; `None` for none but those that somebody asks for.
+    pub interval: Option<Duration>,
+    /// Whether channels wait for one another's barriers.
+    pub exactly_once: bool,
+    /// After which one is given up.
+    pub timeout: Duration,
+    /// The least time between the end of one and the beginning of the next.
+    pub min_pause: Duration,
+    /// How many may be under way at once.
+    pub max_concurrent: usize,
+    /// How many may fail one after the other before the job fails.
+    pub tolerable_failures: usize,
+    /// How many are kept.
+    pub num_retained: usize,
+    /// Whether one stores only what changed, where that is known.
+    pub incremental: bool,
+    /// Whether they outlive a job that was cancelled.
+    pub retain_on_cancellation: bool,
+    /// Where they are stored; `None` for memory.
+    pub dir: Option<String>,
+    /// Where savepoints are stored that name no place.
+    pub savepoint_dir: Option<String>,
+}
+
+/// What a job begins from: `execution.state-recovery.*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateRecovery {
+    /// The savepoint or checkpoint.
+    pub path: Option<String>,
+    /// Whether state that no operator claims is dropped; else it is an error.
+    pub ignore_unclaimed: bool,
+}
+
+/// What happens after a failure: `restart-strategy.*` (RST-01 … RST-05).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RestartSettings {
+    /// The job fails.
+    None,
+    /// It restarts so often, after a pause that is always the same.
+    FixedDelay {
+        /// How often.
+        attempts: u64,
+        /// The pause.
+        delay: Duration,
+    },
+    /// It restarts unless it fails too often in a while.
+    FailureRate {
+        /// How many failures are borne in the interval.
+        failures_max: u64,
+        /// The interval.
+        interval: Duration,
+        /// The pause.
+        delay: Duration,
+    },
+    /// It restarts after pauses that grow, and are short again after a while without failures.
+    ExponentialDelay {
+        /// The first pause.
+        initial: Duration,
+        /// The longest.
+        max: Duration,
+        /// How much longer each is than the one before.
+        multiplier: f64,
+        /// Time without a failure after which they are short again.
+        reset_after: Duration,
+        /// Share by which they vary at random.
+        jitter: f64,
+        /// How many restarts until then; `None` for any number.
+        attempts: Option<u64>,
+    },
+}
+
+impl Settings {
+    /// `execution.checkpointing.*`.
+    pub fn checkpoints(&self) -> CheckpointSettings {
+        let max_concurrent = self.number("execution.checkpointing.max-concurrent-checkpoints", 1);
+        CheckpointSettings {
+            interval: parse_duration(self.text("execution.checkpointing.interval")).ok().filter(|time| !time.is_zero()),
+            exactly_once: !self.text("execution.checkpointing.mode").eq_ignore_ascii_case("AT_LEAST_ONCE"),
+            timeout: self.duration("execution.checkpointing.timeout"),
+            min_pause: self.duration("execution.checkpointing.min-pause"),
+            max_concurrent,
+            tolerable_failures: self.number("execution.checkpointing.tolerable-failed-checkpoints", 0),
+            num_retained: self.number("execution.checkpointing.num-retained", 1),
+            incremental: self.is_true("execution.checkpointing.incremental"),
+            retain_on_cancellation: self
+                .text("execution.checkpointing.externalized-checkpoint-retention")
+                .eq_ignore_ascii_case("RETAIN_ON_CANCELLATION"),
+            dir: self.place("execution.checkpointing.dir"),
+            savepoint_dir: self.place("execution.checkpointing.savepoint-dir"),
+        }
+    }
+
+    /// `execution.state-recovery.*`.
+    pub fn state_recovery(&self) -> StateRecovery {
+        StateRecovery {
+            path: self.place("execution.state-recovery.path"),
+            ignore_unclaimed: self.is_true("execution.state-recovery.ignore-unclaimed-state"),
+        }
+    }
+
+    /// `restart-strategy.*`. Without checkpoints a job that nobody says more about does not restart.
+    pub fn restarts(&self) -> RestartSettings {
+        let kind = self.text("restart-strategy.type").to_ascii_lowercase();
+        match kind.as_str() {
+            "fixed-delay" => RestartSettings::FixedDelay {
+                attempts: self.number("restart-strategy.fixed-delay.attempts", 1) as u64,
+                delay: self.duration("restart-strategy.fixed-delay.delay"),
+            },
+            "failure-rate" => RestartSettings::FailureRate {
+                failures_max: self.number("restart-strategy.failure-rate.max-failures-per-interval", 1) as u64,
+                interval: self.duration("restart-strategy.failure-rate.failure-rate-interval"),
+                delay: self.duration("restart-strategy.failure-rate.delay"),
+            },
+            "" if self.checkpoints().interval.is_none() => RestartSettings::None,
+            "" | "exponential-delay" => RestartSettings::ExponentialDelay {
+                initial: self.duration("restart-strategy.exponential-delay.initial-backoff"),
+                max: self.duration("restart-strategy.exponential-delay.max-backoff"),
+                multiplier: self.decimal("restart-strategy.exponential-delay.backoff-multiplier", 1.5),
+                reset_after: self.duration("restart-strategy.exponential-delay.reset-backoff-threshold"),
+                jitter: self.decimal("restart-strategy.exponential-delay.jitter-factor", 0.1),
+                attempts: self.text("restart-strategy.exponential-delay.attempts-before-reset-backoff").parse().ok(),
+            },
+            _ => RestartSettings::None,
+        }
+    }
+
+    fn duration(&self, key: &'static str) -> Duration {
+        // Checked when it was set; the default of a key that has one is a duration.
+        parse_duration(self.text(key)).unwrap_or_default()
+    }
+
+    fn decimal(&self, key: &'static str, fallback: f64) -> f64 {
+        self.text(key).trim().parse().unwrap_or(fallback)
+    }
+
+    fn is_true(&self, key: &'static str) -> bool {
+        self.text(key).trim().eq_ignore_ascii_case("true")
+    }
+
+    fn place(&self, key: &'static str) -> Option<String> {
+        Some(self.text(key).trim()).filter(|place| !place.is_empty()).map(str::to_owned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Origin;
+
+    #[test]
+    fn checkpoints_bring_restarts_unless_somebody_says_otherwise() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.restarts(), RestartSettings::None);
+        settings.set("execution.checkpointing.interval", "3 s", Origin::Statement).unwrap();
+        assert_eq!(settings.checkpoints().interval, Some(Duration::from_secs(3)));
+        let RestartSettings::ExponentialDelay { initial, multiplier, attempts, .. } = settings.restarts() else {
+            panic!("{:?}", settings.restarts());
+        };
+        assert_eq!((initial, multiplier, attempts), (Duration::from_secs(1), 1.5, None));
+        settings.set("restart-strategy.type", "none", Origin::Statement).unwrap();
+        assert_eq!(settings.restarts(), RestartSettings::None);
+    }
+
+    #[test]
+    fn what_is_no_factor_or_count_is_refused() {
+        let mut settings = Settings::default();
+        for (key, value) in [
+            ("restart-strategy.exponential-delay.backoff-multiplier", "0.5"),
+            ("restart-strategy.exponential-delay.backoff-multiplier", "NaN"),
+            ("restart-strategy.exponential-delay.attempts-before-reset-backoff", "0"),
+        ] {
+            let error = settings.set(key, value, Origin::Statement).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains(value), "{error}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Barriers on their way through a subtask with several channels (CKP-02, CKP-04).
+//!
+//! ```text
+//! exactly once     a | b b b        a channel that has brought its barrier waits until all others have
+//!                  a a a |          brought theirs: the snapshot holds exactly what came before
+//!
+//! at least once    nobody waits: the snapshot is taken with the last barrier, and what came behind the
+//!                  others is in it and comes again after a restore
+//! ```
+//!
+//! A channel that has ended brings no more barriers; everything that came through it was before all of them.
+
+use std::collections::BTreeMap;
+
+use tidemill_core::event::{Barrier, CheckpointId};
+
+/// Whether channels wait for one another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CheckpointMode {
+    /// They do.
+    #[default]
+    ExactlyOnce,
+    /// They do not; rows may count twice after a restore.
+    AtLeastOnce,
+}
+
+/// The barriers that have come so far.
+#[derive(Debug)]
+pub struct Alignment {
+    mode: CheckpointMode,
+    ended: Vec<bool>,
+    /// Checkpoints of which some channels have brought the barrier, and which did.
+    pending: BTreeMap<CheckpointId, (Barrier, Vec<bool>)>,
+    /// Barriers up to this one are no longer waited for: taken, overtaken or given up.
+    settled: CheckpointId,
+}
+
+impl Alignment {
+    /// No barriers so far, on so many channels.
+    pub fn new(mode: CheckpointMode, channels: usize) -> Self {
+        Self { mode, ended: vec![false; channels], pending: BTreeMap::new(), settled: 0 }
+    }
+
+    /// A channel brought a barrier. Returns it once it is the last that was missing.
+    pub fn barrier(&mut self, channel: usize, barrier: Barrier) -> Option<Barrier> {
+        if barrier.id <= self.settled {
+            return None;
+        }
+        let channels = self.ended.len();
+        let (_, brought) = self.pending.entry(barrier.id).or_insert_with(|| (barrier, vec![false; channels]));
+        brought[channel] = true;
+        self.complete()
+    }
+
+    /// A channel ended. Returns the barrier that was only waiting for it.
+    pub fn end(&mut self, channel: usize) -> Option<Barrier> {
+        self.ended[channel] = true;
+        self.complete()
+    }
+
+    /// Gives up this checkpoint and earlier ones.
+    pub fn abort(&mut self, checkpoint: CheckpointId) {
+        self.settled = self.settled.max(checkpoint);
+        self.pending.retain(|id, _| *id > checkpoint);
+    }
+
+    /// Whether a channel has to wait.
+    pub fn blocks(&self, channel: usize) -> bool {
+        self.mode == CheckpointMode::ExactlyOnce && self.pending.values().any(|(_, brought)| brought[channel])
+    }
+
+    /// The newest barrier that every channel has brought or never will; it settles older ones too.
+    fn complete(&mut self) -> Option<Barrier> {
+        let is_complete = |brought: &[bool]| brought.iter().zip(&self.ended).all(|(brought, ended)| *brought || *ended);
+        let newest = self.pending.values().rev().find(|(_, brought)| is_complete(brought));
+        let barrier = newest.map(|(barrier, _)| *barrier)?;
+        self.abort(barrier.id);
+        Some(barrier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidemill_core::event::BarrierKind;
+
+    use super::*;
+
+    fn barrier(id: CheckpointId) -> Barrier {
+        Barrier { id, timestamp: 0, kind: BarrierKind::Checkpoint }
+    }
+
+    #[test]
+    fn channels_wait_for_one_another_or_not() {
+        for mode in [CheckpointMode::ExactlyOnce, CheckpointMode::AtLeastOnce] {
+            let waits = mode == CheckpointMode::ExactlyOnce;
+            let mut alignment = Alignment::new(mode, 3);
+            assert_eq!(alignment.barrier(1, barrier(1)), None);
+            assert_eq!((0..3).map(|channel| alignment.blocks(channel)).collect::<Vec<_>>(), [false, waits, false]);
+            assert_eq!(alignment.barrier(0, barrier(1)), None);
+            assert_eq!(alignment.barrier(2, barrier(1)), Some(barrier(1)));
+            assert!((0..3).all(|channel| !alignment.blocks(channel)));
+        }
+    }
+
+    #[test]
+    fn who_has_ended_is_not_waited_for() {
+        let mut alignment = Alignment::new(CheckpointMode::ExactlyOnce, 2);
+        assert_eq!(alignment.barrier(0, barrier(1)), None);
+        assert_eq!(alignment.end(1), Some(barrier(1)));
+        assert_eq!(alignment.barrier(0, barrier(2)), Some(barrier(2)));
+        assert_eq!(alignment.end(0), None);
+    }
+
+    #[test]
+    fn what_was_given_up_blocks_nobody_and_its_late_barriers_mean_nothing() {
+        let mut alignment = Alignment::new(CheckpointMode::ExactlyOnce, 2);
+        assert_eq!(alignment.barrier(0, barrier(1)), None);
+        alignment.abort(1);
+        assert!(!alignment.blocks(0));
+        assert_eq!(alignment.barrier(1, barrier(1)), None);
+        assert!(!alignment.blocks(1));
+        assert_eq!(alignment.barrier(1, barrier(2)), None);
+        assert_eq!(alignment.barrier(0, barrier(2)), Some(barrier(2)));
+    }
+
+    proptest! {
+        /// Channels bring rows and barriers in any interleaving that waiting allows; some end early. Rows that were read when
+        /// a snapshot is taken are exactly those before its barrier.
+        #[test]
+        fn a_snapshot_holds_what_came_before_its_barrier(lengths in prop::collection::vec(0..4u64, 1..5),
+                                                         choices in prop::collection::vec(any::<prop::sample::Index>(), 64)) {
+            // Channel `c` sends a row, then barrier 1, a row, barrier 2 … up to its length, and ends.
+            let mut alignment = Alignment::new(CheckpointMode::ExactlyOnce, lengths.len());
+            let mut sent: Vec<u64> = vec![0; lengths.len()];
+            let mut taken = vec![];
+            let longest = lengths.iter().copied().max().unwrap_or(0);
+            for choice in choices {
+                let open: Vec<usize> = (0..lengths.len())
+                    .filter(|channel| sent[*channel] <= lengths[*channel] && !alignment.blocks(*channel))
+                    .collect();
+                if open.is_empty() {
+                    break;
+                }
+                let channel = open[choice.index(open.len())];
+                sent[channel] += 1;
+                let complete = match sent[channel] > lengths[channel] {
+                    true => alignment.end(channel),
+                    false => alignment.barrier(channel, barrier(sent[channel])),
+                };
+                if let Some(barrier) = complete {
+                    let before = |(sent, length): (&u64, &u64)| *sent == barrier.id || sent > length && *length < barrier.id;
+                    prop_assert!(sent.iter().zip(&lengths).all(before), "{:?} {:?} {:?}", barrier, sent, lengths);
+                    taken.push(barrier.id);
+                }
+            }
+            if sent.iter().zip(&lengths).all(|(sent, length)| sent > length) {
+                prop_assert_eq!(taken, (1..=longest).collect::<Vec<_>>());
+            }
+        }
+    }
+}

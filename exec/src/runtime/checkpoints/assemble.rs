@@ -1,0 +1,102 @@
+//! From the parts of subtasks to stored operators: states are encoded, written, and laid over what the checkpoint before holds.
+
+use tidemill_core::graph::OperatorId;
+use tidemill_core::state::{Extent, FrozenState};
+use tidemill_core::{Error, Result};
+
+use crate::checkpoint::{CheckpointContent, SegmentWriter, StoredLayer, StoredOperator, StoredState, StoredSubtask};
+
+/// The parts of one operator.
+pub struct OperatorParts {
+    pub id: OperatorId,
+    pub name: String,
+    pub max_parallelism: u32,
+    /// One a subtask.
+    pub subtasks: Vec<SubtaskPart>,
+}
+
+/// The part of one subtask.
+#[derive(Default)]
+pub struct SubtaskPart {
+    /// What it froze.
+    pub states: Vec<FrozenState>,
+    /// Whether its other states are those of the checkpoint before.
+    pub is_carried: bool,
+}
+
+/// Writes every state to all `segments`. For each of them the operators as they are stored there; those of the first one go on
+/// from `previous`, whose files lie beside it.
+pub async fn assemble(
+    operators: Vec<OperatorParts>,
+    previous: Option<&CheckpointContent>,
+    segments: &mut [SegmentWriter],
+) -> Result<Vec<Vec<StoredOperator>>> {
+    let mut stored: Vec<Vec<StoredOperator>> = segments.iter().map(|_| Vec::new()).collect();
+    for OperatorParts { id, name, max_parallelism, subtasks } in operators {
+        for operators in &mut stored {
+            let (name, subtasks) = (name.clone(), Vec::with_capacity(subtasks.len()));
+            operators.push(StoredOperator { id, name, max_parallelism, subtasks });
+        }
+        let before = previous.and_then(|content| content.operators.iter().find(|operator| operator.id == id));
+        for (index, part) in subtasks.into_iter().enumerate() {
+            let before = before.and_then(|operator| operator.subtasks.get(index));
+            let mut states: Vec<Vec<StoredState>> = segments.iter().map(|_| Vec::new()).collect();
+            for state in part.states {
+                let (descriptor, extent) = (state.descriptor.clone(), state.extent);
+                let batches = (state.encode)().map_err(|error| error.context(format_args!("'{name}'")))?;
+                for (place, segment) in segments.iter_mut().enumerate() {
+                    let layer = segment.write_batches(extent, &descriptor, &batches).await?;
+                    let before = before.filter(|_| place == 0);
+                    lay_over(&mut states[place], before, &descriptor, layer)?;
+                }
+            }
+            if let (true, Some(before), Some(states)) = (part.is_carried, before, states.first_mut()) {
+                let is_new =
+                    |state: &&StoredState| states.iter().all(|other| other.descriptor.name != state.descriptor.name);
+                let carried: Vec<StoredState> = before.states.iter().filter(is_new).cloned().collect();
+                states.extend(carried);
+            }
+            for (operators, states) in stored.iter_mut().zip(states) {
+                if let Some(operator) = operators.last_mut() {
+                    operator.subtasks.push(StoredSubtask { index: index as u32, states });
+                }
+            }
+        }
+    }
+    Ok(stored)
+}
+
+/// Puts a layer over those that its state has so far, here or in the checkpoint before.
+fn lay_over(
+    states: &mut Vec<StoredState>,
+    before: Option<&StoredSubtask>,
+    descriptor: &tidemill_core::state::StateDescriptor,
+    layer: StoredLayer,
+) -> Result<()> {
+    let named = |state: &&StoredState| state.descriptor.name == descriptor.name;
+    let place = match states.iter().position(|state| named(&state)) {
+        Some(place) => place,
+        None => {
+            let state = match (layer.extent, before.and_then(|before| before.states.iter().find(named))) {
+                (Extent::Whole, _) => StoredState { descriptor: descriptor.clone(), layers: Vec::new() },
+                (_, Some(before)) => before.clone(),
+                (_, None) => {
+                    let message = format!("changes of state '{}', of which nothing is stored", descriptor.name);
+                    return Err(Error::internal(message));
+                }
+            };
+            states.push(state);
+            states.len() - 1
+        }
+    };
+    let state = &mut states[place];
+    match layer.extent {
+        Extent::Whole => {
+            state.descriptor = descriptor.clone();
+            state.layers = vec![layer];
+        }
+        Extent::Changed | Extent::Removed if layer.chunks.is_empty() => {}
+        Extent::Changed | Extent::Removed => state.layers.push(layer),
+    }
+    Ok(())
+}

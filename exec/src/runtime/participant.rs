@@ -1,0 +1,157 @@
+//! A subtask's side of checkpoints: it freezes what it has, says so, and hears what became of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_core::clock::Spawner;
+use tidemill_core::event::{Barrier, CheckpointId};
+use tidemill_core::graph::OperatorId;
+use tidemill_core::sink::Committable;
+use tidemill_core::source::Split;
+use tidemill_core::state::{EncodeState, Extent, FrozenState, SnapshotScope, StateDescriptor};
+use tidemill_core::{Error, Result};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::runtime::chain::Chain;
+use crate::runtime::job_state::freeze_splits;
+use crate::runtime::sink::Prepared;
+
+/// What a subtask says to the coordinator of checkpoints. At most a few messages a checkpoint.
+#[derive(Debug)]
+pub enum FromTask {
+    /// Its part of a checkpoint.
+    Acknowledged {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// Vertex and number of the subtask.
+        subtask: (usize, usize),
+        /// Its part.
+        snapshot: SubtaskSnapshot,
+    },
+    /// It cannot take part now.
+    Declined {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Its sink failed to prepare; the job cannot go on.
+    Failed(Error),
+}
+
+/// The frozen states of one subtask.
+#[derive(Default)]
+pub struct SubtaskSnapshot {
+    /// States, each with its operator.
+    pub states: Vec<(OperatorId, FrozenState)>,
+    /// Where its source stands; also among the states.
+    pub splits: Vec<Split>,
+    /// What its sink has prepared.
+    pub committables: Vec<Committable>,
+    /// How long the task stood still for it.
+    pub stalled: Duration,
+}
+
+impl SubtaskSnapshot {
+    /// Adds a state that is all that there is.
+    fn push(&mut self, operator: OperatorId, (descriptor, encode): (StateDescriptor, EncodeState)) {
+        self.states.push((operator, FrozenState { descriptor, extent: Extent::Whole, encode }));
+    }
+}
+
+impl fmt::Debug for SubtaskSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.states).finish()
+    }
+}
+
+/// What a subtask is told about checkpoints.
+#[derive(Clone, Copy, Debug)]
+pub enum ToTask {
+    /// It is durable.
+    Completed(CheckpointId),
+    /// It never will be.
+    Aborted(CheckpointId),
+}
+
+/// A subtask that takes part in checkpoints.
+#[derive(Debug)]
+pub struct Participant {
+    /// Vertex and number of the subtask.
+    pub subtask: (usize, usize),
+    /// Its operators, in their order.
+    pub operators: Vec<OperatorId>,
+    /// The source that it reads.
+    pub source: Option<OperatorId>,
+    /// The coordinator.
+    pub reports: mpsc::UnboundedSender<FromTask>,
+    /// Where it waits for the sink.
+    pub io: Arc<dyn Spawner>,
+    /// Parts that wait for the sink; each ends when it has been handed in.
+    pub waiting: Vec<oneshot::Receiver<()>>,
+}
+
+impl Participant {
+    /// Freezes the states of the operators and the positions of the source. The chain must be at rest.
+    pub fn snapshot(&self, chain: &mut Chain, splits: &[Split], scope: SnapshotScope) -> Result<SubtaskSnapshot> {
+        let mut frozen = SubtaskSnapshot::default();
+        for (operator, snapshot) in self.operators.iter().zip(chain.snapshot(scope)?) {
+            frozen.states.extend(snapshot.states.into_iter().map(|state| (*operator, state)));
+        }
+        if let Some(source) = self.source {
+            frozen.push(source, freeze_splits(splits));
+            frozen.splits = splits.to_vec();
+        }
+        Ok(frozen)
+    }
+
+    /// Hands the subtask's part in, once the sink has prepared its own.
+    pub fn acknowledge(&mut self, barrier: Barrier, snapshot: SubtaskSnapshot, prepared: Option<Prepared>) {
+        let (checkpoint, subtask) = (barrier.id, self.subtask);
+        let Some(prepared) = prepared else {
+            return self.say(FromTask::Acknowledged { checkpoint, subtask, snapshot });
+        };
+        let reports = self.reports.clone();
+        self.waiting.retain_mut(|waiting| waiting.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        let (handed_in, waiting) = oneshot::channel();
+        self.waiting.push(waiting);
+        let wait = async move {
+            let _handed_in = handed_in;
+            let message = match prepared.await {
+                Ok(Ok(committables)) => {
+                    let snapshot = SubtaskSnapshot { committables, ..snapshot };
+                    FromTask::Acknowledged { checkpoint, subtask, snapshot }
+                }
+                Ok(Err(error)) => FromTask::Failed(error),
+                // The job is being cancelled, or the writer has failed before.
+                Err(_) => return,
+            };
+            let _ = reports.send(message);
+        };
+        self.io.spawn("prepare to commit", Box::pin(wait));
+    }
+
+    /// Waits until every part has been handed in. Before the subtask ends: whoever hears of its end has heard of them.
+    pub async fn settle(&mut self) {
+        for waiting in self.waiting.drain(..) {
+            // Its sender is dropped, not used.
+            let _ = waiting.await;
+        }
+    }
+
+    /// The subtask's part of every checkpoint after its end.
+    pub fn at_end(&self, chain: &mut Chain) -> Result<SubtaskSnapshot> {
+        self.snapshot(chain, &[], SnapshotScope::Copy)
+    }
+
+    /// Takes no part in a checkpoint.
+    pub fn decline(&self, checkpoint: CheckpointId, reason: &'static str) {
+        self.say(FromTask::Declined { checkpoint, reason });
+    }
+
+    fn say(&self, message: FromTask) {
+        // Nobody listens when the job is ending.
+        let _ = self.reports.send(message);
+    }
+}

@@ -1,0 +1,374 @@
+//! A job at work: attempts, one after the other, each the job graph expanded into subtasks and channels, run, watched, and ended
+//! as a whole.
+//!
+//! ```text
+//! restore ──> recover the sinks ──> expand ──> run, with checkpoints ──┬── all ended ──> last checkpoint, commit, finish
+//!    ^                                                                 └── a failure ──> cancel the rest
+//!    └───────────── the restart strategy says when ──────────────────────────────────────────┘
+//! ```
+//!
+//! The first failure of an attempt is its error, with operator and subtask. It cancels everything else; what fails because of
+//! that is not a cause.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tidemill_core::graph::{JobGraph, VertexHead};
+use tidemill_core::{Error, ErrorKind, Result, Settings};
+use tokio::sync::{mpsc, watch};
+
+use crate::checkpoint::{CheckpointContent, open_savepoint};
+use crate::latch::Latch;
+use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder};
+use crate::runtime::environment::Environment;
+use crate::runtime::expand::{Expanded, Subtask, enumerators, expand};
+use crate::runtime::job::{
+    Begin, Begun, Ending, JobFailure, JobFailures, JobMetrics, JobResult, Persistence, ResumedFrom,
+};
+use crate::runtime::recovery::RestoredJob;
+use crate::runtime::restart::RestartStrategy;
+use crate::runtime::task::{SubtaskEnd, cancelled};
+
+/// A job and what it runs with.
+pub struct JobRun {
+    pub name: Arc<str>,
+    pub job: Arc<JobGraph>,
+    pub environment: Environment,
+    pub settings: Settings,
+    /// Thrown when somebody cancels the job.
+    pub cancelled: Arc<Latch>,
+    pub committers: Committers,
+    pub metrics: JobMetrics,
+    pub failures: JobFailures,
+    pub publish_begun: watch::Sender<Option<Begun>>,
+    pub persistence: Persistence,
+}
+
+/// An attempt that can run, and what stops it.
+pub type Ready = (Expanded, Arc<Latch>);
+
+/// What a subtask says when it ends: vertex, number, and how.
+type Report = ((usize, usize), Result<SubtaskEnd>);
+
+impl JobRun {
+    /// Makes the first attempt, if nothing has to be read before, so that what is wrong with it is known at once.
+    pub fn prepare(&self) -> Result<Option<Ready>> {
+        let (None, Begin::Anew) = (&self.persistence.folder, &self.persistence.begin) else { return Ok(None) };
+        let stop = Arc::new(Latch::default());
+        let enumerators = enumerators(&self.job, &self.environment, &self.settings)?;
+        let expanded = expand(&self.job, &self.environment, &self.settings, &stop, &self.metrics, enumerators, None)?;
+        Ok(Some((expanded, stop)))
+    }
+
+    /// Runs the job to its end, beginning with the attempt that is made already.
+    pub async fn run(self, first: Option<Ready>) -> Result<JobResult> {
+        let start = self.environment.clock.monotonic();
+        let ending = match self.run_attempts(first).await {
+            Ok(ending) => ending,
+            Err((error, may_go_on)) => {
+                for committer in self.committers.values() {
+                    // The job's error is the one that matters; what cannot be removed stays hidden.
+                    let _ = if may_go_on { committer.suspend().await } else { committer.abort().await };
+                }
+                return Err(error);
+            }
+        };
+        let duration = self.environment.clock.monotonic().saturating_sub(start);
+        Ok(JobResult { name: self.name.clone(), duration, metrics: self.metrics.by_task(), ending })
+    }
+
+    /// Runs attempts until one ends well or no other follows. An error comes with whether a checkpoint outlives the job, so that
+    /// what sinks have written for it has to stay.
+    async fn run_attempts(&self, mut first: Option<Ready>) -> Result<Ending, (Error, bool)> {
+        let (mut checkpointer, mut restored) = self.begin().await.map_err(|error| (error, true))?;
+        let mut strategy = RestartStrategy::new(self.settings.restarts(), self.environment.seed);
+        let (origin, mut ending) = (restored.clone(), Ending::FinishedBefore);
+        loop {
+            let outcome = match restored.as_ref().filter(|restored| restored.content.is_final) {
+                // What remains is to commit what the last checkpoint holds.
+                Some(finished) => self.finish_again(finished).await.map(|()| ending),
+                None => self.attempt(first.take(), &mut checkpointer, restored.as_ref()).await,
+            };
+            let mut error = match outcome {
+                Ok(ending) => return Ok(ending),
+                Err(error) => error,
+            };
+            checkpointer.settle().await;
+            ending = Ending::Finished;
+            loop {
+                let may_go_on = self.may_go_on(&checkpointer);
+                self.pause_after(error, &mut strategy, may_go_on).await?;
+                match self.reopen(&mut checkpointer).await {
+                    Ok(newest) => {
+                        restored = newest.or(origin.clone());
+                        break;
+                    }
+                    // The next attempt fails for want of its checkpoints, like any other.
+                    Err(away) => error = away,
+                }
+            }
+        }
+    }
+
+    /// Whether a checkpoint outlives the process.
+    fn may_go_on(&self, checkpointer: &Checkpointer) -> bool {
+        self.persistence.folder.is_some() && checkpointer.last().is_some()
+    }
+
+    /// An attempt failed: waits until another may begin, or says that none will.
+    async fn pause_after(
+        &self,
+        error: Error,
+        strategy: &mut RestartStrategy,
+        may_go_on: bool,
+    ) -> Result<(), (Error, bool)> {
+        let clock = self.environment.clock.clone();
+        if error.kind() != ErrorKind::Cancelled {
+            self.failures.push(JobFailure { at: clock.now_millis(), error: error.clone() });
+        }
+        // Plans that are pulled are used up by one attempt.
+        let is_once = self.job.vertices.iter().any(|vertex| matches!(vertex.head, VertexHead::Fragment(_)));
+        let pause = strategy.after(&error, clock.monotonic()).filter(|_| !is_once);
+        let Some(pause) = pause else { return Err((self.with_history(error), may_go_on)) };
+        tokio::select! {
+            biased;
+            () = self.cancelled.wait() => Err((cancelled(), may_go_on)),
+            () = clock.sleep(pause) => Ok(()),
+        }
+    }
+
+    /// Looks again for the newest checkpoint: whether the last one that was written is complete is known only to the store.
+    async fn reopen(&self, checkpointer: &mut Checkpointer) -> Result<Option<Arc<RestoredJob>>> {
+        checkpointer.reopen(self.nonce()).await?;
+        let Some(content) = checkpointer.last().cloned() else { return Ok(None) };
+        Ok(Some(Arc::new(RestoredJob { content, ..self.stored(checkpointer)? })))
+    }
+
+    /// A number that no other writer of checkpoints has drawn.
+    fn nonce(&self) -> u64 {
+        self.environment.seed ^ (self.environment.clock.now_millis() as u64).rotate_left(32)
+    }
+
+    /// Opens the checkpoints, and finds what to go on from.
+    async fn begin(&self) -> Result<(Checkpointer, Option<Arc<RestoredJob>>)> {
+        let clock = self.environment.clock.clone();
+        let store = match &self.persistence.folder {
+            None => JobStore::in_memory(clock.clone()).await?,
+            Some(folder) => JobStore::open(folder.clone(), self.nonce(), clock.clone()).await?,
+        };
+        let settings = self.settings.checkpoints();
+        let restored = match &self.persistence.begin {
+            Begin::Resume => store.newest().map(|content| (store.folder().clone(), content.clone())),
+            _ if store.newest().is_some() => {
+                let error = format!("{} holds checkpoints of this job", store.url());
+                return Err(Error::request(error).with_hint("go on from them with --resume, or give another folder"));
+            }
+            Begin::Anew => None,
+            Begin::From(folder) => {
+                let opened = open_savepoint(folder.store.clone(), &folder.root, clock.clone()).await;
+                let content = opened.map_err(|error| error.context(&folder.url))?.content;
+                // Whoever begins from the end of another job wants to go on.
+                Some((folder.clone(), CheckpointContent { is_final: false, ..content }))
+            }
+        };
+        let from = restored.as_ref().map(|(folder, content)| ResumedFrom {
+            checkpoint: content.checkpoint,
+            url: folder.url.clone(),
+            source_positions: content.source_positions.clone(),
+        });
+        let restored = restored.map(|(folder, content)| {
+            let StoreFolder { store, root, .. } = folder;
+            Arc::new(RestoredJob { store, root, content: Arc::new(content) })
+        });
+        if let Some(restored) = restored.as_ref().filter(|restored| !restored.content.is_final) {
+            restored.check(&self.job, self.persistence.ignore_unclaimed)?;
+        }
+        let (job, environment) = (self.job.clone(), self.environment.clone());
+        let (checkpointer, control, statistics) =
+            Checkpointer::new(self.name.clone(), job, settings, environment, self.committers.clone(), store);
+        self.publish_begun.send_replace(Some(Begun { control, statistics, from }));
+        Ok((checkpointer, restored))
+    }
+
+    /// The place of the job's own checkpoints, without one.
+    fn stored(&self, checkpointer: &Checkpointer) -> Result<RestoredJob> {
+        let store = checkpointer.store().ok_or_else(|| Error::internal("a checkpoint is still being stored"))?;
+        let StoreFolder { store, root, .. } = store.folder().clone();
+        Ok(RestoredJob { store, root, content: Arc::default() })
+    }
+
+    /// Finishes what a process that ended with its job may have left to commit.
+    async fn finish_again(&self, finished: &RestoredJob) -> Result<()> {
+        self.recover_sinks(Some(finished)).await?;
+        for committer in self.committers.values() {
+            committer.finish().await?;
+        }
+        Ok(())
+    }
+
+    /// Brings the sinks to where a checkpoint left them, or to the beginning.
+    async fn recover_sinks(&self, restored: Option<&RestoredJob>) -> Result<()> {
+        for (vertex, committer) in self.committers.iter() {
+            let sink = self.job.vertices[*vertex].sink.as_ref().map(|sink| sink.id);
+            let committables = match (restored, sink) {
+                (Some(restored), Some(sink)) => restored.committables(sink).await?,
+                _ => Vec::new(),
+            };
+            committer.recover(committables).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes another attempt: sinks recovered, sources where the checkpoint left them.
+    async fn expand_from(&self, restored: Option<&Arc<RestoredJob>>) -> Result<Ready> {
+        self.metrics.clear();
+        self.recover_sinks(restored.map(|restored| &**restored)).await?;
+        let enumerators = enumerators(&self.job, &self.environment, &self.settings)?;
+        if let Some(restored) = restored {
+            for (vertex, enumerator) in &enumerators {
+                if let Some((state, splits)) = restored.source(self.job.vertices[*vertex].id).await? {
+                    enumerator.restore(&state, splits).await?;
+                }
+            }
+        }
+        let stop = Arc::new(Latch::default());
+        let expanded =
+            expand(&self.job, &self.environment, &self.settings, &stop, &self.metrics, enumerators, restored)?;
+        Ok((expanded, stop))
+    }
+
+    /// Runs the job once, as far as it goes.
+    async fn attempt(
+        &self,
+        first: Option<Ready>,
+        checkpointer: &mut Checkpointer,
+        restored: Option<&Arc<RestoredJob>>,
+    ) -> Result<Ending> {
+        if self.cancelled.is_raised() {
+            return Err(cancelled());
+        }
+        let (Expanded { subtasks, attempt }, stop) = match first {
+            Some(first) => first,
+            None => self.expand_from(restored).await?,
+        };
+        checkpointer.begin(attempt);
+        let ending = self.watch(subtasks, &stop, checkpointer).await?;
+        checkpointer.settle().await;
+        if ending == Ending::Finished {
+            checkpointer.finish().await?;
+            for (vertex, committables) in checkpointer.uncommitted() {
+                if let Some(committer) = self.committers.get(&vertex) {
+                    committer.commit(committables).await?;
+                }
+            }
+        }
+        for committer in self.committers.values() {
+            match ending {
+                Ending::Stopped => committer.suspend().await?,
+                Ending::Finished | Ending::FinishedBefore => committer.finish().await?,
+            }
+        }
+        Ok(ending)
+    }
+
+    async fn watch(
+        &self,
+        subtasks: Vec<Subtask>,
+        stop: &Arc<Latch>,
+        checkpointer: &mut Checkpointer,
+    ) -> Result<Ending> {
+        let mut running = subtasks.len();
+        let (reports, mut inbox) = mpsc::channel::<Report>(running.max(1));
+        for subtask in subtasks {
+            let name = subtask.label();
+            self.environment.compute.spawn(&name, supervised(subtask, reports.clone()));
+        }
+        drop(reports);
+        let mut failure = None;
+        let cancellation_timeout = self.settings.cancellation_timeout();
+        while running > 0 {
+            let report = match &failure {
+                None => tokio::select! {
+                    biased;
+                    report = inbox.recv() => report,
+                    () = self.cancelled.wait() => {
+                        failure = Some(cancelled());
+                        stop.raise();
+                        continue;
+                    }
+                    occurrence = checkpointer.wait() => {
+                        if let Err(error) = checkpointer.handle(occurrence) {
+                            failure = Some(error);
+                            stop.raise();
+                        }
+                        continue;
+                    }
+                },
+                Some(_) => tokio::select! {
+                    report = inbox.recv() => report,
+                    () = self.environment.clock.sleep(cancellation_timeout) => break,
+                },
+            };
+            let Some((subtask, result)) = report else { break };
+            running -= 1;
+            match result.and_then(|end| checkpointer.on_end(subtask, end)) {
+                Ok(()) => {}
+                Err(error) => {
+                    // What fails after the first failure only echoes it.
+                    failure.get_or_insert(error);
+                    stop.raise();
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            // What subtasks said before they ended is heard before the end counts.
+            None => self.conclude(checkpointer).await,
+        }
+    }
+
+    /// All subtasks have ended: sees to the checkpoints that are complete, or will be without them.
+    async fn conclude(&self, checkpointer: &mut Checkpointer) -> Result<Ending> {
+        while checkpointer.is_concluding() {
+            tokio::select! {
+                biased;
+                () = self.cancelled.wait() => return Err(cancelled()),
+                occurrence = checkpointer.wait() => checkpointer.handle(occurrence)?,
+            }
+        }
+        Ok(if checkpointer.has_stopped() { Ending::Stopped } else { Ending::Finished })
+    }
+
+    /// The error of a job that gives up, with the first of its failures where there were several.
+    fn with_history(&self, error: Error) -> Error {
+        match self.failures.all().as_slice() {
+            [first, .., _] => {
+                let restarts = self.failures.all().len() - 1;
+                let message = format!("after {restarts} restarts, the first of them because of: {}", first.error);
+                error.with_hint(message)
+            }
+            _ => error,
+        }
+    }
+}
+
+/// A subtask whose failure carries its name and whose panic is a failure.
+fn supervised(subtask: Subtask, reports: mpsc::Sender<Report>) -> BoxFuture<'static, ()> {
+    let (key, label) = ((subtask.vertex, subtask.index), subtask.label());
+    Box::pin(async move {
+        let result = std::panic::AssertUnwindSafe(subtask.work).catch_unwind().await;
+        let result = result.unwrap_or_else(|panic| Err(Error::internal(format!("panicked: {}", panic_text(&*panic)))));
+        let result = result.map_err(|error| match error.kind() {
+            ErrorKind::Cancelled => error,
+            _ => error.in_operator(&label),
+        });
+        // The coordinator stops listening only when it has given up on this task.
+        let _ = reports.send((key, result)).await;
+    })
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}

@@ -1,0 +1,287 @@
+//! The job of these worlds: two sources, and an operator that numbers the rows of each key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef};
+use async_trait::async_trait;
+use tidemill_core::clock::Clock;
+use tidemill_core::event::CheckpointId;
+use tidemill_core::graph::{EdgeOptions, NodeKind, Partitioning, SourceNode, StreamGraph, StreamNode};
+use tidemill_core::key::hash_columns;
+use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
+use tidemill_core::settings::Origin;
+use tidemill_core::source::{
+    Boundedness, ListEnumerator, Source, SourceContext, SourceEvent, SourceReader, Split, SplitAssignment,
+    SplitEnumerator,
+};
+use tidemill_core::state::{CurrentKey, KeyedStates, RestoredState, Snapshot, SnapshotScope, ValueState};
+use tidemill_core::{Batch, Error, Result, Settings};
+use tidemill_exec::state::StateRegistry;
+
+use crate::Troubles;
+use crate::chance::Chance;
+use crate::outside::Outside;
+
+const KEYS: i64 = 7;
+
+/// What a world is like.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Rows of each split of each source.
+    pub sources: Vec<Vec<i64>>,
+    pub interval_millis: u64,
+    pub mode: &'static str,
+    pub incremental: bool,
+    pub gate: &'static str,
+    pub concurrent: u64,
+    pub kills: bool,
+    pub lifetime_millis: u64,
+    pub reader_failures: u64,
+    pub sink_failures: u64,
+    pub store_failures: u64,
+}
+
+impl Plan {
+    pub fn draw(chance: &Chance, troubles: Troubles) -> Self {
+        let source = |splits: u64| (0..=splits).map(|_| chance.below(120) as i64).collect();
+        let has = |wanted: &[Troubles], every| if wanted.contains(&troubles) { every } else { 0 };
+        let (failures, everything) = (Troubles::Failures, Troubles::Everything);
+        Self {
+            sources: vec![source(chance.below(3)), source(chance.below(2))],
+            interval_millis: 1 + chance.below(60),
+            mode: "EXACTLY_ONCE",
+            incremental: chance.below(4) > 0,
+            gate: ["0 ms", "100 ms", "full"][chance.below(3) as usize],
+            concurrent: 1 + chance.below(3),
+            kills: matches!(troubles, Troubles::Kills | Troubles::Everything),
+            lifetime_millis: 800,
+            reader_failures: has(&[failures, everything], 150),
+            sink_failures: has(&[failures, everything], 60),
+            store_failures: has(&[everything], 25),
+        }
+    }
+
+    /// How many rows each key has.
+    pub fn rows_by_key(&self) -> BTreeMap<i64, i64> {
+        let mut counts = BTreeMap::new();
+        for (number, rows) in self.sources.iter().flatten().enumerate() {
+            (0..*rows).for_each(|row| *counts.entry(key_of(number as i64, row)).or_default() += 1);
+        }
+        counts
+    }
+}
+
+fn key_of(split: i64, row: i64) -> i64 {
+    (row * (split + 3) + split) % KEYS
+}
+
+pub fn settings(plan: &Plan, parallelism: usize) -> Settings {
+    let mut settings = Settings::default();
+    let values = [
+        ("execution.checkpointing.interval", format!("{} ms", plan.interval_millis)),
+        ("execution.checkpointing.mode", plan.mode.to_owned()),
+        ("execution.checkpointing.incremental", plan.incremental.to_string()),
+        ("execution.checkpointing.max-concurrent-checkpoints", plan.concurrent.to_string()),
+        ("execution.checkpointing.tolerable-failed-checkpoints", "2".to_owned()),
+        ("execution.checkpointing.timeout", "5 s".to_owned()),
+        ("execution.buffer-timeout", plan.gate.to_owned()),
+        ("restart-strategy.type", "fixed-delay".to_owned()),
+        ("restart-strategy.fixed-delay.attempts", "1000".to_owned()),
+        ("restart-strategy.fixed-delay.delay", "20 ms".to_owned()),
+        ("parallelism.default", parallelism.to_string()),
+    ];
+    for (key, value) in values {
+        settings.set(key, &value, Origin::Program).unwrap();
+    }
+    settings
+}
+
+pub fn graph(plan: &Plan, outside: &Outside, chance: &Chance, parallelism: usize) -> StreamGraph {
+    let mut graph = StreamGraph::new();
+    let mut first = 0;
+    let mut sources = Vec::new();
+    for (number, splits) in plan.sources.iter().enumerate() {
+        let source = Rows { first, splits: splits.clone(), chance: chance.clone(), every: plan.reader_failures };
+        first += splits.len() as i64;
+        let node = SourceNode { source: Arc::new(source), projection: None, derive: None, watermarks: None };
+        let name = ["left", "right"][number];
+        let width = 1 + (parallelism + number) % 3;
+        sources.push(graph.add(StreamNode::new(name, NodeKind::Source(node), key_schema()).with_parallelism(width)));
+    }
+    let number = StreamNode::new("number", NodeKind::Operator(Arc::new(NumberRows)), row_schema());
+    let number = graph.add(number.with_parallelism(parallelism));
+    for (port, source) in sources.into_iter().enumerate() {
+        graph.connect(source, number, port, Partitioning::Hash(vec![0]), EdgeOptions::default());
+    }
+    let sink = StreamNode::new("sink", NodeKind::Sink(Arc::new(outside.clone())), row_schema());
+    let sink = graph.add(sink.with_parallelism(parallelism));
+    graph.connect(number, sink, 0, Partitioning::Forward, EdgeOptions::default());
+    graph
+}
+
+fn key_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("key", DataType::Int64, false)]))
+}
+
+fn row_schema() -> SchemaRef {
+    let field = |name| Field::new(name, DataType::Int64, false);
+    Arc::new(Schema::new(vec![field("key"), field("number")]))
+}
+
+/// A source of keys. How a split is cut into batches, when they come and when reading fails is up to chance.
+#[derive(Clone, Debug)]
+struct Rows {
+    /// The number of its first split, counted over all sources.
+    first: i64,
+    splits: Vec<i64>,
+    chance: Chance,
+    every: u64,
+}
+
+impl Source for Rows {
+    fn schema(&self) -> SchemaRef {
+        key_schema()
+    }
+
+    fn boundedness(&self) -> Boundedness {
+        Boundedness::Bounded
+    }
+
+    fn enumerator(&self, _: &SourceContext) -> Result<Box<dyn SplitEnumerator>> {
+        let splits = (0..self.splits.len()).map(|split| Split::new(split.to_string()));
+        Ok(Box::new(Hesitant { inner: ListEnumerator::new(splits), chance: self.chance.clone() }))
+    }
+
+    fn reader(&self, context: &SourceContext) -> Result<Box<dyn SourceReader>> {
+        Ok(Box::new(Reader { source: self.clone(), clock: context.clock.clone(), splits: Vec::new() }))
+    }
+
+    fn describe(&self) -> String {
+        "rows".to_owned()
+    }
+}
+
+/// Deals splits, but not always at once.
+struct Hesitant {
+    inner: ListEnumerator,
+    chance: Chance,
+}
+
+#[async_trait]
+impl SplitEnumerator for Hesitant {
+    async fn next_split(&mut self, subtask: usize) -> Result<SplitAssignment> {
+        match self.chance.below(3) {
+            0 => Ok(SplitAssignment::Later(Duration::from_millis(self.chance.below(50)))),
+            _ => self.inner.next_split(subtask).await,
+        }
+    }
+
+    fn add_back(&mut self, split: Split) {
+        self.inner.add_back(split);
+    }
+
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<u8>> {
+        self.inner.snapshot(checkpoint)
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        self.inner.restore(state)
+    }
+}
+
+/// Reads one split after the other.
+struct Reader {
+    source: Rows,
+    clock: Arc<dyn Clock>,
+    splits: Vec<Split>,
+}
+
+#[async_trait]
+impl SourceReader for Reader {
+    async fn add_splits(&mut self, splits: Vec<Split>) -> Result<()> {
+        self.splits.extend(splits);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<SourceEvent> {
+        let chance = &self.source.chance;
+        if self.splits.is_empty() {
+            return Ok(SourceEvent::NeedsSplit);
+        }
+        self.clock.sleep(Duration::from_millis(chance.below(12))).await;
+        if chance.strikes(self.source.every) {
+            return Err(Error::unavailable("the disk is away"));
+        }
+        let place = chance.below(self.splits.len() as u64) as usize;
+        let split = &mut self.splits[place];
+        let number: i64 = split.id.parse().unwrap();
+        let begin: i64 = std::str::from_utf8(&split.position).unwrap().parse().unwrap_or(0);
+        let rows = self.source.splits[number as usize];
+        if begin >= rows {
+            return Ok(SourceEvent::SplitFinished(self.splits.remove(place).id));
+        }
+        let end = rows.min(begin + 1 + chance.below(6) as i64);
+        split.position = end.to_string().into_bytes();
+        let keys = (begin..end).map(|row| key_of(self.source.first + number, row));
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(keys));
+        let records = RecordBatch::try_new(key_schema(), vec![column])?;
+        Ok(SourceEvent::Batch { split: split.id.clone(), records, position: split.position.clone() })
+    }
+}
+
+/// Numbers the rows of each key, from 1.
+#[derive(Debug)]
+struct NumberRows;
+
+impl OperatorFactory for NumberRows {
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(Numbering { states: None }))
+    }
+
+    fn describe(&self) -> String {
+        "number".to_owned()
+    }
+}
+
+struct Numbering {
+    states: Option<(Box<dyn KeyedStates>, ValueState<i64>)>,
+}
+
+impl Operator for Numbering {
+    fn open(&mut self, context: &OperatorContext) -> Result<()> {
+        let keys = Fields::from(vec![Field::new("key", DataType::Int64, true)]);
+        let mut states = context.backend.keyed_states(&keys)?;
+        let count = StateRegistry::new(states.as_mut()).value_state::<i64>("count")?;
+        self.states = Some((states, count));
+        Ok(())
+    }
+
+    fn process(&mut self, _: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
+        let (states, count) = self.states.as_mut().unwrap();
+        let keys = batch.records().columns();
+        let mut slots = vec![];
+        states.lookup(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
+        let mut numbers = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let mut key = CurrentKey::new(states.as_mut(), slot, 0);
+            count.update(&mut key, |count| count.unwrap_or(0) + 1)?;
+            numbers.extend(count.get(&mut key)?.copied());
+        }
+        states.release()?;
+        let column: ArrayRef = Arc::new(Int64Array::from(numbers));
+        assert!(keys[0].as_primitive_opt::<Int64Type>().is_some());
+        output.emit(Batch::append(RecordBatch::try_new(row_schema(), vec![keys[0].clone(), column])?));
+        Ok(Progress::Done)
+    }
+
+    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        self.states.as_mut().unwrap().0.snapshot(scope)
+    }
+
+    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
+        self.states.as_mut().unwrap().0.restore(&mut state)
+    }
+}

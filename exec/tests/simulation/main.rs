@@ -1,0 +1,137 @@
+//! Jobs that are killed, whose stores fail, whose parts fail: whatever happens, every row counts once.
+//!
+//! ```text
+//! left (2..4 splits)  ──hash──┐
+//!                             ├─> number the rows of each key ──> transactional sink
+//! right (1..3 splits) ──hash──┘
+//! ```
+//!
+//! A world outlives its processes: what was read is there to be read again, and a store and a place where sinks publish remain.
+//! A process runs the job on one thread in simulated time until it ends or is killed; then the next one goes on, with another
+//! parallelism. All chance follows from a seed. Of every key, the rows that were published have the numbers 1 to n, once each:
+//! none was lost, none counted twice, and state agrees with output.
+//!
+//! `TIDEMILL_SEEDS=FROM..TO` runs other seeds; a seed that fails is printed, and `TIDEMILL_SEEDS=N` runs it again.
+
+#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+
+mod chance;
+mod job;
+mod outside;
+mod store;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use tidemill_core::{Error, ErrorKind};
+use tidemill_exec::runtime::{Begin, Ending, Persistence, StoreFolder, simulate};
+
+use chance::Chance;
+use job::{Plan, graph, settings};
+use outside::Outside;
+use store::FaultyStore;
+
+/// Processes that are killed before one may run to the end.
+const KILLS_MAX: u64 = 6;
+/// Longer than any of these jobs takes, in simulated time.
+const PATIENCE: Duration = Duration::from_secs(3600 * 24);
+
+fn seeds() -> Range<u64> {
+    let asked = std::env::var("TIDEMILL_SEEDS").unwrap_or_default();
+    match asked.split_once("..") {
+        Some((from, to)) => from.parse().unwrap()..to.parse().unwrap(),
+        None => asked.parse().map_or(0..200, |seed| seed..seed + 1),
+    }
+}
+
+/// What goes wrong in a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Troubles {
+    /// Nothing; checkpoints come and go.
+    None,
+    /// Readers, operators and sinks fail; the job restarts by itself.
+    Failures,
+    /// Processes are killed at any moment.
+    Kills,
+    /// The store fails before or after it did what it was asked, and parts of jobs fail, and processes are killed.
+    Everything,
+}
+
+#[test]
+fn every_row_counts_once() {
+    let mut failed = Vec::new();
+    for seed in seeds() {
+        let troubles = [Troubles::None, Troubles::Failures, Troubles::Kills, Troubles::Everything][seed as usize % 4];
+        let outcome = std::panic::catch_unwind(|| run(seed, troubles));
+        if outcome.is_err() {
+            eprintln!("seed {seed} failed: {troubles:?}");
+            failed.push(seed);
+        }
+    }
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+}
+
+/// A world from its beginning to the end of its job.
+fn run(seed: u64, troubles: Troubles) {
+    let chance = Chance::new(seed);
+    let plan = Plan::draw(&chance, troubles);
+    let outside = Outside::new(chance.clone(), plan.sink_failures);
+    let store = FaultyStore::shared(chance.clone(), plan.store_failures);
+    let kills = if plan.kills { chance.below(KILLS_MAX) } else { 0 };
+    let mut checkpoints = 0;
+    for process in 0.. {
+        let is_last = process >= kills;
+        if is_last {
+            // So that it ends: from now on nothing fails any more.
+            chance.be_kind();
+        }
+        let parallelism = 1 + chance.below(3) as usize;
+        let lifetime = if is_last { PATIENCE } else { Duration::from_millis(1 + chance.below(plan.lifetime_millis)) };
+        let job = graph(&plan, &outside, &chance, parallelism);
+        let settings = settings(&plan, parallelism);
+        let job = job.to_job_graph(&settings).unwrap();
+        let folder = StoreFolder { store: store.clone(), root: "job".into(), url: "memory://job".to_owned() };
+        let ended = simulate(seed.wrapping_mul(1000) + process, |environment| async move {
+            let persistence = Persistence { folder: Some(folder), begin: Begin::Resume, ignore_unclaimed: false };
+            let handle = tidemill_exec::runtime::execute_from(&job, &environment, &settings, persistence).unwrap();
+            let outcome = tokio::select! {
+                biased;
+                outcome = handle.wait() => Some(outcome),
+                () = environment.clock.sleep(lifetime) => None,
+            };
+            (outcome, handle.checkpoints().len())
+        });
+        let (outcome, taken) = ended.unwrap();
+        checkpoints += taken;
+        match outcome {
+            Some(Ok(result)) => {
+                assert_ne!(result.ending, Ending::Stopped);
+                break;
+            }
+            // A job may give up when too much goes wrong; somebody starts it again.
+            Some(Err(error)) => assert!(!is_last && is_trouble(&error), "process {process}: {error}"),
+            None => assert!(!is_last, "process {process} hangs"),
+        }
+    }
+    check(&plan, &outside.published());
+    let is_long = plan.rows_by_key().values().sum::<i64>() > 200;
+    assert!(troubles != Troubles::None || checkpoints > 0 || !is_long, "there are checkpoints");
+    assert!(outside.left_over() == 0, "what was never published is gone");
+}
+
+fn is_trouble(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled)
+}
+
+/// Of every key the published rows have the numbers 1 to n.
+fn check(plan: &Plan, published: &[(i64, i64)]) {
+    let mut numbers = BTreeMap::<i64, Vec<i64>>::new();
+    for (key, number) in published {
+        numbers.entry(*key).or_default().push(*number);
+    }
+    numbers.values_mut().for_each(|numbers| numbers.sort_unstable());
+    let expected: BTreeMap<i64, Vec<i64>> =
+        plan.rows_by_key().into_iter().map(|(key, count)| (key, (1..=count).collect())).collect();
+    assert_eq!(numbers, expected);
+}

@@ -1,0 +1,130 @@
+//! The world's other end: a place where a transactional sink publishes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+use async_trait::async_trait;
+use tidemill_core::event::CheckpointId;
+use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter};
+use tidemill_core::{Batch, Error, Result};
+
+use crate::chance::Chance;
+
+/// Rows `(key, number)`.
+type Rows = Vec<(i64, i64)>;
+
+/// What sinks have written, by the names of their transactions. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    transactions: Arc<Mutex<Transactions>>,
+    chance: Chance,
+    /// Once in how many calls a sink fails.
+    every: u64,
+}
+
+#[derive(Debug, Default)]
+struct Transactions {
+    opened: u64,
+    staged: BTreeMap<String, Rows>,
+    published: BTreeMap<String, Rows>,
+}
+
+impl Outside {
+    pub fn new(chance: Chance, every: u64) -> Self {
+        Self { transactions: Arc::default(), chance, every }
+    }
+
+    pub fn published(&self) -> Rows {
+        self.transactions.lock().unwrap().published.values().flatten().copied().collect()
+    }
+
+    /// Transactions that were never published.
+    pub fn left_over(&self) -> usize {
+        self.transactions.lock().unwrap().staged.len()
+    }
+
+    fn fail(&self, what: &str) -> Result<()> {
+        match self.chance.strikes(self.every) {
+            true => Err(Error::unavailable(format!("the outside does not {what}"))),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Sink for Outside {
+    fn changelog_mode(&self) -> ChangelogMode {
+        ChangelogMode::Append
+    }
+
+    fn prepare(&self) -> Result<Arc<dyn Committer>> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn writer(&self, _context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
+        Ok(Box::new(Writer { outside: self.clone(), open: None }))
+    }
+
+    fn describe(&self) -> String {
+        "outside".to_owned()
+    }
+}
+
+struct Writer {
+    outside: Outside,
+    open: Option<String>,
+}
+
+#[async_trait]
+impl SinkWriter for Writer {
+    async fn write(&mut self, batch: Batch) -> Result<()> {
+        self.outside.fail("take rows")?;
+        let mut transactions = self.outside.transactions.lock().unwrap();
+        let name = match &self.open {
+            Some(name) => name.clone(),
+            None => {
+                transactions.opened += 1;
+                self.open.insert(format!("transaction {}", transactions.opened)).clone()
+            }
+        };
+        let column = |place: usize| batch.records().column(place).as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(batch.records().column(0).null_count(), 0);
+        transactions.staged.entry(name).or_default().extend(column(0).into_iter().zip(column(1)));
+        Ok(())
+    }
+
+    async fn prepare_commit(&mut self, _checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
+        self.outside.fail("prepare")?;
+        Ok(self.open.take().map(|name| Committable(name.into_bytes())).into_iter().collect())
+    }
+}
+
+#[async_trait]
+impl Committer for Outside {
+    async fn commit(&self, committables: Vec<Committable>) -> Result<()> {
+        for Committable(name) in committables {
+            self.fail("commit")?;
+            let name = String::from_utf8(name).unwrap();
+            {
+                let mut transactions = self.transactions.lock().unwrap();
+                match transactions.staged.remove(&name) {
+                    Some(rows) => drop(transactions.published.insert(name, rows)),
+                    None => assert!(transactions.published.contains_key(&name), "{name} is lost"),
+                }
+            }
+            self.fail("say that it committed")?;
+        }
+        Ok(())
+    }
+
+    async fn recover(&self, committables: Vec<Committable>) -> Result<()> {
+        self.commit(committables).await?;
+        self.abort().await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.transactions.lock().unwrap().staged.clear();
+        Ok(())
+    }
+}

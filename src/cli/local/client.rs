@@ -1,0 +1,165 @@
+//! Asking a running process, which is found by its folder.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use tidemill_core::time::Calendar;
+use tidemill_core::{Error, ErrorKind, Result};
+
+use super::control::{Address, Answer, Ask, CONTROL_FILE, CheckpointLine, JobInfo, MESSAGE_BYTES_MAX, Question};
+use crate::cli::args::{ListFormat, OfJob, Savepoint, StopJob};
+use crate::cli::output::{Drawing, draw};
+use crate::cli::report::Reporter;
+use crate::cli::terminal::grouped;
+
+/// `tidemill list`
+pub fn list(arguments: &OfJob) -> ExitCode {
+    show(arguments, Ask::List)
+}
+
+/// `tidemill info`
+pub fn info(arguments: &OfJob) -> ExitCode {
+    show(arguments, Ask::Info)
+}
+
+/// `tidemill checkpoints`
+pub fn checkpoints(arguments: &OfJob) -> ExitCode {
+    show(arguments, Ask::Checkpoints)
+}
+
+/// `tidemill checkpoint`
+pub fn checkpoint(arguments: &OfJob) -> ExitCode {
+    show(arguments, Ask::Checkpoint)
+}
+
+/// `tidemill cancel`
+pub fn cancel(arguments: &OfJob) -> ExitCode {
+    show(arguments, Ask::Cancel)
+}
+
+/// `tidemill savepoint`
+pub fn savepoint(arguments: &Savepoint) -> ExitCode {
+    if let Some(path) = &arguments.dispose {
+        return told(super::run::dispose(path));
+    }
+    show(&arguments.of, Ask::Savepoint { path: arguments.path.clone() })
+}
+
+/// `tidemill stop`
+pub fn stop(arguments: &StopJob) -> ExitCode {
+    show(&arguments.of, Ask::Stop { drain: arguments.drain, path: arguments.savepoint_path.clone() })
+}
+
+fn show(arguments: &OfJob, ask: Ask) -> ExitCode {
+    told(question(&arguments.dir, arguments.job.clone(), ask).and_then(|answer| print(answer, arguments.format)))
+}
+
+fn told(result: Result<()>) -> ExitCode {
+    let mut reporter = Reporter::new();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::Request => reporter.usage(&error),
+        Err(error) => {
+            reporter.error(&error, "");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn question(dir: &Path, job: Option<String>, ask: Ask) -> Result<Answer> {
+    let file = dir.join(CONTROL_FILE);
+    let nobody = || {
+        let error = Error::unavailable(format!("no process runs the jobs of '{}'", dir.display()));
+        error.with_hint("'tidemill run --local -f FILE --resume' starts one")
+    };
+    let text = std::fs::read(&file).map_err(|error| nobody().with_source(error))?;
+    let Address { address, token, .. } = serde_json::from_slice(&text)
+        .map_err(|error| Error::corrupt(format!("'{}' does not say who listens", file.display())).with_source(error))?;
+    let question = serde_json::to_string(&Question { token, job, ask })
+        .map_err(|error| Error::internal("a question that is no JSON").with_source(error))?;
+    let connection = TcpStream::connect(&address).map_err(|error| nobody().with_source(error))?;
+    let gone = |error: std::io::Error| Error::from(error).context("the process did not answer");
+    (&connection).write_all(format!("{question}\n").as_bytes()).map_err(gone)?;
+    let mut line = String::new();
+    BufReader::new(connection.take(MESSAGE_BYTES_MAX)).read_line(&mut line).map_err(gone)?;
+    if line.is_empty() {
+        return Err(Error::unavailable("the process did not answer").with_hint("it may have ended meanwhile"));
+    }
+    serde_json::from_str(&line).map_err(|error| Error::internal("an answer that is no JSON").with_source(error))
+}
+
+fn print(answer: Answer, format: ListFormat) -> Result<()> {
+    let text = match (answer, format) {
+        (Answer::Failed { request, message, hint }, _) => {
+            let kind = if request { ErrorKind::Request } else { ErrorKind::Unavailable };
+            let error = Error::new(kind, message);
+            return Err(match hint {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            });
+        }
+        (Answer::Done, _) => String::new(),
+        (Answer::Place(place), _) => format!("{place}\n"),
+        (Answer::Jobs(jobs), ListFormat::Json) => json(&jobs)?,
+        (Answer::Checkpoints(lines), ListFormat::Json) => json(&lines)?,
+        (Answer::Jobs(jobs), ListFormat::Box) => jobs.iter().map(job_text).collect(),
+        (Answer::Checkpoints(lines), ListFormat::Box) => checkpoints_text(&lines)?,
+    };
+    // A reader that went away is no failure.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value);
+    Ok(text.map_err(|error| Error::internal("an answer that is no JSON").with_source(error))? + "\n")
+}
+
+fn job_text(job: &JobInfo) -> String {
+    let mut text = format!("{} {}: {}\n", job.id, job.name, job.state);
+    let (completed, failed) = (job.checkpoints_completed, job.checkpoints_failed);
+    text.push_str(&format!("  checkpoints: {completed} completed, {failed} failed\n"));
+    if let Some(cause) = &job.first_cause {
+        text.push_str(&format!("  restarts: {}, the first because of: {cause}\n", job.restarts));
+    }
+    if let Some(last) = job.last_failure.as_ref().filter(|last| Some(*last) != job.first_cause.as_ref()) {
+        text.push_str(&format!("  last failure: {last}\n"));
+    }
+    for (task, counters) in &job.tasks {
+        let counters: Vec<String> =
+            counters.iter().map(|(name, value)| format!("{name} {}", grouped(*value))).collect();
+        text.push_str(&format!("  {task}: {}\n", counters.join(", ")));
+    }
+    text
+}
+
+fn checkpoints_text(lines: &[CheckpointLine]) -> Result<String> {
+    let time = |millis| {
+        let time = arrow::temporal_conversions::timestamp_ms_to_datetime(millis);
+        time.map_or_else(String::new, |time| time.to_string())
+    };
+    let status = |line: &CheckpointLine| match &line.failure {
+        Some(failure) => format!("{}: {failure}", line.status),
+        None => line.status.clone(),
+    };
+    let column = |text: &dyn Fn(&CheckpointLine) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(lines.iter().map(text)))
+    };
+    let records = RecordBatch::try_from_iter([
+        ("id", column(&|line| line.id.to_string())),
+        ("kind", column(&|line| line.kind.clone())),
+        ("status", column(&status)),
+        ("triggered", column(&|line| time(line.triggered_at))),
+        ("ms", column(&|line| format!("{:.1}", line.duration_ms))),
+        ("synchronous ms", column(&|line| format!("{:.2}", line.synchronous_ms))),
+        ("new bytes", column(&|line| grouped(line.new_bytes))),
+        ("all bytes", column(&|line| grouped(line.total_bytes))),
+        ("path", column(&|line| line.path.clone())),
+    ])?;
+    let drawing = Drawing { zone: Calendar::parse("UTC")?, width: None, colour: false };
+    Ok(draw(&records.schema(), &[records], drawing)?.0)
+}

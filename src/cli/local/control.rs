@@ -1,0 +1,297 @@
+//! What a running process answers to those who find it by its folder: one line of JSON each way, over a connection to this
+//! machine, to whoever knows the token in the control file.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidemill::sql::{SessionJob, folder_name, store_folder};
+use tidemill_connectors::store::Stores;
+use tidemill_core::settings::CheckpointSettings;
+use tidemill_core::{Error, ErrorKind, Result, Settings};
+use tidemill_exec::runtime::{CheckpointInfo, StoreFolder};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::folder::Folder;
+
+/// The name of the control file.
+pub const CONTROL_FILE: &str = "control.json";
+/// The longest question or answer that is read.
+pub const MESSAGE_BYTES_MAX: u64 = 8 << 20;
+
+/// Where a process listens.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Address {
+    pub address: String,
+    pub pid: u32,
+    pub token: String,
+}
+
+/// A question.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Question {
+    pub token: String,
+    /// The job: its folder's name, its statement or its number; may be left out where there is one job.
+    pub job: Option<String>,
+    pub ask: Ask,
+}
+
+/// What can be asked for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    List,
+    Info,
+    Checkpoints,
+    Checkpoint,
+    Savepoint { path: Option<String> },
+    Stop { drain: bool, path: Option<String> },
+    Cancel,
+}
+
+/// An answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    Jobs(Vec<JobInfo>),
+    Checkpoints(Vec<CheckpointLine>),
+    /// The place of a savepoint, or the number of a checkpoint.
+    Place(String),
+    Done,
+    Failed {
+        request: bool,
+        message: String,
+        hint: Option<String>,
+    },
+}
+
+/// A job, for people.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct JobInfo {
+    pub id: String,
+    pub name: String,
+    pub state: String,
+    pub restarts: usize,
+    /// What failed first, if anything did.
+    pub first_cause: Option<String>,
+    pub last_failure: Option<String>,
+    pub checkpoints_completed: usize,
+    pub checkpoints_failed: usize,
+    /// Rows and bytes of each task, and what else it counts.
+    pub tasks: Vec<(String, Vec<(String, u64)>)>,
+}
+
+/// A checkpoint, for people. Times are milliseconds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CheckpointLine {
+    pub id: u64,
+    pub kind: String,
+    pub status: String,
+    pub triggered_at: i64,
+    pub duration_ms: f64,
+    pub synchronous_ms: f64,
+    pub new_bytes: u64,
+    pub total_bytes: u64,
+    pub path: String,
+    pub failure: Option<String>,
+}
+
+/// Answers as long as it lives.
+#[derive(Debug)]
+pub struct Control {
+    file: PathBuf,
+}
+
+impl Control {
+    /// Begins to answer for `jobs`. Must be called within a runtime.
+    pub async fn listen(folder: &Folder, jobs: Vec<SessionJob>, settings: &Settings) -> Result<Self> {
+        let unusable = |error: std::io::Error| Error::from(error).context("cannot listen on this machine");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(unusable)?;
+        let address = listener.local_addr().map_err(unusable)?.to_string();
+        let token = token()?;
+        let file = folder.local.join(CONTROL_FILE);
+        write_secret(&file, &Address { address, pid: std::process::id(), token: token.clone() })?;
+        let office = Arc::new(Office { jobs, token, checkpoints: settings.checkpoints(), dir: folder.dir.to_string() });
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                let office = office.clone();
+                tokio::spawn(async move { office.serve(connection).await });
+            }
+        });
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // A process that is killed leaves it behind; who finds it learns that nobody listens.
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// What is needed to answer.
+struct Office {
+    jobs: Vec<SessionJob>,
+    token: String,
+    checkpoints: CheckpointSettings,
+    dir: String,
+}
+
+impl Office {
+    async fn serve(&self, connection: TcpStream) {
+        let (read, mut write) = connection.into_split();
+        let mut line = String::new();
+        let mut read = BufReader::new(read.take(MESSAGE_BYTES_MAX));
+        if read.read_line(&mut line).await.is_err() {
+            return;
+        }
+        let answer = match serde_json::from_str::<Question>(&line) {
+            Ok(question) if question.token == self.token => match self.answer(question).await {
+                Ok(answer) => answer,
+                Err(error) => Answer::Failed {
+                    request: error.kind() == ErrorKind::Request,
+                    message: error.message().to_owned(),
+                    hint: error.hint().map(str::to_owned),
+                },
+            },
+            // Who does not know the token learns nothing.
+            _ => return,
+        };
+        if let Ok(mut text) = serde_json::to_string(&answer) {
+            text.push('\n');
+            // Whoever asked may have gone.
+            let _ = write.write_all(text.as_bytes()).await;
+        }
+    }
+
+    async fn answer(&self, Question { job, ask, .. }: Question) -> Result<Answer> {
+        match ask {
+            Ask::List => Ok(Answer::Jobs(self.jobs.iter().map(job_info).collect())),
+            Ask::Info => Ok(Answer::Jobs(vec![job_info(self.find(job.as_deref())?)])),
+            Ask::Checkpoints => {
+                let job = self.find(job.as_deref())?;
+                Ok(Answer::Checkpoints(job.handle.checkpoints().iter().map(checkpoint_line).collect()))
+            }
+            Ask::Checkpoint => {
+                let control = self.find(job.as_deref())?.handle.control().await?;
+                Ok(Answer::Place(control.checkpoint().await?.to_string()))
+            }
+            Ask::Savepoint { path } => {
+                let job = self.find(job.as_deref())?;
+                let place = self.savepoint_place(job, path)?;
+                job.handle.control().await?.savepoint(place.clone()).await?;
+                Ok(Answer::Place(place.url))
+            }
+            Ask::Stop { drain, path } => {
+                let job = self.find(job.as_deref())?;
+                let place = self.savepoint_place(job, path)?;
+                job.handle.control().await?.stop(drain, Some(place.clone())).await?;
+                Ok(Answer::Place(place.url))
+            }
+            Ask::Cancel => {
+                self.find(job.as_deref())?.handle.cancel();
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    fn find(&self, name: Option<&str>) -> Result<&SessionJob> {
+        let names = || self.jobs.iter().map(|job| folder_name(&job.statement)).collect::<Vec<_>>().join(", ");
+        match (name, self.jobs.as_slice()) {
+            (None, [only]) => Ok(only),
+            (None, _) => Err(Error::request(format!("there are several jobs: {}", names())).with_hint("name one")),
+            (Some(name), jobs) => {
+                let is_meant = |job: &&SessionJob| {
+                    [&job.id, &job.statement, &folder_name(&job.statement)].iter().any(|known| known.as_str() == name)
+                };
+                let found = jobs.iter().find(is_meant);
+                found.ok_or_else(|| {
+                    Error::request(format!("no job '{name}'")).with_hint(format!("there is {}", names()))
+                })
+            }
+        }
+    }
+
+    /// Where a savepoint goes: into the folder that is named, else into a new one where savepoints are kept.
+    fn savepoint_place(&self, job: &SessionJob, path: Option<String>) -> Result<StoreFolder> {
+        let path = path.unwrap_or_else(|| {
+            let dir = self.checkpoints.savepoint_dir.clone();
+            let dir = dir.unwrap_or_else(|| format!("{}/savepoints", self.dir));
+            let last = job.handle.checkpoints().last().map_or(0, |checkpoint| checkpoint.id);
+            format!(
+                "{}/{}-{}-{:x}",
+                dir.trim_end_matches('/'),
+                folder_name(&job.statement),
+                last + 1,
+                std::process::id()
+            )
+        });
+        Ok(store_folder(&Stores::local().resolve(&path)?))
+    }
+}
+
+fn job_info(job: &SessionJob) -> JobInfo {
+    let failures = job.handle.failures();
+    let checkpoints = job.handle.checkpoints();
+    let count = |status: &str| checkpoints.iter().filter(|info| checkpoint_line(info).status == status).count();
+    let state = match job.handle.outcome() {
+        None => "running".to_owned(),
+        Some(Ok(_)) => "finished".to_owned(),
+        Some(Err(error)) => format!("failed: {error}"),
+    };
+    let counters = |counters: std::collections::BTreeMap<&'static str, u64>| {
+        counters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    };
+    JobInfo {
+        id: job.id.clone(),
+        name: folder_name(&job.statement),
+        state,
+        restarts: failures.len(),
+        first_cause: failures.first().map(|failure| failure.error.to_string()),
+        last_failure: failures.last().map(|failure| failure.error.to_string()),
+        checkpoints_completed: count("completed"),
+        checkpoints_failed: count("failed"),
+        tasks: job.handle.metrics().by_task().into_iter().map(|(name, values)| (name, counters(values))).collect(),
+    }
+}
+
+fn checkpoint_line(info: &CheckpointInfo) -> CheckpointLine {
+    let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    CheckpointLine {
+        id: info.id,
+        kind: info.kind.to_owned(),
+        status: format!("{:?}", info.status).to_lowercase(),
+        triggered_at: info.triggered_at,
+        duration_ms: millis(info.duration),
+        synchronous_ms: millis(info.stalled),
+        new_bytes: info.new_bytes,
+        total_bytes: info.total_bytes,
+        path: info.path.clone(),
+        failure: info.failure.clone(),
+    }
+}
+
+/// 128 bits from the system.
+fn token() -> Result<String> {
+    use std::io::Read;
+    let mut bytes = [0u8; 16];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
+    read.map_err(|error| Error::from(error).context("the system has no randomness"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Writes a file that nobody else may read.
+fn write_secret(path: &Path, address: &Address) -> Result<()> {
+    let text = serde_json::to_vec(address).map_err(|error| Error::internal("no JSON").with_source(error))?;
+    // One that a killed process left may belong to anybody by now.
+    let _ = std::fs::remove_file(path);
+    let mut options = std::fs::File::options();
+    options.create_new(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(path).and_then(|mut file| file.write_all(&text));
+    written.map_err(|error| Error::from(error).context(path.display()))
+}

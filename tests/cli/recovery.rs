@@ -1,0 +1,173 @@
+//! Jobs that outlive their process: killed at any moment, they go on, and every row is in the files once.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Folder, code, error, stderr, stdout};
+
+/// Rows of the job below.
+const ROWS: u64 = 60_000;
+
+/// Two inserts from one table of made-up rows: the rows as they are, and how many of each kind in each second.
+fn script(rate: u64) -> String {
+    format!(
+        "SET 'execution.runtime-mode' = 'streaming';
+         SET 'execution.checkpointing.interval' = '100 ms';
+         SET 'execution.batch-rows' = '256';
+         CREATE TABLE numbers (id BIGINT, ts AS TO_TIMESTAMP_LTZ(id, 3), kind AS id % 7, WATERMARK FOR ts AS ts)
+           WITH ('connector' = 'datagen', 'number-of-rows' = '{ROWS}', 'rows-per-second' = '{rate}',
+                 'fields.id.kind' = 'sequence', 'fields.id.start' = '0', 'fields.id.end' = '{}');
+         CREATE TABLE copies (id BIGINT, kind BIGINT) WITH ('connector' = 'filesystem', 'path' = 'copies', 'format' = 'csv');
+         CREATE TABLE counts (second TIMESTAMP(3), kind BIGINT, n BIGINT)
+           WITH ('connector' = 'filesystem', 'path' = 'counts', 'format' = 'csv');
+         INSERT INTO copies SELECT id, kind FROM numbers;
+         INSERT INTO counts SELECT window_start, kind, COUNT(*) FROM TABLE(TUMBLE(TABLE numbers, DESCRIPTOR(ts), INTERVAL '1' SECOND))
+           GROUP BY window_start, window_end, kind;",
+        ROWS - 1
+    )
+}
+
+/// The lines of all visible files in a folder, sorted.
+fn lines(folder: &Path) -> Vec<String> {
+    let mut lines = vec![];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().unwrap().to_string_lossy().starts_with('.') {
+            lines.extend(std::fs::read_to_string(path).unwrap().lines().map(str::to_owned));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+fn check_answer(folder: &Folder) {
+    let mut expected: Vec<String> = (0..ROWS).map(|id| format!("{id},{}", id % 7)).collect();
+    expected.sort();
+    let copies = lines(&folder.path().join("copies"));
+    assert!(copies == expected, "{} rows instead of {ROWS}", copies.len());
+    let mut counts = BTreeMap::<(u64, u64), u64>::new();
+    (0..ROWS).for_each(|id| *counts.entry((id / 1000, id % 7)).or_default() += 1);
+    let mut found = BTreeMap::new();
+    for line in lines(&folder.path().join("counts")) {
+        let [second, kind, n] = line.split(',').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let time = second.rsplit([' ', 'T']).next().unwrap();
+        let parts: Vec<u64> = time
+            .trim_end_matches('Z')
+            .split(':')
+            .map(|part| part.split('.').next().unwrap().parse().unwrap())
+            .collect();
+        let key = (parts[0] * 3600 + parts[1] * 60 + parts[2], kind.parse().unwrap());
+        assert!(found.insert(key, n.parse::<u64>().unwrap()).is_none(), "{line} comes twice");
+    }
+    assert_eq!(found, counts);
+    let hidden = |folder: &Path| {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with('.')).collect::<Vec<_>>()
+    };
+    assert_eq!(hidden(&folder.path().join("copies")), Vec::<String>::new());
+}
+
+#[test]
+fn kill_9_at_twenty_moments_loses_nothing_and_repeats_nothing() {
+    let folder = Folder::new();
+    folder.write("job.sql", &script(25_000));
+    let arguments = ["run", "--local", "-f", "job.sql", "--resume"];
+    let mut chance: u64 = 88_172_645_463_325_252;
+    let mut resumed = 0;
+    for _ in 0..20 {
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        let mut child = folder.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(30 + chance % 320));
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(!stderr(&output).contains("error:"), "{}", stderr(&output));
+        resumed += usize::from(stderr(&output).contains("goes on from checkpoint"));
+    }
+    let output = folder.run(&arguments);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(resumed > 5, "{resumed} of 20 went on from a checkpoint");
+    check_answer(&folder);
+    let output = folder.run(&arguments);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).contains("finished before, and was not run again"), "{}", stderr(&output));
+    check_answer(&folder);
+}
+
+#[test]
+fn checkpoints_are_not_overwritten_and_one_folder_has_one_process() {
+    let folder = Folder::new();
+    folder.write("job.sql", &script(5_000));
+    let mut running = folder.command(&["run", "--local", "-f", "job.sql"]).spawn().unwrap();
+    let completed = || {
+        let output = folder.run(&["checkpoints", "copies", "--dir", ".tidemill/job.sql", "--format", "json"]);
+        stdout(&output).matches("\"completed\"").count()
+    };
+    while completed() < 2 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let second = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
+    assert_eq!(code(&second), 1, "{}", stderr(&second));
+    assert!(error(&second).contains("another process runs the jobs of"), "{}", error(&second));
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let anew = folder.run(&["run", "--local", "-f", "job.sql"]);
+    assert_eq!(code(&anew), 1, "{}", stderr(&anew));
+    assert!(error(&anew).contains("holds checkpoints") && error(&anew).contains("--resume"), "{}", error(&anew));
+    let gone = folder.run(&["checkpoints", "copies", "--dir", ".tidemill/job.sql"]);
+    assert_eq!(code(&gone), 1, "{}", stderr(&gone));
+    assert!(error(&gone).contains("no process runs the jobs of"), "{}", error(&gone));
+}
+
+#[test]
+fn a_savepoint_is_a_place_to_begin_from_also_with_another_parallelism() {
+    let folder = Folder::new();
+    let one = script(10_000);
+    let (_, counts) = one.split_once("INSERT INTO copies SELECT id, kind FROM numbers;").unwrap();
+    let script = one.replace(counts, "");
+    folder.write("job.sql", &script);
+    let running =
+        folder.command(&["run", "--local", "-f", "job.sql", "-p", "2"]).stderr(std::process::Stdio::piped()).spawn();
+    let running = running.unwrap();
+    let stopped = loop {
+        std::thread::sleep(Duration::from_millis(150));
+        let output = folder.run(&["stop", "--dir", ".tidemill/job.sql", "--savepoint-path", "saved"]);
+        if code(&output) == 0 {
+            break output;
+        }
+    };
+    assert!(stdout(&stopped).trim_end().ends_with("/saved"), "{}", stdout(&stopped));
+    let output = running.wait_with_output().unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).contains("stopped"), "{}", stderr(&output));
+    let before = lines(&folder.path().join("copies")).len() as u64;
+    assert!(before > 0 && before < ROWS, "{before}");
+    // It can be moved.
+    std::fs::rename(folder.path().join("saved"), folder.path().join("moved")).unwrap();
+    std::fs::remove_dir_all(folder.path().join(".tidemill")).unwrap();
+    let output = folder.run(&["run", "--local", "-f", "job.sql", "-p", "3", "-s", "moved"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let mut expected: Vec<String> = (0..ROWS).map(|id| format!("{id},{}", id % 7)).collect();
+    expected.sort();
+    assert!(lines(&folder.path().join("copies")) == expected);
+
+    let disposed = folder.run(&["savepoint", "--dispose", "moved", "--dir", "."]);
+    assert_eq!(code(&disposed), 0, "{}", stderr(&disposed));
+    assert!(!folder.path().join("moved/_metadata").exists());
+}
+
+#[test]
+fn what_is_no_job_is_said_before_anything_runs() {
+    let folder = Folder::new();
+    folder.write("select.sql", "SELECT 1;").write("nothing.sql", "SET 'execution.batch-rows' = '1';");
+    let select = folder.run(&["run", "--local", "-f", "select.sql"]);
+    assert_eq!(code(&select), 1);
+    assert!(error(&select).contains("tidemill sql"), "{}", error(&select));
+    let nothing = folder.run(&["run", "--local", "-f", "nothing.sql"]);
+    assert!(error(&nothing).contains("no INSERT"), "{}", error(&nothing));
+    let cluster = folder.run(&["run", "-f", "select.sql"]);
+    assert_eq!(code(&cluster), 2);
+    assert!(error(&cluster).contains("--local"), "{}", error(&cluster));
+}
