@@ -115,7 +115,9 @@ fn find(options: &Options, context: &TableContext) -> Result<&'static Connector>
     let found = found.ok_or_else(|| error::unknown("connector", name, connectors()))?;
     match context.partitioned_by.is_empty() || found.has_partitions {
         true => Ok(found),
-        false => Err(Error::request(format!("connector '{name}' has no partitions")).with_hint("leave PARTITIONED BY away")),
+        false => {
+            Err(Error::request(format!("connector '{name}' has no partitions")).with_hint("leave PARTITIONED BY away"))
+        }
     }
 }
 

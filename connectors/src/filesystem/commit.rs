@@ -343,9 +343,10 @@ impl Committer for FileCommitter {
         // A job that goes on from a checkpoint may have a new name; what that holds tells the old one.
         let (mut jobs, mut keep) = (self.own_job(), BTreeSet::new());
         for committable in &committables {
-            if let Prepared::Part(part, _) = Prepared::decode(committable)? {
-                jobs.insert(part.name.job().to_owned());
-            }
+            jobs.insert(match Prepared::decode(committable)? {
+                Prepared::Part(part, _) => part.name.job().to_owned(),
+                Prepared::Progress(said) => said.job,
+            });
         }
         for state in states {
             let part = PartState::decode(state)?.part;

@@ -38,8 +38,8 @@ use crate::store::FileSelection;
 use partition::Partitioning;
 use partition_commit::PartitionCommit;
 
-pub(crate) use replace::Replacement;
 pub(crate) use partition::{is_partition_of, stranger};
+pub(crate) use replace::Replacement;
 pub use rolling::RollingPolicy;
 pub use sink::{FileSink, WriteMode};
 pub use source::FileSource;
@@ -77,6 +77,10 @@ pub(crate) fn open_source(options: &mut Options, schema: SchemaRef, context: &Ta
 
 /// Opens `'connector' = 'filesystem'` for writing: a directory of part files.
 pub(crate) fn open_sink(options: &mut Options, schema: SchemaRef, context: &TableContext) -> Result<Arc<dyn Sink>> {
+    Ok(Arc::new(file_sink_of(options, schema, context)?))
+}
+
+fn file_sink_of(options: &mut Options, schema: SchemaRef, context: &TableContext) -> Result<FileSink> {
     let path = options.required("path")?;
     // A table is read and written with the same options.
     options.flag("source.recursive", false)?;
@@ -89,14 +93,10 @@ pub(crate) fn open_sink(options: &mut Options, schema: SchemaRef, context: &Tabl
     let location = context.stores.resolve(&path)?;
     let schema = partitioning.as_ref().map_or(schema, |partitioning| partitioning.file_schema().clone());
     let sink = FileSink::directory(path, location, format, schema, &context.job, context.disposition)?;
-    Ok(Arc::new(sink.with_rolling_policy(rolling).with_partitions(partitioning, partition_commit)))
+    Ok(sink.with_rolling_policy(rolling).with_partitions(partitioning, partition_commit))
 }
 
-fn partitioning_of(
-    options: &mut Options,
-    schema: &SchemaRef,
-    context: &TableContext,
-) -> Result<Option<Partitioning>> {
+fn partitioning_of(options: &mut Options, schema: &SchemaRef, context: &TableContext) -> Result<Option<Partitioning>> {
     let default_name = options.optional("partition.default-name").unwrap_or_else(|| partition::DEFAULT_NAME.to_owned());
     match &*context.partitioned_by {
         [] => Ok(None),

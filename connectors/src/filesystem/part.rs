@@ -27,7 +27,7 @@ pub(super) struct PartName(String);
 
 impl PartName {
     pub(super) fn new(job: &str, opened: i64, subtask: usize, number: u64, extension: &str) -> Self {
-        Self(format!("{}{opened}-{subtask}-{number}.{extension}", Self::prefix(job)))
+        Self(format!("{}{}-{subtask}-{number}.{extension}", Self::prefix(job), opened.max(0)))
     }
 
     /// How the names of all parts of `job` begin.
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn states_go_there_and_back() {
-        let part = Part { folder: "a=1".into(), name: PartName::new("j", -1, 0, 0, "csv") };
+        let part = Part { folder: "a=1".into(), name: PartName::new("j", 1, 0, 0, "csv") };
         let upload = Some(Upload { id: "x".into(), parts: vec!["e1".into()] });
         let state = PartState { part, created: 1, written: 2, bytes: 12, upload, tail: b"1,\xFF\n".to_vec() };
         let encoded = state.encode().unwrap();

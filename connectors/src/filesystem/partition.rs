@@ -90,8 +90,7 @@ impl Partitioning {
         let parts = rows_of.into_values().map(|rows| {
             let folder = self.folder(&texts, rows[0] as usize);
             let is_all = rows.len() == records.num_rows();
-            let part =
-                if is_all { in_files.clone() } else { take_record_batch(&in_files, &UInt32Array::from(rows))? };
+            let part = if is_all { in_files.clone() } else { take_record_batch(&in_files, &UInt32Array::from(rows))? };
             Ok((folder, part))
         });
         parts.collect()
@@ -149,13 +148,16 @@ impl Partitioning {
         let Some(text) = value else {
             return match field.is_nullable() {
                 true => Ok(new_null_array(field.data_type(), 1)),
-                false => Err(Error::data(format!("the partition of NULL, and '{}' is NOT NULL", field.name()))),
+                false => Err(Error::data(format!("the partition of NULL, and '{}' is NOT NULL", field.name()))
+                    .with_hint("declare the column without NOT NULL")),
             };
         };
         let options = CastOptions { safe: false, ..CastOptions::default() };
         cast_with_options(&StringArray::from(vec![text]), field.data_type(), &options).map_err(|error| {
             let (text, wanted) = (shortened(text), sql_name(field.data_type()));
-            Error::data(format!("'{text}' is no {wanted} for '{}'", field.name())).with_source(error)
+            Error::data(format!("'{text}' is no {wanted} for '{}'", field.name()))
+                .with_hint("rename the folder, or declare the column STRING")
+                .with_source(error)
         })
     }
 }
@@ -295,11 +297,8 @@ mod tests {
         let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
         let (mut folders, rows) = there_and_back(&batch, &["d", "s"]);
         folders.sort_unstable();
-        let expected = [
-            "d=1969-12-31/s=ü %253A",
-            "d=1970-01-01/s=__HIVE_DEFAULT_PARTITION__",
-            "d=2026-11-21/s=a%2Fb%3Ac",
-        ];
+        let expected =
+            ["d=1969-12-31/s=ü %253A", "d=1970-01-01/s=__HIVE_DEFAULT_PARTITION__", "d=2026-11-21/s=a%2Fb%3Ac"];
         assert_eq!(folders, expected);
         let mut expected = rows_as_text(&batch).unwrap();
         expected.sort_unstable();
@@ -336,10 +335,10 @@ mod tests {
         assert!(error.starts_with("'x=1' is not in a partition: expected a folder 'n=…'"), "{error}");
         let values = partitioning.values(["N=abc"].into_iter()).unwrap();
         let error = partitioning.assembly(None, &values).unwrap_err().to_string();
-        assert_eq!(error, "'abc' is no BIGINT for 'n'");
+        assert_eq!(error, "'abc' is no BIGINT for 'n'; rename the folder, or declare the column STRING");
         let values = partitioning.values([&*format!("n={DEFAULT_NAME}")].into_iter()).unwrap();
         let error = partitioning.assembly(None, &values).unwrap_err().to_string();
-        assert_eq!(error, "the partition of NULL, and 'n' is NOT NULL");
+        assert_eq!(error, "the partition of NULL, and 'n' is NOT NULL; declare the column without NOT NULL");
     }
 
     proptest! {

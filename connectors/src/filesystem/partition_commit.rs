@@ -121,8 +121,9 @@ impl PartitionCommit {
         }
         let millis = parse_instant(&text, arrow::datatypes::TimeUnit::Millisecond, Calendar::Utc);
         millis.map(Some).ok_or_else(|| {
-            Error::data(format!("partition '{folder}' has the time '{text}', which is none"))
-                .with_hint("'partition.time-extractor.timestamp-pattern' says how its values make one: '$day $hour:00:00'")
+            Error::data(format!("partition '{folder}' has the time '{text}', which is none")).with_hint(
+                "'partition.time-extractor.timestamp-pattern' says how its values make one: '$day $hour:00:00'",
+            )
         })
     }
 }
@@ -150,6 +151,8 @@ fn parse_pattern(pattern: Option<&str>, partitioning: &Partitioning) -> Result<V
 /// How far a subtask had come at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Progress {
+    /// The job, which may go on under another name.
+    pub(super) job: String,
     pub(super) subtask: usize,
     pub(super) parallelism: usize,
     /// `None` at its end.
@@ -328,7 +331,10 @@ mod tests {
         assert_eq!(time(&hours, "day=1970-01-01/day_hour=03").unwrap(), Some(3 * 3_600_000));
         assert_eq!(time(&hours, "day=1970-01-01/day_hour=__HIVE_DEFAULT_PARTITION__").unwrap(), None);
         let error = time(&hours, "day=soon/day_hour=03").unwrap_err().to_string();
-        assert!(error.starts_with("partition 'day=soon/day_hour=03' has the time 'soon 03:00:00', which is none"), "{error}");
+        assert!(
+            error.starts_with("partition 'day=soon/day_hour=03' has the time 'soon 03:00:00', which is none"),
+            "{error}"
+        );
         let error = policy(&[(pattern, "$dt")]).unwrap_err().to_string();
         assert_eq!(error, format!("option '{pattern}' is '$dt'; expected $day, $day_hour and text around it"));
     }

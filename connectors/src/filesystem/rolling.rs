@@ -48,7 +48,12 @@ impl RollingPolicy {
     /// Never before it has to be: for destinations that are one file.
     pub(super) fn never() -> Self {
         let for_ever = Duration::MAX;
-        Self { file_bytes: u64::MAX, rollover_interval: for_ever, inactivity_interval: for_ever, check_interval: for_ever }
+        Self {
+            file_bytes: u64::MAX,
+            rollover_interval: for_ever,
+            inactivity_interval: for_ever,
+            check_interval: for_ever,
+        }
     }
 
     /// Whether a part is over that was opened at `created` and got its last rows at `written`.

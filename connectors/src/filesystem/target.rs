@@ -61,7 +61,9 @@ impl Destination {
             Some(store) => {
                 let place = self.committed(part);
                 let id = store.create_multipart(&place.path).await.map_err(|error| place.error(error))?;
-                UploadNote { id: id.clone(), path: place.path.to_string() }.write(&part.upload_note(&self.table)).await?;
+                UploadNote { id: id.clone(), path: place.path.to_string() }
+                    .write(&part.upload_note(&self.table))
+                    .await?;
                 let upload = Upload { id, parts: Vec::new() };
                 Ok(Target::Upload(self.upload(place, store, upload, Vec::new())))
             }

@@ -208,6 +208,7 @@ impl PartWriter {
 
     fn progress(&mut self, checkpoint: Option<CheckpointId>) -> Progress {
         Progress {
+            job: self.settings.job.to_string(),
             subtask: self.subtask,
             parallelism: self.parallelism,
             checkpoint,
@@ -289,7 +290,9 @@ impl SinkWriter for PartWriter {
     async fn restore(&mut self, states: Vec<WriterState>) -> Result<()> {
         for state in &states {
             let state = PartState::decode(state)?;
-            if !self.settings.format.is_appendable() || state.part.folder.is_empty() != self.settings.partitioning.is_none() {
+            if !self.settings.format.is_appendable()
+                || state.part.folder.is_empty() != self.settings.partitioning.is_none()
+            {
                 let part = state.part.published(&self.settings.destination.table);
                 let message = format!("{part} was begun with other options than the table has now");
                 return Err(Error::request(message).with_hint("bring them back, or begin without the checkpoint"));
