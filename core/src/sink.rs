@@ -109,7 +109,8 @@ pub trait SinkWriter: Send {
     }
 
     /// Everything that is complete and was not returned before, ready to be committed. With `None`, at the end of input,
-    /// that is all that was written; at a checkpoint what is still in progress may be left to `snapshot`.
+    /// that is all that was written; at a checkpoint what is still in progress may be left to `snapshot`. When a checkpoint is
+    /// given up and the job goes on, what was returned for it belongs to the next one.
     async fn prepare_commit(&mut self, _checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
         Ok(Vec::new())
     }

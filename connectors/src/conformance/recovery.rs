@@ -45,6 +45,8 @@ pub enum Fate {
     Committed,
     /// It is durable, and the news is late: the next one commits both.
     Unnoticed,
+    /// It is given up, and the job goes on: what was prepared for it belongs to the next one.
+    Declined,
     /// The job crashes before it is durable.
     Lost,
     /// It is durable, and the job crashes before anything is committed.
@@ -65,8 +67,9 @@ impl Step {
                 7 => Self::Pause(Duration::from_secs(u64::from(more))),
                 8 => Self::Crash,
                 9..12 => Self::Checkpoint(Fate::Committed),
-                _ => Self::Checkpoint(match more % 5 {
+                _ => Self::Checkpoint(match more % 6 {
                     0 => Fate::Unnoticed,
+                    5 => Fate::Declined,
                     1 => Fate::Lost,
                     2 => Fate::Uncommitted,
                     3 => Fate::HalfCommitted,
@@ -188,10 +191,13 @@ impl<'a> Life<'a> {
             return self.restore().await;
         }
         self.pending = taken.committables.clone();
+        if fate == Fate::Declined {
+            return Ok(());
+        }
         self.durable = taken;
         let half = self.pending.len() / 2;
         match fate {
-            Fate::Unnoticed | Fate::Uncommitted | Fate::Lost => {}
+            Fate::Unnoticed | Fate::Uncommitted | Fate::Lost | Fate::Declined => {}
             Fate::HalfCommitted => self.commit(self.pending[..half].to_vec()).await?,
             Fate::Committed | Fate::CommittedInVain => {
                 self.commit(self.pending.clone()).await?;

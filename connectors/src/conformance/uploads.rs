@@ -2,6 +2,7 @@
 //! parts have a least size, and an upload that is over is unknown.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -16,6 +17,7 @@ pub struct Uploads {
     store: Arc<InMemory>,
     part_bytes_min: usize,
     state: Mutex<State>,
+    is_away: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -34,12 +36,17 @@ struct Upload {
 impl Uploads {
     /// Uploads into `store` whose parts have at least so many bytes, the last one apart.
     pub fn new(store: Arc<InMemory>, part_bytes_min: usize) -> Self {
-        Self { store, part_bytes_min, state: Mutex::default() }
+        Self { store, part_bytes_min, state: Mutex::default(), is_away: AtomicBool::new(false) }
     }
 
     /// How many were begun and are neither completed nor aborted.
     pub fn open(&self) -> usize {
         self.state().open.len()
+    }
+
+    /// From now on parts are refused, or taken again.
+    pub fn go_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -66,6 +73,9 @@ impl MultipartStore for Uploads {
     }
 
     async fn put_part(&self, path: &Path, id: &MultipartId, part_idx: usize, data: PutPayload) -> Result<PartId> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(refused("the store is away".to_owned()));
+        }
         let mut state = self.state();
         state.next += 1;
         let content_id = format!("part-{}", state.next);

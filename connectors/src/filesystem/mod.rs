@@ -98,6 +98,9 @@ fn file_sink_of(options: &mut Options, schema: SchemaRef, context: &TableContext
 
 fn partitioning_of(options: &mut Options, schema: &SchemaRef, context: &TableContext) -> Result<Option<Partitioning>> {
     let default_name = options.optional("partition.default-name").unwrap_or_else(|| partition::DEFAULT_NAME.to_owned());
+    if default_name.is_empty() || default_name.contains(['/', '%']) {
+        return Err(bad_value("partition.default-name", &default_name, "the name of a folder"));
+    }
     match &*context.partitioned_by {
         [] => Ok(None),
         names => Partitioning::new(schema, names, default_name).map(Some),

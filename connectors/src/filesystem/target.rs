@@ -146,17 +146,13 @@ impl Target {
         }
     }
 
-    /// Ends the part and makes it last. An error leaves nothing behind, as far as the store lets it.
-    pub(super) async fn close(mut self) -> Result<Option<Upload>> {
-        let closed = match &mut self {
+    /// Ends the part and makes it last.
+    pub(super) async fn close(&mut self) -> Result<Option<Upload>> {
+        match self {
             Self::File(target) => target.sync().await.map(|()| None),
             Self::Upload(target) => target.close().await.map(Some),
             Self::Staged(target) => target.close().await.map(|()| None),
-        };
-        if closed.is_err() {
-            self.discard().await;
         }
-        closed
     }
 
     /// Removes what was written. The error that leads here counts; what cannot be cleaned up is hidden anyway.

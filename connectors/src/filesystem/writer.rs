@@ -84,6 +84,8 @@ struct OpenPart {
     created: i64,
     written: i64,
     last_write: u64,
+    /// Whether a checkpoint may hold it.
+    is_remembered: bool,
 }
 
 impl PartWriter {
@@ -157,6 +159,7 @@ impl PartWriter {
             created: now,
             written: now,
             last_write: self.writes,
+            is_remembered: false,
         };
         self.open.insert(folder.to_owned(), open);
         Ok(())
@@ -246,8 +249,8 @@ impl OpenPart {
     }
 
     async fn send(&mut self, at_least: usize) -> Result<()> {
-        let table = &self.part.name;
-        self.compressor.push(&self.encoded).await.map_err(|error| error.context(table.as_str()))?;
+        let name = &self.part.name;
+        self.compressor.push(&self.encoded).await.map_err(|error| error.context(name.as_str()))?;
         self.encoded.clear();
         let output = self.compressor.output();
         if output.len() < at_least.max(1) {
@@ -258,15 +261,16 @@ impl OpenPart {
         self.target.write(bytes).await
     }
 
-    /// Ends the file and makes it last. An error leaves nothing behind.
+    /// Ends the file and makes it last. An error leaves nothing behind but what a checkpoint may hold.
     async fn close(mut self) -> Result<Option<Upload>> {
-        match self.complete().await {
+        let closed = match self.complete().await {
             Ok(()) => self.target.close().await,
-            Err(error) => {
-                self.target.discard().await;
-                Err(error)
-            }
+            Err(error) => Err(error),
+        };
+        if closed.is_err() && !self.is_remembered {
+            self.target.discard().await;
         }
+        closed
     }
 
     async fn complete(&mut self) -> Result<()> {
@@ -280,6 +284,7 @@ impl OpenPart {
     async fn snapshot(&mut self) -> Result<PartState> {
         self.send(0).await?;
         let (upload, tail) = self.target.sync().await?;
+        self.is_remembered = true;
         let (part, created, written) = (self.part.clone(), self.created, self.written);
         Ok(PartState { part, created, written, bytes: self.sent, upload, tail })
     }
@@ -310,6 +315,7 @@ impl SinkWriter for PartWriter {
                 created: state.created,
                 written: state.written,
                 last_write: self.writes,
+                is_remembered: true,
                 part: state.part,
             };
             // After a rescale there may be several of one partition: all but one are as long as they get.

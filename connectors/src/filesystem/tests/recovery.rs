@@ -256,6 +256,35 @@ fn what_is_gone_is_an_error_and_not_less_rows() {
     }
 }
 
+/// A store that is away when a part ends must not cost what a checkpoint holds of it.
+#[test]
+fn a_failure_leaves_what_a_checkpoint_holds() {
+    block_on(async {
+        let place = place(Kind::Uploads);
+        let (sink, uploads) = (place.sink(&[("format", "csv")]).unwrap(), place.uploads.clone().unwrap());
+        let committer = sink.prepare().unwrap();
+        let clock = Arc::new(ManualClock::default());
+        let mut first = writer(&*sink, &clock);
+        write(&mut first, 0..40).await;
+        assert!(first.prepare_commit(Some(1)).await.unwrap().is_empty());
+        let states = first.snapshot(1).await.unwrap();
+        write(&mut first, 40..41).await;
+        uploads.go_away(true);
+        assert!(first.prepare_commit(None).await.is_err());
+        uploads.go_away(false);
+        drop(first);
+        committer.recover(Vec::new(), &states).await.unwrap();
+        let mut second = writer(&*sink, &clock);
+        second.restore(states).await.unwrap();
+        write(&mut second, 40..50).await;
+        committer.commit(second.prepare_commit(None).await.unwrap()).await.unwrap();
+        committer.finish().await.unwrap();
+        let mut expected = rows_as_text(&numbered(0..50)).unwrap();
+        expected.sort_unstable();
+        assert_eq!(place.rows(&[("format", "csv")]).await, expected);
+    });
+}
+
 #[test]
 fn an_aborted_job_leaves_nothing_wherever_it_was() {
     for kind in [Kind::Local, Kind::Uploads, Kind::Other] {
