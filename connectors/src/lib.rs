@@ -23,7 +23,8 @@
 //! 4. [`filesystem`]: tables of files, exactly once.
 //! 5. [`datagen`], [`socket`], [`mod@print`], [`blackhole`], [`memory`]: made-up rows, lines over TCP, the terminal, nothing, and
 //!    collections of the program itself.
-//! 6. [`conformance`]: what every source and sink must pass.
+//! 6. [`write_ahead`]: for connectors to places that know nothing of checkpoints.
+//! 7. [`conformance`]: what every source and sink must pass.
 //!
 //! [`Source`]: tidemill_core::source::Source
 //! [`Sink`]: tidemill_core::sink::Sink
@@ -42,6 +43,7 @@ pub mod filesystem;
 pub mod memory;
 pub mod print;
 pub mod socket;
+pub mod write_ahead;
 
 #[doc(hidden)]
 pub mod conformance;
@@ -50,3 +52,4 @@ pub use formats::infer::infer_schema;
 pub use memory::{CollectHandle, CollectSink, CollectionSource, SequenceSource};
 pub use options::Options;
 pub use registry::{Disposition, TableContext, connectors, sink, source};
+pub use write_ahead::{Outside, WriteAheadSink};

@@ -89,6 +89,15 @@ impl Options {
         parse_duration(&value).map(Some).ok_or_else(|| bad_value(key, &value, "a duration such as 100 ms or 3 s"))
     }
 
+    /// A size such as `64 mb`, in bytes.
+    pub fn bytes(&mut self, key: &str) -> Result<Option<u64>> {
+        let Some(value) = self.optional(key) else { return Ok(None) };
+        match tidemill_core::settings::parse_bytes(&value) {
+            Ok(bytes) => Ok(Some(bytes as u64)),
+            Err(_) => Err(bad_value(key, &value, "a size such as 512k, 64 mb or 2g")),
+        }
+    }
+
     /// One ASCII character; `\t` and the like may be spelled out.
     pub fn character(&mut self, key: &str) -> Result<Option<u8>> {
         let Some(value) = self.optional(key) else { return Ok(None) };

@@ -22,6 +22,8 @@ pub struct TableContext {
     pub parallelism: usize,
     /// Whether rows are added to what is there or replace it.
     pub disposition: Disposition,
+    /// The columns of `PARTITIONED BY`, in its order.
+    pub partitioned_by: Arc<[String]>,
     /// The zone in which people read `TIMESTAMP_LTZ` (`table.local-time-zone`).
     pub time_zone: Arc<str>,
     /// Where URLs lead.
@@ -35,6 +37,7 @@ impl TableContext {
             job: job.into(),
             parallelism: 1,
             disposition: Disposition::Append,
+            partitioned_by: Arc::default(),
             time_zone: "UTC".into(),
             stores: Stores::local(),
         }
@@ -58,16 +61,25 @@ struct Connector {
     name: &'static str,
     source: Option<OpenSource>,
     sink: Option<OpenSink>,
+    /// Whether its tables can be partitioned.
+    has_partitions: bool,
 }
 
 /// Every connector that a table can name.
 const CONNECTORS: [Connector; 5] = [
-    Connector { name: "filesystem", source: Some(filesystem::open_source), sink: Some(filesystem::open_sink) },
-    Connector { name: "datagen", source: Some(datagen::open_source), sink: None },
-    Connector { name: "socket", source: Some(socket::open_source), sink: Some(socket::open_sink) },
-    Connector { name: "print", source: None, sink: Some(print::open_sink) },
-    Connector { name: "blackhole", source: None, sink: Some(blackhole::open_sink) },
+    Connector {
+        has_partitions: true,
+        ..connector("filesystem", Some(filesystem::open_source), Some(filesystem::open_sink))
+    },
+    connector("datagen", Some(datagen::open_source), None),
+    connector("socket", Some(socket::open_source), Some(socket::open_sink)),
+    connector("print", None, Some(print::open_sink)),
+    connector("blackhole", None, Some(blackhole::open_sink)),
 ];
+
+const fn connector(name: &'static str, source: Option<OpenSource>, sink: Option<OpenSink>) -> Connector {
+    Connector { name, source, sink, has_partitions: false }
+}
 
 /// The names of all connectors, for completion and documentation.
 pub fn connectors() -> impl Iterator<Item = &'static str> {
@@ -76,7 +88,7 @@ pub fn connectors() -> impl Iterator<Item = &'static str> {
 
 /// Opens the source that `options` describe. `schema` holds the physical columns of the table.
 pub fn source(mut options: Options, schema: SchemaRef, context: &TableContext) -> Result<Arc<dyn Source>> {
-    let connector = find(&options)?;
+    let connector = find(&options, context)?;
     let open = connector.source.ok_or_else(|| wrong_end(connector, "read", |other| other.source.is_some()))?;
     let source = open(&mut options, schema, context)?;
     options.finish()?;
@@ -85,14 +97,14 @@ pub fn source(mut options: Options, schema: SchemaRef, context: &TableContext) -
 
 /// Opens the sink that `options` describe. `schema` holds the physical columns of the table.
 pub fn sink(mut options: Options, schema: SchemaRef, context: &TableContext) -> Result<Arc<dyn Sink>> {
-    let connector = find(&options)?;
+    let connector = find(&options, context)?;
     let open = connector.sink.ok_or_else(|| wrong_end(connector, "written", |other| other.sink.is_some()))?;
     let sink = open(&mut options, schema, context)?;
     options.finish()?;
     Ok(sink)
 }
 
-fn find(options: &Options) -> Result<&'static Connector> {
+fn find(options: &Options, context: &TableContext) -> Result<&'static Connector> {
     let name = options.connector();
     if name.is_empty() {
         let known: Vec<_> = connectors().collect();
@@ -100,7 +112,13 @@ fn find(options: &Options) -> Result<&'static Connector> {
             .with_hint(format!("known connectors: {}", known.join(", "))));
     }
     let found = CONNECTORS.iter().find(|connector| connector.name == name);
-    found.ok_or_else(|| error::unknown("connector", name, connectors()))
+    let found = found.ok_or_else(|| error::unknown("connector", name, connectors()))?;
+    match context.partitioned_by.is_empty() || found.has_partitions {
+        true => Ok(found),
+        false => {
+            Err(Error::request(format!("connector '{name}' has no partitions")).with_hint("leave PARTITIONED BY away"))
+        }
+    }
 }
 
 fn wrong_end(connector: &Connector, verb: &str, can: impl Fn(&Connector) -> bool) -> Error {

@@ -3,6 +3,12 @@
 //! A sink that shows rows at once (a terminal, a socket) commits nothing. One that must show all or nothing (files) writes
 //! under hidden names, returns committables, and its committer publishes them: at a completed checkpoint, or when a job
 //! without checkpoints ends well.
+//!
+//! ```text
+//! write … write | checkpoint n: prepare_commit -> what is complete    ┐ both are stored in the checkpoint;
+//!                               snapshot       -> what is in progress ┘ once it is durable: commit what is complete
+//! write … crash | from n:       recover (commit again, drop what came later), restore what was in progress, write …
+//! ```
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,6 +21,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::event::CheckpointId;
 use crate::metrics::Metrics;
+use crate::watermark::Watermark;
 
 /// Which changes a sink can take (SUB-15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +37,11 @@ pub enum ChangelogMode {
 /// Something written but not yet visible, in the sink's own encoding. Stored in checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committable(pub Vec<u8>);
+
+/// What a writer needs to go on with something that it has begun, in the sink's own encoding. Stored in checkpoints. Each
+/// stands for itself, so that those of all subtasks can be dealt out anew when their number changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriterState(pub Vec<u8>);
 
 /// A sink of rows.
 pub trait Sink: Send + Sync + Debug {
@@ -68,35 +80,63 @@ pub struct SinkContext {
 
 /// Writes the rows of one subtask.
 ///
-/// Laws: what was returned by `prepare_commit` is complete and durable, and never changed afterwards. Nothing that was not
-/// returned is ever visible under its final name. Dropping a writer leaves nothing visible.
+/// Laws of what becomes visible: what was returned by `prepare_commit` is complete and durable, and never changed afterwards.
+/// Nothing that was not returned is ever visible under its final name. Dropping a writer leaves nothing visible.
+///
+/// Laws of state: every row written before a checkpoint is in its committables or those of an earlier one, or in its states,
+/// and in exactly one of them. What a state stands for is durable, and stays as it was then for as long as the checkpoint may
+/// be restored, or can be brought back to it. Whoever restores gives each state of one checkpoint to exactly one writer, after
+/// all writers of earlier attempts are gone; which writer does not matter, and one may get none or several.
 #[async_trait]
 pub trait SinkWriter: Send {
+    /// Goes on with what was in progress at a checkpoint. Called at most once, before the first write.
+    async fn restore(&mut self, _states: Vec<WriterState>) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes rows in order.
     async fn write(&mut self, batch: Batch) -> Result<()>;
+
+    /// Event time has come this far: no row with a time at or before it follows, late ones apart. Comes between the batches,
+    /// in order.
+    async fn watermark(&mut self, _watermark: Watermark) -> Result<()> {
+        Ok(())
+    }
 
     /// Pushes buffered rows out; called when the input pauses, so that a terminal or socket shows what there is.
     async fn flush(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Everything written since the last call, ready to be committed. `None` for the checkpoint at the end of input.
+    /// Everything that is complete and was not returned before, ready to be committed. With `None`, at the end of input,
+    /// that is all that was written; at a checkpoint what is still in progress may be left to `snapshot`. When a checkpoint is
+    /// given up and the job goes on, what was returned for it belongs to the next one.
     async fn prepare_commit(&mut self, _checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
+        Ok(Vec::new())
+    }
+
+    /// What is needed to go on with what is in progress. Called right behind `prepare_commit(Some(checkpoint))`, with nothing
+    /// between; the writer goes on writing, whether or not the checkpoint completes.
+    async fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<WriterState>> {
         Ok(Vec::new())
     }
 }
 
 /// Publishes what writers prepared.
 ///
-/// Laws: `commit` is idempotent, and succeeds in the end for everything that a checkpoint holds, or data is lost (SUB-08).
+/// Laws: `commit` is idempotent, and succeeds in the end for everything that a checkpoint holds, or data is lost (SUB-08). It
+/// is given the committables of a checkpoint only once that is durable, those of earlier checkpoints before those of later
+/// ones; those of one checkpoint may come in several calls. Who goes back to an older checkpoint than the newest one that was
+/// committed finds rows that are visible already: a sink that can tell says so, none takes them back.
 #[async_trait]
 pub trait Committer: Send + Sync + Debug {
     /// Makes committables visible, exactly once however often it is called.
     async fn commit(&self, committables: Vec<Committable>) -> Result<()>;
 
-    /// The job goes on from a checkpoint that holds these: makes them visible, if they are not yet, and removes what else was
-    /// written since and will never be committed.
-    async fn recover(&self, committables: Vec<Committable>) -> Result<()> {
+    /// A job goes on from a checkpoint that holds these, all of all subtasks: commits the one, and removes what was written
+    /// and is in neither. Called once, before any writer writes, after all writers of earlier attempts are gone. Who has no
+    /// states at hand calls `commit`: what nobody needs then stays, hidden, until the job ends.
+    async fn recover(&self, committables: Vec<Committable>, _states: &[WriterState]) -> Result<()> {
         self.commit(committables).await
     }
 
@@ -105,7 +145,8 @@ pub trait Committer: Send + Sync + Debug {
         Ok(())
     }
 
-    /// The job failed or was cancelled: removes what was written and will never be committed.
+    /// The job failed or was cancelled, and will go on from no checkpoint: removes what was written and will never be
+    /// committed. What a checkpoint holds goes, too.
     async fn abort(&self) -> Result<()>;
 
     /// The job ended well and everything was committed.

@@ -1,11 +1,14 @@
 //! Queries and inserts: plans that run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
-use datafusion::sql::sqlparser::ast::{Ident, SelectItem, SetExpr, Spanned};
+use datafusion::sql::sqlparser::ast::{
+    Expr as SqlExpr, Ident, SelectItem, SetExpr, Spanned, UnaryOperator, Value as SqlValue,
+};
 use datafusion::sql::sqlparser::tokenizer::Location;
 use tidemill_connectors::registry::Disposition;
 use tidemill_connectors::{CollectSink, Options, sink};
@@ -103,7 +106,8 @@ impl Session {
         let plan = cast_to(plan, table)?;
         let schema = table.physical_schema();
         let options = Options::new(table.options.iter().cloned());
-        let sink = sink(options, schema.clone(), &self.table_context(&table.name, disposition))
+        let context = table.context(&self.table_context(&table.name, disposition));
+        let sink = sink(options, schema.clone(), &context)
             .map_err(|error| error.context(format!("table '{}'", table.name)))?;
         let mut program = Program::new(plan, batch, &self.state(), &self.settings).await?;
         check_changes(&program, sink.as_ref(), &table.name)?;
@@ -133,9 +137,6 @@ fn inserts(statement: &Statement) -> &[Insert] {
 }
 
 fn disposition(insert: &Insert, batch: bool) -> Result<Disposition> {
-    if let Some((column, _)) = insert.partition.first() {
-        return Err(at(Error::request("INSERT … PARTITION is not supported yet"), column.span.start));
-    }
     match (insert.overwrite, batch) {
         (false, _) => Ok(Disposition::Append),
         (true, true) => Ok(Disposition::Replace),
@@ -150,10 +151,15 @@ fn for_columns(plan: LogicalPlan, table: &TableDefinition, insert: &Insert) -> R
     let columns = insert.columns.as_slice();
     let physical: Vec<&ColumnDefinition> = table.physical().collect();
     let given: Vec<Column> = plan.schema().columns();
-    let targets = match columns {
-        [] => (0..physical.len()).collect(),
+    let fixed = partition_values(insert, table, &physical)?;
+    let targets: Vec<usize> = match columns {
+        [] => (0..physical.len()).filter(|place| !fixed.contains_key(place)).collect(),
         columns => target_columns(columns, table, &physical)?,
     };
+    if let Some(twice) = targets.iter().find(|target| fixed.contains_key(target)) {
+        let message = format!("column '{}' gets its value from PARTITION", physical[*twice].name);
+        return Err(Error::request(message).with_hint("leave it out of the list of columns"));
+    }
     if given.len() != targets.len() {
         let wanted = match columns {
             [] => format!("table '{}' has {} columns to write", table.name, targets.len()),
@@ -171,6 +177,7 @@ fn for_columns(plan: LogicalPlan, table: &TableDefinition, insert: &Insert) -> R
     let values =
         physical.iter().enumerate().map(|(place, column)| match targets.iter().position(|target| *target == place) {
             Some(source) => Ok(Expr::Column(given[source].clone()).alias(&column.name)),
+            None if fixed.contains_key(&place) => Ok(fixed[&place].clone().alias(&column.name)),
             None if column.nullable => Ok(lit(ScalarValue::Null).alias(&column.name)),
             None => Err(Error::request(format!(
                 "column '{}' of '{}' is NOT NULL and gets no value",
@@ -179,6 +186,57 @@ fn for_columns(plan: LogicalPlan, table: &TableDefinition, insert: &Insert) -> R
         });
     let values = values.collect::<Result<Vec<Expr>>>()?;
     LogicalPlanBuilder::from(plan).project(values).and_then(LogicalPlanBuilder::build).map_err(from_datafusion)
+}
+
+/// The values that `PARTITION (column = value, …)` gives, by the place of the column among the physical ones.
+fn partition_values(
+    insert: &Insert,
+    table: &TableDefinition,
+    physical: &[&ColumnDefinition],
+) -> Result<BTreeMap<usize, Expr>> {
+    let columns: Vec<Ident> = insert.partition.iter().map(|(column, _)| column.clone()).collect();
+    let mut values = BTreeMap::new();
+    for (place, (ident, value)) in target_columns(&columns, table, physical)?.into_iter().zip(&insert.partition) {
+        let column = physical[place];
+        let here = |error| at(error, ident.span.start);
+        if !table.partitioned_by.contains(&column.name) {
+            let hint = match table.partitioned_by.as_slice() {
+                [] => format!("'{}' has none", table.name),
+                columns => format!("'{}' is partitioned by {}", table.name, columns.join(", ")),
+            };
+            return Err(here(Error::request(format!("column '{}' is no partition column", column.name)).with_hint(hint)));
+        }
+        let literal = literal(value).ok_or_else(|| {
+            here(Error::request(format!("'{value}' is no constant")).with_hint("write a string, a number or a date"))
+        })?;
+        let value = literal.cast_to(&column.data_type, &DFSchema::empty()).map_err(|_| {
+            here(Error::request(format!("partition column '{}' is {}", column.name, column.type_text())))
+        })?;
+        values.insert(place, value);
+    }
+    Ok(values)
+}
+
+/// The constant that `expr` is.
+fn literal(expr: &SqlExpr) -> Option<Expr> {
+    let of = |value: &SqlValue| match value {
+        SqlValue::SingleQuotedString(text) | SqlValue::Number(text, _) => Some(lit(text.as_str())),
+        SqlValue::Boolean(value) => Some(lit(*value)),
+        SqlValue::Null => Some(lit(ScalarValue::Null)),
+        _ => None,
+    };
+    match expr {
+        SqlExpr::Value(value) => of(&value.value),
+        SqlExpr::TypedString(typed) => of(&typed.value.value),
+        SqlExpr::UnaryOp { op: UnaryOperator::Minus, expr } => match expr.as_ref() {
+            SqlExpr::Value(value) => match &value.value {
+                SqlValue::Number(text, _) => Some(lit(format!("-{text}"))),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn target_columns(columns: &[Ident], table: &TableDefinition, physical: &[&ColumnDefinition]) -> Result<Vec<usize>> {

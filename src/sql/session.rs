@@ -253,6 +253,7 @@ impl Session {
             job: job.into(),
             parallelism: self.settings.parallelism(),
             disposition,
+            partitioned_by: Arc::default(),
             time_zone: Arc::from(self.settings.local_time_zone()),
             stores: self.stores.clone(),
         }

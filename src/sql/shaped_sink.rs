@@ -9,7 +9,8 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, SchemaRef};
 use async_trait::async_trait;
 use tidemill_core::event::CheckpointId;
-use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter};
+use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter, WriterState};
+use tidemill_core::watermark::Watermark;
 use tidemill_core::{Batch, Error, Result};
 
 use super::catalog::type_name;
@@ -58,6 +59,10 @@ struct ShapedWriter {
 
 #[async_trait]
 impl SinkWriter for ShapedWriter {
+    async fn restore(&mut self, states: Vec<WriterState>) -> Result<()> {
+        self.inner.restore(states).await
+    }
+
     async fn write(&mut self, batch: Batch) -> Result<()> {
         let records = RecordBatch::try_new_with_options(
             self.schema.clone(),
@@ -68,12 +73,20 @@ impl SinkWriter for ShapedWriter {
         self.inner.write(batch.with_records(records)?).await
     }
 
+    async fn watermark(&mut self, watermark: Watermark) -> Result<()> {
+        self.inner.watermark(watermark).await
+    }
+
     async fn flush(&mut self) -> Result<()> {
         self.inner.flush().await
     }
 
     async fn prepare_commit(&mut self, checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
         self.inner.prepare_commit(checkpoint).await
+    }
+
+    async fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<WriterState>> {
+        self.inner.snapshot(checkpoint).await
     }
 }
 

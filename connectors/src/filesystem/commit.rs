@@ -1,6 +1,6 @@
 //! Publishes part files: at each commit, or all together when the job has ended well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,12 +8,14 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use tidemill_core::error::{Error, Result};
-use tidemill_core::sink::{Committable, Committer};
+use tidemill_core::sink::{Committable, Committer, WriterState};
 
-use super::replace::{Replacement, marker_of, names_in};
-use super::writer::{IN_PROGRESS, PartName, READY, UPLOAD_BYTES, decode_committable};
+use super::part::{IN_PROGRESS, Part, PartName, PartState, Prepared, READY, UPLOAD, Upload, folder_of, lost};
+use super::partition_commit::{PartitionCommit, PartitionCommitter};
+use super::replace::{Replacement, marker_of, names_below, names_in};
+use super::target::{STAGED_BYTES, UploadNote, complete_upload};
 use crate::formats::Format;
-use crate::store::{Location, files_in, publish, sync_file};
+use crate::store::{Location, REPLACE_MARKER, files_in, publish, sync_file};
 
 /// When parts become visible, and as what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,49 +43,77 @@ impl Publication {
     }
 }
 
+/// What a committer knows of its sink.
+#[derive(Debug)]
+pub(super) struct CommitSettings {
+    pub(super) table: Location,
+    pub(super) job: Arc<str>,
+    pub(super) publication: Publication,
+    pub(super) format: Format,
+    /// Whether parts lie in folders below the table.
+    pub(super) is_partitioned: bool,
+    pub(super) partition_commit: Option<PartitionCommit>,
+}
+
 #[derive(Debug)]
 pub(super) struct FileCommitter {
-    directory: Location,
-    job: Arc<str>,
-    publication: Publication,
-    format: Format,
+    settings: CommitSettings,
     /// Whether the directory is ours to remove again.
     is_new: bool,
+    partitions: Option<PartitionCommitter>,
 }
 
 impl FileCommitter {
     /// Makes the directory, so that a job without rows leaves an empty table and not a missing one.
-    pub(super) async fn prepare(
-        directory: Location,
-        job: Arc<str>,
-        publication: Publication,
-        format: Format,
-    ) -> Result<Self> {
+    pub(super) async fn prepare(settings: CommitSettings) -> Result<Self> {
+        let (table, job) = (&settings.table, &settings.job);
         let mut is_new = false;
-        if let Some(path) = directory.file_path() {
+        if let Some(path) = table.file_path() {
             is_new = !path.exists();
-            std::fs::create_dir_all(&path).map_err(|error| Error::from(error).context(&directory))?;
-            let usable = check_writable(&path.join(PartName::probe(&job, &format.extension())))
-                .map_err(|error| no_files(&directory, error))
-                .and_then(|()| check_names(&directory, publication.names()));
+            std::fs::create_dir_all(&path).map_err(|error| Error::from(error).context(table))?;
+            let usable = check_writable(&path.join(PartName::probe(job, &settings.format.extension())))
+                .map_err(|error| no_files(table, error))
+                .and_then(|()| check_names(table, settings.publication.names()));
             if usable.is_err() && is_new {
                 // Not empty means that someone else wrote there meanwhile.
                 let _ = std::fs::remove_dir(&path);
             }
             usable?;
         }
-        Ok(Self { directory, job, publication, format, is_new })
+        let policy = settings.partition_commit.clone();
+        let partitions = policy.map(|policy| PartitionCommitter::new(policy, table.clone(), job.clone()));
+        Ok(Self { settings, is_new, partitions })
     }
 
-    /// Committed parts that wait for the end of the job.
-    async fn ready_parts(&self) -> Result<Vec<PartName>> {
-        let names = names_in(&self.directory).await?;
-        Ok(names.iter().filter_map(|name| PartName::of_hidden(name, &self.job, READY)).collect())
+    fn table(&self) -> &Location {
+        &self.settings.table
     }
 
-    async fn replacing(&self, parts: Vec<PartName>) -> Result<Replacement> {
-        let files = files_in(&self.directory).await?;
-        let own = PartName::prefix(&self.job);
+    /// Files of the table that begin with this name, hidden ones too: folder and name.
+    async fn files_named(&self, beginning: &str) -> Result<Vec<(String, String)>> {
+        let mut files = match self.settings.is_partitioned {
+            true => names_below(self.table()).await?,
+            false => names_in(self.table()).await?.into_iter().map(|name| (String::new(), name)).collect(),
+        };
+        files.retain(|(_, name)| name.starts_with(beginning));
+        Ok(files)
+    }
+
+    /// Committed parts that wait for the end of the job, by folder.
+    async fn ready_parts(&self) -> Result<BTreeMap<String, Vec<PartName>>> {
+        let mut parts = BTreeMap::<String, Vec<PartName>>::new();
+        for (folder, name) in self.files_named(&format!(".{}", PartName::prefix(&self.settings.job))).await? {
+            if let Some(part) = PartName::of_hidden(&name, &self.settings.job, READY) {
+                parts.entry(folder).or_default().push(part);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// New parts for all files that are in a directory.
+    async fn replacing(&self, directory: &Location, parts: Vec<PartName>) -> Result<Replacement> {
+        let files = files_in(directory).await?;
+        let own = PartName::prefix(&self.settings.job);
         let old = files.iter().filter_map(|file| file.location.filename()).filter(|name| !name.starts_with(&own));
         Ok(Replacement {
             condemned: old.map(str::to_owned).collect(),
@@ -117,19 +147,20 @@ impl FileCommitter {
     }
 
     async fn concatenate(&self, parts: &[((i64, u64), PartName)], subtask: usize) -> Result<String> {
-        if !self.format.is_concatenable() {
-            let message = format!("{} parts of one {} file", parts.len(), self.format.name());
+        if !self.settings.format.is_concatenable() {
+            let message = format!("{} parts of one {} file", parts.len(), self.settings.format.name());
             return Err(Error::internal(message));
         }
-        let whole = self.directory.child(&format!(".{}whole-{subtask}{IN_PROGRESS}", PartName::prefix(&self.job)));
+        let name = format!(".{}whole-{subtask}{IN_PROGRESS}", PartName::prefix(&self.settings.job));
+        let whole = self.table().child(&name);
         let mut upload = whole.store.put_multipart(&whole.path).await.map_err(|error| whole.error(error))?;
         let mut gathered = Vec::new();
         for (_, part) in parts {
-            let place = self.directory.child(&part.ready());
+            let place = self.table().child(&part.ready());
             let mut blocks = place.store.get(&place.path).await.map_err(|error| place.error(error))?.into_stream();
             while let Some(block) = blocks.try_next().await.map_err(|error| place.error(error))? {
                 gathered.extend_from_slice(&block);
-                if gathered.len() >= UPLOAD_BYTES {
+                if gathered.len() >= STAGED_BYTES {
                     let bytes = std::mem::take(&mut gathered);
                     upload.put_part(bytes.into()).await.map_err(|error| whole.error(error))?;
                 }
@@ -144,16 +175,149 @@ impl FileCommitter {
     /// Clears the way for the final names: what is there is only now replaced. A folder never is.
     async fn clear(&self, replacement: &Replacement, clears_all: bool) -> Result<()> {
         for (_, name) in &replacement.published {
-            let target = self.directory.child(name);
+            let target = self.table().child(name);
             if is_folder(&target).await? {
                 return Err(folder_in_the_way(&target));
             }
         }
         if clears_all {
-            let names = names_in(&self.directory).await?;
+            let names = names_in(self.table()).await?;
             for name in names.iter().filter(|name| !name.starts_with('.')) {
-                self.directory.child(name).delete().await?;
+                self.table().child(name).delete().await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a part was committed before.
+    async fn is_committed(&self, part: &Part) -> Result<bool> {
+        if part.published(self.table()).head().await?.is_some() {
+            return Ok(true);
+        }
+        let waits = self.settings.publication != Publication::EachCommit;
+        Ok(waits && part.ready(self.table()).head().await?.is_some())
+    }
+
+    /// What to say of a part that is nowhere. Where the job had ended it may have become a piece of another file.
+    async fn gone(&self, part: &Part) -> Result<()> {
+        if let (Publication::Named { names, .. }, Some((subtask, _))) = (&self.settings.publication, part.name.order())
+            && let Some(name) = names.get(subtask)
+            && self.table().child(name).head().await?.is_some()
+        {
+            return Ok(());
+        }
+        Err(lost(part, self.table()))
+    }
+
+    async fn commit_part(&self, part: &Part, upload: Option<&Upload>) -> Result<()> {
+        let shown = match self.settings.publication {
+            Publication::EachCommit => part.published(self.table()),
+            _ => part.ready(self.table()),
+        };
+        let Some(upload) = upload else {
+            let hidden = part.in_progress(self.table());
+            return match hidden.head().await?.is_some() {
+                true => publish(&hidden, &shown).await,
+                false if self.is_committed(part).await? => Ok(()),
+                false => self.gone(part).await,
+            };
+        };
+        let note = part.upload_note(self.table());
+        if !self.is_committed(part).await?
+            && let Err(error) = complete_upload(&shown, upload).await
+            // The answer may have been lost on its way, or the upload.
+            && !self.is_committed(part).await?
+        {
+            let is_known = note.head().await?.is_some() && !matches!(error, object_store::Error::NotFound { .. });
+            if is_known {
+                return Err(shown.error(error));
+            }
+            self.gone(part).await?;
+        }
+        note.delete().await
+    }
+
+    /// Removes hidden files of `jobs` but those that `keep` names.
+    async fn clean(&self, jobs: &BTreeSet<String>, keep: impl Fn(&str, &str) -> bool) -> Result<()> {
+        let mut folders = BTreeSet::new();
+        for job in jobs {
+            let own = format!(".{}", PartName::prefix(job));
+            for (folder, name) in self.files_named(&own).await? {
+                if keep(&folder, &name) {
+                    continue;
+                }
+                let place = folder_of(self.table(), &folder).child(&name);
+                match name.ends_with(UPLOAD) {
+                    true => UploadNote::withdraw(&place).await?,
+                    false => place.delete().await?,
+                }
+                folders.insert(folder);
+            }
+            if let Some(path) = self.table().file_path() {
+                remove_staged(&path, &own, &keep);
+            }
+        }
+        if let Some(path) = self.table().file_path() {
+            for folder in folders.iter().filter(|folder| !folder.is_empty()) {
+                remove_empty(&path, folder);
+            }
+        }
+        Ok(())
+    }
+
+    fn own_job(&self) -> BTreeSet<String> {
+        BTreeSet::from([self.settings.job.to_string()])
+    }
+
+    /// The folders of the table in which a replacement of this job has begun.
+    async fn markers(&self) -> Result<Vec<(Location, Location)>> {
+        if !self.settings.is_partitioned {
+            let marker = marker_of(self.table(), &self.settings.job);
+            let found = marker.head().await?.is_some();
+            return Ok(found.then(|| (self.table().clone(), marker)).into_iter().collect());
+        }
+        let name = format!("{REPLACE_MARKER}{}", self.settings.job);
+        let mut markers = Vec::new();
+        for (folder, found) in self.files_named(&name).await? {
+            if found == name {
+                let directory = folder_of(self.table(), &folder);
+                markers.push((directory.clone(), directory.child(&name)));
+            }
+        }
+        Ok(markers)
+    }
+
+    /// Publishes the parts that wait for the end.
+    async fn replace(&self) -> Result<()> {
+        let markers = self.markers().await?;
+        for (directory, marker) in &markers {
+            Replacement::load(marker).await?.carry_out(directory, marker).await?;
+        }
+        let mut parts = self.ready_parts().await?;
+        if !self.settings.is_partitioned {
+            if !markers.is_empty() {
+                return Ok(());
+            }
+            // Without new rows old ones go, too.
+            parts.entry(String::new()).or_default();
+        }
+        for (folder, parts) in parts {
+            let directory = folder_of(self.table(), &folder);
+            let replacement = match &self.settings.publication {
+                Publication::Named { names, clears } => {
+                    let replacement = self.naming(parts, names).await?;
+                    if replacement != Replacement::default() {
+                        self.clear(&replacement, *clears).await?;
+                    }
+                    replacement
+                }
+                _ => self.replacing(&directory, parts).await?,
+            };
+            if replacement == Replacement::default() {
+                continue;
+            }
+            replacement.begin(&directory, &self.settings.job).await?;
+            replacement.carry_out(&directory, &marker_of(&directory, &self.settings.job)).await?;
         }
         Ok(())
     }
@@ -162,68 +326,81 @@ impl FileCommitter {
 #[async_trait]
 impl Committer for FileCommitter {
     async fn commit(&self, committables: Vec<Committable>) -> Result<()> {
+        let mut progress = Vec::new();
         for committable in &committables {
-            let part = decode_committable(committable)?;
-            let hidden = self.directory.child(&part.in_progress());
-            let shown = match self.publication {
-                Publication::EachCommit => part.as_str().to_owned(),
-                _ => part.ready(),
-            };
-            // A part may have gone on from `ready` to its last name, when a job that was ending is restored.
-            let is_gone = || async { Ok::<_, Error>(hidden.head().await?.is_none()) };
-            if self.publication != Publication::EachCommit && is_gone().await? {
-                continue;
+            match Prepared::decode(committable)? {
+                Prepared::Part(part, upload) => self.commit_part(&part, upload.as_ref()).await?,
+                Prepared::Progress(said) => progress.push(said),
             }
-            publish(&hidden, &self.directory.child(&shown)).await?;
         }
-        Ok(())
+        match &self.partitions {
+            Some(partitions) => partitions.observe(progress).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn recover(&self, committables: Vec<Committable>, states: &[WriterState]) -> Result<()> {
+        // A job that goes on from a checkpoint may have a new name; what that holds tells the old one.
+        let (mut jobs, mut keep) = (self.own_job(), BTreeSet::new());
+        for committable in &committables {
+            jobs.insert(match Prepared::decode(committable)? {
+                Prepared::Part(part, _) => part.name.job().to_owned(),
+                Prepared::Progress(said) => said.job,
+            });
+        }
+        for state in states {
+            let part = PartState::decode(state)?.part;
+            jobs.insert(part.name.job().to_owned());
+            keep.insert(part.name.as_str().to_owned());
+        }
+        for (_, marker) in self.markers().await? {
+            let replacement = Replacement::load(&marker).await?;
+            let hidden = replacement.published.iter().filter_map(|(hidden, _)| hidden.strip_prefix('.'));
+            keep.extend(hidden.map(|hidden| hidden.trim_end_matches(IN_PROGRESS).to_owned()));
+        }
+        if let Some(partitions) = &self.partitions {
+            partitions.adopt(&jobs).await?;
+        }
+        self.commit(committables).await?;
+        self.clean(&jobs, |_, name| {
+            let in_progress = name.strip_suffix(IN_PROGRESS).or_else(|| name.strip_suffix(UPLOAD));
+            match in_progress.and_then(|name| name.strip_prefix('.')) {
+                Some(part) => keep.contains(part),
+                // What a local store gathers and has not completed is of nobody.
+                None => !name.contains(&format!("{IN_PROGRESS}#")),
+            }
+        })
+        .await
     }
 
     async fn abort(&self) -> Result<()> {
-        let marker = marker_of(&self.directory, &self.job);
-        if marker.head().await?.is_some() {
+        for (directory, marker) in self.markers().await? {
             // Too late: since the marker is there the new files count, unless none of them can get its name.
             let replacement = Replacement::load(&marker).await?;
-            let Err(error) = replacement.carry_out(&self.directory, &marker).await else { return Ok(()) };
-            if !replacement.withdraw(&self.directory, &marker).await? {
+            let Err(error) = replacement.carry_out(&directory, &marker).await else { continue };
+            if !replacement.withdraw(&directory, &marker).await? {
                 return Err(error);
             }
         }
-        let own = format!(".{}", PartName::prefix(&self.job));
-        for name in names_in(&self.directory).await?.iter().filter(|name| name.starts_with(&own)) {
-            self.directory.child(name).delete().await?;
-        }
-        if let Some(path) = self.directory.file_path() {
-            remove_staged(&path, &own);
-            if self.is_new {
-                // Not empty means that someone else wrote there meanwhile.
-                let _ = std::fs::remove_dir(path);
-            }
+        self.clean(&self.own_job(), |_, _| false).await?;
+        if self.is_new
+            && let Some(path) = self.table().file_path()
+        {
+            // Not empty means that someone else wrote there meanwhile.
+            let _ = std::fs::remove_dir(path);
         }
         Ok(())
     }
 
     async fn finish(&self) -> Result<()> {
-        let marker = marker_of(&self.directory, &self.job);
-        if marker.head().await?.is_some() {
-            return Replacement::load(&marker).await?.carry_out(&self.directory, &marker).await;
+        if self.settings.publication != Publication::EachCommit {
+            self.replace().await?;
         }
-        let parts = match self.publication {
-            Publication::EachCommit => return Ok(()),
-            _ => self.ready_parts().await?,
-        };
-        let (replacement, clears) = match &self.publication {
-            Publication::Named { names, clears } => (self.naming(parts, names).await?, *clears),
-            _ => (self.replacing(parts).await?, false),
-        };
-        if replacement == Replacement::default() {
-            return Ok(());
+        if let Some(partitions) = &self.partitions {
+            partitions.finish().await?;
         }
-        if let Publication::Named { .. } = self.publication {
-            self.clear(&replacement, clears).await?;
-        }
-        replacement.begin(&self.directory, &self.job).await?;
-        replacement.carry_out(&self.directory, &marker).await
+        // Left behind by attempts that failed; what counted is published.
+        self.clean(&self.own_job(), |_, _| false).await
     }
 }
 
@@ -273,12 +450,25 @@ fn no_files(directory: &Location, error: std::io::Error) -> Error {
     }
 }
 
-/// Removes the files in which a local store gathers what is not complete; it lists none of them itself, and clears them away later
-/// than a process that fails may live.
-fn remove_staged(directory: &Path, own: &str) {
+/// Removes the files in which a local store gathers what is not complete, but those that `keep` names; it lists none of them
+/// itself, and clears them away later than a process that fails may live.
+fn remove_staged(directory: &Path, own: &str, keep: impl Fn(&str, &str) -> bool) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(own)) {
-        // Whoever else removes it does the same.
-        let _ = std::fs::remove_file(entry.path());
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(own) && !keep("", &name) {
+            // Whoever else removes it does the same.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Removes the folder of a partition, and those above it, as long as they are empty.
+fn remove_empty(table: &Path, folder: &str) {
+    let mut path = table.join(folder);
+    while path != table && std::fs::remove_dir(&path).is_ok() {
+        let Some(parent) = path.parent() else { return };
+        path = parent.to_owned();
     }
 }

@@ -5,12 +5,22 @@
 //! sink     .part-….inprogress --commit--> part-…            INSERT INTO
 //!          .part-….inprogress --commit--> .part-….ready --finish--> final name, old files gone
 //! ```
+//!
+//! In reading order: `part` (names, and what checkpoints hold), `target` (where bytes go, by what the store can do), `rolling`,
+//! `writer`, `commit` and `replace` (how files become visible), `partition` and `partition_commit`, `discovery`; `sink` and
+//! `source` put them together.
 
 mod commit;
+mod discovery;
+mod part;
+mod partition;
+mod partition_commit;
 mod replace;
+mod rolling;
 mod sink;
 mod source;
 mod split;
+mod target;
 mod writer;
 
 use std::sync::Arc;
@@ -25,8 +35,12 @@ use crate::formats::Format;
 use crate::options::{Options, bad_value};
 use crate::registry::TableContext;
 use crate::store::FileSelection;
+use partition::Partitioning;
+use partition_commit::PartitionCommit;
 
+pub(crate) use partition::{is_partition_of, stranger};
 pub(crate) use replace::Replacement;
+pub use rolling::RollingPolicy;
 pub use sink::{FileSink, WriteMode};
 pub use source::FileSource;
 
@@ -41,9 +55,17 @@ pub(crate) fn open_source(options: &mut Options, schema: SchemaRef, context: &Ta
         pattern: options.optional("source.path.regex-pattern").map(|text| whole_match(&text)).transpose()?,
     };
     let monitor_interval = options.duration("source.monitor-interval")?;
+    let partitioning = partitioning_of(options, &schema, context)?;
+    // A table is read and written with the same options.
+    PartitionCommit::from_options(options, partitioning.as_ref())?;
+    RollingPolicy::from_options(options)?;
     let format = format_of(&path, options)?;
     let location = context.stores.resolve(&path)?;
-    let mut source = FileSource::new(path, location, format, schema)?.with_selection(selection);
+    let source = match partitioning {
+        None => FileSource::new(path, location, format, schema)?,
+        Some(partitioning) => FileSource::partitioned(path, location, format, schema, partitioning)?,
+    };
+    let mut source = source.with_selection(selection);
     if options.flag(INFERRED_SCHEMA, false)? {
         source = source.with_inferred_schema();
     }
@@ -55,14 +77,34 @@ pub(crate) fn open_source(options: &mut Options, schema: SchemaRef, context: &Ta
 
 /// Opens `'connector' = 'filesystem'` for writing: a directory of part files.
 pub(crate) fn open_sink(options: &mut Options, schema: SchemaRef, context: &TableContext) -> Result<Arc<dyn Sink>> {
+    Ok(Arc::new(file_sink_of(options, schema, context)?))
+}
+
+fn file_sink_of(options: &mut Options, schema: SchemaRef, context: &TableContext) -> Result<FileSink> {
     let path = options.required("path")?;
     // A table is read and written with the same options.
     options.flag("source.recursive", false)?;
     options.optional("source.path.regex-pattern");
     options.duration("source.monitor-interval")?;
+    let partitioning = partitioning_of(options, &schema, context)?;
+    let partition_commit = PartitionCommit::from_options(options, partitioning.as_ref())?;
+    let rolling = RollingPolicy::from_options(options)?;
     let format = format_of(&path, options)?;
     let location = context.stores.resolve(&path)?;
-    Ok(Arc::new(FileSink::directory(path, location, format, schema, &context.job, context.disposition)?))
+    let schema = partitioning.as_ref().map_or(schema, |partitioning| partitioning.file_schema().clone());
+    let sink = FileSink::directory(path, location, format, schema, &context.job, context.disposition)?;
+    Ok(sink.with_rolling_policy(rolling).with_partitions(partitioning, partition_commit))
+}
+
+fn partitioning_of(options: &mut Options, schema: &SchemaRef, context: &TableContext) -> Result<Option<Partitioning>> {
+    let default_name = options.optional("partition.default-name").unwrap_or_else(|| partition::DEFAULT_NAME.to_owned());
+    if default_name.is_empty() || default_name.contains(['/', '%']) {
+        return Err(bad_value("partition.default-name", &default_name, "the name of a folder"));
+    }
+    match &*context.partitioned_by {
+        [] => Ok(None),
+        names => Partitioning::new(schema, names, default_name).map(Some),
+    }
 }
 
 fn format_of(path: &str, options: &mut Options) -> Result<Format> {

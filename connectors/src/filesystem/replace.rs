@@ -4,6 +4,7 @@
 //! readers take the hidden files it names and skip the condemned ones, so that its appearance is the replacement. What is left,
 //! renaming and deleting, is idempotent: whoever finds the marker can do it, after a crash the next job.
 
+use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use tidemill_core::error::{Error, Result};
@@ -80,6 +81,22 @@ pub(super) fn marker_of(directory: &Location, job: &str) -> Location {
     directory.child(&format!("{REPLACE_MARKER}{job}"))
 }
 
+/// Finishes what other jobs that crashed began in the partitions of a table; what `job` began it finishes when it ends.
+pub(super) async fn finish_replacements_below(table: &Location, job: &str) -> Result<()> {
+    let own = format!("{REPLACE_MARKER}{job}");
+    let mut folders: Vec<String> = names_below(table)
+        .await?
+        .into_iter()
+        .filter(|(_, name)| name.starts_with(REPLACE_MARKER) && *name != own)
+        .map(|(folder, _)| folder)
+        .collect();
+    folders.dedup();
+    for folder in folders {
+        finish_replacements(&super::part::folder_of(table, &folder), |_| true).await?;
+    }
+    Ok(())
+}
+
 /// Finishes what crashed jobs began in `directory`. What cannot be finished is left to the next job, unless it `matters`.
 pub(super) async fn finish_replacements(directory: &Location, matters: impl Fn(&Replacement) -> bool) -> Result<()> {
     for name in names_in(directory).await?.iter().filter(|name| name.starts_with(REPLACE_MARKER)) {
@@ -110,4 +127,21 @@ pub(super) async fn names_in(directory: &Location) -> Result<Vec<String>> {
     let listed = directory.store.list_with_delimiter(Some(&directory.path)).await;
     let listed = listed.map_err(|error| directory.error(error))?;
     Ok(listed.objects.iter().filter_map(|file| file.location.filename()).map(str::to_owned).collect())
+}
+
+/// Folders and names of all files in and below `directory`, hidden ones too.
+pub(super) async fn names_below(directory: &Location) -> Result<Vec<(String, String)>> {
+    if directory.file_path().is_some_and(|path| !path.is_dir()) {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    let mut files = directory.store.list(Some(&directory.path));
+    while let Some(file) = files.try_next().await.map_err(|error| directory.error(error))? {
+        let below = file.location.as_ref().strip_prefix(directory.path.as_ref()).unwrap_or_default();
+        let below = below.trim_start_matches('/');
+        let (folder, name) = below.rsplit_once('/').unwrap_or(("", below));
+        names.push((folder.to_owned(), name.to_owned()));
+    }
+    names.sort_unstable();
+    Ok(names)
 }

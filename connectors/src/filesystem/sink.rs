@@ -6,9 +6,13 @@ use arrow::datatypes::SchemaRef;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::sink::{ChangelogMode, Committer, Sink, SinkContext, SinkWriter};
 
-use super::commit::{FileCommitter, Publication, folder_in_the_way, is_folder};
-use super::replace::{Replacement, finish_replacements, marker_of};
-use super::writer::PartWriter;
+use super::commit::{CommitSettings, FileCommitter, Publication, folder_in_the_way, is_folder};
+use super::partition::Partitioning;
+use super::partition_commit::PartitionCommit;
+use super::replace::{Replacement, finish_replacements, finish_replacements_below, marker_of};
+use super::rolling::RollingPolicy;
+use super::target::{Destination, UPLOAD_BYTES};
+use super::writer::{PartSettings, PartWriter};
 use crate::formats::Format;
 use crate::registry::Disposition;
 use crate::store::{Location, wait_for};
@@ -32,8 +36,13 @@ pub struct FileSink {
     /// Where files are written: the destination, or the directory that it is in.
     directory: Location,
     format: Format,
+    /// The columns of the files.
     schema: SchemaRef,
     job: Arc<str>,
+    rolling: RollingPolicy,
+    partitioning: Option<Partitioning>,
+    partition_commit: Option<PartitionCommit>,
+    upload_bytes: usize,
 }
 
 /// Which files a sink leaves behind.
@@ -82,6 +91,27 @@ impl FileSink {
         Self::new(path.into(), location.parent(), Layout::Single(name, mode), format, schema, job)
     }
 
+    /// Closes files by this policy.
+    #[must_use]
+    pub fn with_rolling_policy(self, rolling: RollingPolicy) -> Self {
+        Self { rolling, ..self }
+    }
+
+    /// Cuts multipart uploads into parts of this many bytes. For tests; stores refuse smaller ones than the default.
+    #[must_use]
+    pub fn with_upload_bytes(self, upload_bytes: usize) -> Self {
+        Self { upload_bytes, ..self }
+    }
+
+    /// Puts rows into folders by partition, and says of partitions that they are complete.
+    pub(super) fn with_partitions(
+        self,
+        partitioning: Option<Partitioning>,
+        partition_commit: Option<PartitionCommit>,
+    ) -> Self {
+        Self { partitioning, partition_commit, ..self }
+    }
+
     fn new(
         path: String,
         directory: Location,
@@ -94,7 +124,22 @@ impl FileSink {
         if matches!(&layout, Layout::Single(name, _) if name.is_empty()) {
             return Err(Error::request(format!("'{path}' names no file")));
         }
-        Ok(Self { path, layout, directory, format, schema, job: file_name_part(job).into() })
+        let rolling = match layout {
+            Layout::Parts(_) => RollingPolicy::default(),
+            Layout::Single(..) | Layout::Numbered(..) => RollingPolicy::never(),
+        };
+        Ok(Self {
+            path,
+            layout,
+            directory,
+            format,
+            schema,
+            job: file_name_part(job).into(),
+            rolling,
+            partitioning: None,
+            partition_commit: None,
+            upload_bytes: UPLOAD_BYTES,
+        })
     }
 
     /// Checks the destination and makes room (SUB-14). On a local disk an existing directory is accepted by a parallel write,
@@ -212,23 +257,40 @@ impl Sink for FileSink {
         wait_for(async {
             // A job that goes on finishes its own replacement when it ends; the room for it was made when it began.
             if marker_of(&self.directory, &self.job).head().await?.is_none() {
-                finish_replacements(&self.directory, |other| self.collides_with(other)).await?;
+                match &self.partitioning {
+                    None => finish_replacements(&self.directory, |other| self.collides_with(other)).await?,
+                    Some(_) => finish_replacements_below(&self.directory, &self.job).await?,
+                }
                 self.make_room().await?;
             }
-            let committer = FileCommitter::prepare(
-                self.directory.clone(),
-                self.job.clone(),
-                self.publication(),
-                self.format.clone(),
-            );
+            let committer = FileCommitter::prepare(CommitSettings {
+                table: self.directory.clone(),
+                job: self.job.clone(),
+                publication: self.publication(),
+                format: self.format.clone(),
+                is_partitioned: self.partitioning.is_some(),
+                partition_commit: self.partition_commit.clone(),
+            });
             Ok(Arc::new(committer.await?) as Arc<dyn Committer>)
         })
     }
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
-        let is_whole = !matches!(self.layout, Layout::Parts(_));
-        let schema = self.schema.clone();
-        Ok(Box::new(PartWriter::new(self.directory.clone(), self.format.clone(), schema, &self.job, context, is_whole)))
+        let settings = PartSettings {
+            destination: Destination {
+                table: self.directory.clone(),
+                is_published_at_once: self.publication() == Publication::EachCommit,
+                upload_bytes: self.upload_bytes,
+            },
+            format: self.format.clone(),
+            schema: self.schema.clone(),
+            job: self.job.clone(),
+            rolling: self.rolling,
+            partitioning: self.partitioning.clone(),
+            partition_commit: self.partition_commit.clone(),
+            is_whole: !matches!(self.layout, Layout::Parts(_)),
+        };
+        Ok(Box::new(PartWriter::new(settings, context)))
     }
 
     fn describe(&self) -> String {

@@ -1,28 +1,24 @@
-//! The source of files: lists them, cuts large ones, and reads split by split.
+//! The source of files: what is read, and how it is read split by split.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
-use serde::{Deserialize, Serialize};
 use tidemill_core::error::{Error, ErrorKind, Result};
-use tidemill_core::event::CheckpointId;
 use tidemill_core::metrics::RECORDS_SKIPPED;
 use tidemill_core::source::{
-    Boundedness, SequentialReader, Source, SourceContext, SourceReader, Split, SplitAssignment, SplitEnumerator,
-    SplitStream,
+    Boundedness, SequentialReader, Source, SourceContext, SourceReader, Split, SplitEnumerator, SplitStream,
 };
 
+use super::discovery::FileEnumerator;
+use super::partition::Partitioning;
 use super::split::SplitName;
 use crate::formats::compression::{Compression, split_extension};
 use crate::formats::{FileRange, Format, ReadOptions};
-use crate::store::{FileSelection, Location, list_files};
+use crate::store::{FileSelection, Location, list_files, list_partitions};
 
 /// The least that a piece of a file holds, so that opening it costs little beside reading it.
 const PIECE_BYTES_MIN: u64 = 16 << 20;
@@ -38,6 +34,7 @@ pub struct FileSource {
     format: Format,
     schema: SchemaRef,
     monitor_interval: Option<Duration>,
+    partitioning: Option<Partitioning>,
     piece_bytes_min: u64,
     is_inferred: bool,
 }
@@ -53,9 +50,26 @@ impl FileSource {
             format,
             schema,
             monitor_interval: None,
+            partitioning: None,
             piece_bytes_min: PIECE_BYTES_MIN,
             is_inferred: false,
         })
+    }
+
+    /// The files in the folders of a partitioned table, which give some of the columns of `schema`.
+    pub(super) fn partitioned(
+        path: String,
+        location: Location,
+        format: Format,
+        schema: SchemaRef,
+        partitioning: Partitioning,
+    ) -> Result<Self> {
+        if location.path.as_ref().contains(['*', '?', '[']) {
+            return Err(Error::request(format!("the path of a partitioned table is '{path}', a pattern"))
+                .with_hint("name the directory that the partitions are in"));
+        }
+        let source = Self::new(path, location, format, partitioning.file_schema().clone())?;
+        Ok(Self { schema, partitioning: Some(partitioning), ..source })
     }
 
     /// Reads only files that are selected.
@@ -64,7 +78,7 @@ impl FileSource {
         Self { selection, ..self }
     }
 
-    /// Looks for new files for ever. A file that changes after it was found is not read again: rows would come twice.
+    /// Looks for new files for ever. A file that changes after it was found is an error: read again, its rows would come twice.
     #[must_use]
     pub fn with_monitor_interval(self, interval: Duration) -> Self {
         Self { monitor_interval: Some(interval), ..self }
@@ -84,10 +98,38 @@ impl FileSource {
     /// The files as they are now, if they are Parquet and all that will ever be read: a plan that knows what is in them may
     /// scan them by itself.
     pub async fn parquet_files(&self) -> Result<Option<Vec<ObjectMeta>>> {
-        match (&self.format, self.boundedness()) {
-            (Format::Parquet(_), Boundedness::Bounded) => Ok(Some(list_files(&self.location, &self.selection).await?)),
+        match (&self.format, self.boundedness(), &self.partitioning) {
+            (Format::Parquet(_), Boundedness::Bounded, None) => Ok(Some(self.files().await?)),
             _ => Ok(None),
         }
+    }
+
+    /// The files as they are now.
+    pub(super) async fn files(&self) -> Result<Vec<ObjectMeta>> {
+        match &self.partitioning {
+            None => list_files(&self.location, &self.selection).await,
+            Some(partitioning) => {
+                let columns: Vec<&str> = partitioning.names().collect();
+                list_partitions(&self.location, &columns, &self.selection).await
+            }
+        }
+    }
+
+    /// How often to look for new files, if more than once.
+    pub(super) fn monitor_interval(&self) -> Option<Duration> {
+        self.monitor_interval
+    }
+
+    /// The splits of a file that `parallelism` readers share.
+    pub(super) fn splits(&self, file: &ObjectMeta, parallelism: usize) -> impl Iterator<Item = Split> {
+        let path = file.location.as_ref();
+        let is_compressed = split_extension(path).1 != Compression::None;
+        let pieces = parallelism as u64 * PIECES_A_SUBTASK;
+        let piece_bytes = match self.format.is_splittable() && !is_compressed && parallelism > 1 {
+            true => (file.size / pieces).max(self.piece_bytes_min),
+            false => u64::MAX,
+        };
+        SplitName::pieces(path, file.size, piece_bytes).into_iter().map(|piece| Split::new(piece.encode()))
     }
 
     /// Cuts files into pieces of at least this many bytes. For tests; the default suits disks and stores.
@@ -107,28 +149,29 @@ impl Source for FileSource {
     }
 
     fn enumerator(&self, context: &SourceContext) -> Result<Box<dyn SplitEnumerator>> {
-        Ok(Box::new(FileEnumerator {
-            source: self.clone(),
-            parallelism: context.parallelism.max(1) as u64,
-            pending: VecDeque::new(),
-            seen: BTreeSet::new(),
-            listed_at: None,
-            clock: context.clock.clone(),
-        }))
+        Ok(Box::new(FileEnumerator::new(self.clone(), context)))
     }
 
     fn reader(&self, context: &SourceContext) -> Result<Box<dyn SourceReader>> {
-        let location = self.location.clone();
+        let (location, partitioning) = (self.location.clone(), self.partitioning.clone());
         let format = self.format.clone();
+        let schema = partitioning.as_ref().map_or(&self.schema, |partitioning| partitioning.file_schema()).clone();
         let options = ReadOptions {
-            schema: self.schema.clone(),
+            schema,
             projection: context.projection.clone(),
             batch_rows: context.batch_rows,
             skipped: context.metrics.counter(RECORDS_SKIPPED),
         };
         let is_inferred = self.is_inferred;
         let open = move |split: Split| -> BoxFuture<'static, Result<SplitStream>> {
-            let opened = open_split(location.clone(), format.clone(), options.clone(), split);
+            let (location, format_of, options) = (location.clone(), format.clone(), options.clone());
+            let partitioning = partitioning.clone();
+            let opened = async move {
+                match partitioning {
+                    None => open_split(location, format_of, options, split).await,
+                    Some(partitioning) => open_in_partition(location, format_of, options, split, &partitioning).await,
+                }
+            };
             let format = format.clone();
             let advise = move |error| match is_inferred {
                 true => advise_inferred(&format, error),
@@ -155,6 +198,30 @@ async fn open_split(location: Location, format: Format, options: ReadOptions, sp
     format.open(range, options).await
 }
 
+/// Reads a split of a file whose path tells some of the columns.
+async fn open_in_partition(
+    location: Location,
+    format: Format,
+    options: ReadOptions,
+    split: Split,
+    partitioning: &Partitioning,
+) -> Result<SplitStream> {
+    let path = SplitName::decode(&split.id)?.path;
+    let below = path.strip_prefix(location.path.as_ref()).unwrap_or_default().trim_start_matches('/');
+    let assembly = partitioning
+        .values(below.split('/'))
+        .and_then(|values| partitioning.assembly(options.projection.as_deref(), &values))
+        .map_err(|error| error.context(format!("{location}/{below}")))?;
+    let options = ReadOptions { projection: Some(assembly.read.clone()), ..options };
+    let rows = open_split(location, format, options, split).await?;
+    Ok(rows
+        .map(move |batch| {
+            let (records, position) = batch?;
+            Ok((assembly.assemble(&records)?, position))
+        })
+        .boxed())
+}
+
 /// What nobody declared can be declared: other types, and that rows which do not parse are left out.
 fn advise_inferred(format: &Format, error: Error) -> Error {
     if error.kind() != ErrorKind::Data || error.hint().is_some() {
@@ -163,94 +230,4 @@ fn advise_inferred(format: &Format, error: Error) -> Error {
     let rows = crate::formats::infer::ROWS;
     let skip = format.skip_option().map_or(String::new(), |option| format!(", or skip such rows with '{option}'"));
     error.with_hint(format!("the types were inferred from the first {rows} rows; a CREATE TABLE can state them{skip}"))
-}
-
-struct FileEnumerator {
-    source: FileSource,
-    parallelism: u64,
-    pending: VecDeque<Split>,
-    /// Paths that were found, for sources that look again.
-    seen: BTreeSet<String>,
-    listed_at: Option<Duration>,
-    clock: Arc<dyn tidemill_core::clock::Clock>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct EnumeratorState {
-    pending: Vec<(String, Vec<u8>)>,
-    seen: BTreeSet<String>,
-    listed: bool,
-}
-
-impl FileEnumerator {
-    /// Lists the files, unless that was done and need not be done again yet.
-    async fn discover(&mut self) -> Result<()> {
-        let now = self.clock.monotonic();
-        let is_due = match (self.listed_at, self.source.monitor_interval) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(last), Some(interval)) => now.saturating_sub(last) >= interval,
-        };
-        if !is_due {
-            return Ok(());
-        }
-        let files = list_files(&self.source.location, &self.source.selection).await?;
-        for file in files {
-            self.add(&file);
-        }
-        self.listed_at = Some(now);
-        Ok(())
-    }
-
-    fn add(&mut self, file: &ObjectMeta) {
-        let path = file.location.as_ref();
-        if self.source.monitor_interval.is_some() && !self.seen.insert(path.to_owned()) {
-            return;
-        }
-        let is_compressed = split_extension(path).1 != Compression::None;
-        let piece_bytes = match self.source.format.is_splittable() && !is_compressed && self.parallelism > 1 {
-            true => (file.size / (self.parallelism * PIECES_A_SUBTASK)).max(self.source.piece_bytes_min),
-            false => u64::MAX,
-        };
-        let pieces = SplitName::pieces(path, file.size, piece_bytes);
-        self.pending.extend(pieces.iter().map(|piece| Split::new(piece.encode())));
-    }
-}
-
-#[async_trait]
-impl SplitEnumerator for FileEnumerator {
-    async fn next_split(&mut self, _subtask: usize) -> Result<SplitAssignment> {
-        if self.pending.is_empty() {
-            self.discover().await?;
-        }
-        Ok(match (self.pending.pop_front(), self.source.monitor_interval) {
-            (Some(split), _) => SplitAssignment::Split(split),
-            (None, Some(interval)) => SplitAssignment::Later(interval),
-            (None, None) => SplitAssignment::Finished,
-        })
-    }
-
-    fn add_back(&mut self, split: Split) {
-        self.pending.push_front(split);
-    }
-
-    fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<u8>> {
-        let state = EnumeratorState {
-            pending: self.pending.iter().map(|split| (split.id.to_string(), split.position.clone())).collect(),
-            seen: self.seen.clone(),
-            listed: self.listed_at.is_some(),
-        };
-        serde_json::to_vec(&state).map_err(|error| Error::internal("splits not encodable").with_source(error))
-    }
-
-    fn restore(&mut self, state: &[u8]) -> Result<()> {
-        let state: EnumeratorState = serde_json::from_slice(state).map_err(|error| {
-            Error::corrupt("enumerator state of a filesystem source is not readable").with_source(error)
-        })?;
-        let split = |(id, position): (String, Vec<u8>)| Split { id: id.into(), position };
-        self.pending = state.pending.into_iter().map(split).collect();
-        self.seen = state.seen;
-        self.listed_at = state.listed.then_some(Duration::ZERO);
-        Ok(())
-    }
 }

@@ -1,5 +1,7 @@
 //! Files in every format go there and back; a job shows all of its rows or none; bad files are named.
 
+mod partitions;
+mod recovery;
 mod replace;
 
 use std::path::Path;

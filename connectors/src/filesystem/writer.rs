@@ -1,169 +1,334 @@
-//! Writes the part files of one subtask under hidden names.
+//! Writes the part files of one subtask, one at a time for each partition.
+//!
+//! ```text
+//! rows -> partition -> encoder -> compressor -> target (a hidden file, an upload)
+//!                                                  | over: size, age, silence, a checkpoint it cannot live through
+//! finished  ------------- prepare_commit --------> committables
+//! open      ------------- snapshot --------------> states
+//! ```
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use object_store::{MultipartUpload, ObjectStoreExt};
 use tidemill_core::batch::Batch;
+use tidemill_core::clock::Clock;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::event::CheckpointId;
-use tidemill_core::sink::{Committable, SinkContext, SinkWriter};
+use tidemill_core::sink::{Committable, SinkContext, SinkWriter, WriterState};
+use tidemill_core::watermark::Watermark;
 
+use super::part::{Part, PartName, PartState, Prepared, Upload};
+use super::partition::Partitioning;
+use super::partition_commit::{PartitionCommit, Progress};
+use super::rolling::{RollingPolicy, has_passed};
+use super::target::{Destination, Target};
 use crate::formats::compression::Compressor;
 use crate::formats::{Encoder, Format};
-use crate::store::{Location, sync_file};
 
-/// Bytes that are gathered before they are sent on. Stores refuse parts below 5 MiB.
-pub(super) const UPLOAD_BYTES: usize = 8 << 20;
+/// Partitions that a subtask has files open for; of more, the one that got no rows for longest is closed. Each may hold a
+/// buffer, or a row group.
+const OPEN_PARTS_MAX: usize = 100;
 
-/// The name of a part file: `part-<job>.<opened>-<subtask>-<number>.<extension>`. Together with the time at which its writer
-/// opened, a job's name is unique over restarts, and parts of one subtask sort in the order in which they were written. A job's
-/// name has no dot here, so that no job takes the files of another whose name goes on behind its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PartName(String);
-
-impl PartName {
-    fn new(job: &str, opened: i64, subtask: usize, number: u64, extension: &str) -> Self {
-        Self(format!("{}{opened}-{subtask}-{number}.{extension}", Self::prefix(job)))
-    }
-
-    /// How the names of all parts of `job` begin.
-    pub(super) fn prefix(job: &str) -> String {
-        format!("part-{job}.")
-    }
-
-    /// The part behind a hidden name with this ending, if it is one of `job`.
-    pub(super) fn of_hidden(name: &str, job: &str, ending: &str) -> Option<Self> {
-        let name = name.strip_prefix('.')?.strip_suffix(ending)?;
-        name.starts_with(&Self::prefix(job)).then(|| Self(name.to_owned()))
-    }
-
-    /// A hidden name as long as any that a part gets while a local store gathers it.
-    pub(super) fn probe(job: &str, extension: &str) -> String {
-        let name = Self::new(job, 9_999_999_999_999, 9_999, 9_999_999, extension);
-        format!("{}#1", name.in_progress())
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Written, not yet committed.
-    pub(super) fn in_progress(&self) -> String {
-        format!(".{}{IN_PROGRESS}", self.0)
-    }
-
-    /// Committed, to be published when the job ends.
-    pub(super) fn ready(&self) -> String {
-        format!(".{}{READY}", self.0)
-    }
-
-    /// Subtask, then what orders its parts.
-    pub(super) fn order(&self) -> Option<(usize, (i64, u64))> {
-        let mut numbers = self.0.split('.').nth(1)?.splitn(3, '-');
-        let opened = numbers.next()?.parse().ok()?;
-        let subtask = numbers.next()?.parse().ok()?;
-        Some((subtask, (opened, numbers.next()?.parse().ok()?)))
-    }
+/// What all writers of a sink share.
+#[derive(Clone, Debug)]
+pub(super) struct PartSettings {
+    pub(super) destination: Destination,
+    pub(super) format: Format,
+    /// The columns of the files.
+    pub(super) schema: SchemaRef,
+    pub(super) job: Arc<str>,
+    pub(super) rolling: RollingPolicy,
+    pub(super) partitioning: Option<Partitioning>,
+    pub(super) partition_commit: Option<PartitionCommit>,
+    /// Whether there is a file even without rows, and what checkpoints cut it into has to fit together.
+    pub(super) is_whole: bool,
 }
 
-pub(super) const IN_PROGRESS: &str = ".inprogress";
-pub(super) const READY: &str = ".ready";
+impl PartSettings {
+    /// Whether parts are gone on with behind a checkpoint.
+    fn goes_on(&self) -> bool {
+        self.destination.can_go_on() && self.format.is_appendable()
+    }
+}
 
 pub(super) struct PartWriter {
-    directory: Location,
-    format: Format,
-    schema: SchemaRef,
-    job: String,
+    settings: PartSettings,
     subtask: usize,
+    parallelism: usize,
+    clock: Arc<dyn Clock>,
     opened: i64,
     next_number: u64,
-    /// Whether there is a file even without rows, and checkpoints cut it into pieces that have to fit together.
-    is_whole: bool,
-    part: Option<Part>,
+    /// Parts being written, by the folder of their partition.
+    open: BTreeMap<String, OpenPart>,
+    finished: Vec<(Part, Option<Upload>)>,
+    /// Counts writes, to find the part that waits for longest.
+    writes: u64,
+    checked: i64,
+    watermark: Watermark,
+    /// The partitions in which files were opened since the last checkpoint, and when first.
+    touched: BTreeMap<String, i64>,
 }
 
-/// A file that is being written.
-struct Part {
-    name: PartName,
-    place: Location,
-    upload: Box<dyn MultipartUpload>,
+/// A part that is being written.
+struct OpenPart {
+    part: Part,
+    target: Target,
     encoder: Box<dyn Encoder>,
     encoded: Vec<u8>,
     compressor: Compressor,
+    /// Bytes that went to the target.
+    sent: u64,
+    created: i64,
+    written: i64,
+    last_write: u64,
+    /// Whether a checkpoint may hold it.
+    is_remembered: bool,
 }
 
 impl PartWriter {
-    pub(super) fn new(
-        directory: Location,
-        format: Format,
-        schema: SchemaRef,
-        job: &str,
-        context: &SinkContext,
-        is_whole: bool,
-    ) -> Self {
+    pub(super) fn new(settings: PartSettings, context: &SinkContext) -> Self {
+        let now = context.clock.now_millis();
         Self {
-            directory,
-            format,
-            schema,
-            job: job.to_owned(),
+            settings,
             subtask: context.subtask,
-            opened: context.clock.now_millis(),
+            parallelism: context.parallelism,
+            clock: context.clock.clone(),
+            opened: now,
             next_number: 0,
-            is_whole,
-            part: None,
+            open: BTreeMap::new(),
+            finished: Vec::new(),
+            writes: 0,
+            checked: now,
+            watermark: Watermark::MIN,
+            touched: BTreeMap::new(),
         }
     }
 
-    async fn open(&mut self) -> Result<&mut Part> {
-        if self.part.is_none() {
-            let extension = self.format.extension();
-            let name = PartName::new(&self.job, self.opened, self.subtask, self.next_number, &extension);
-            let place = self.directory.child(&name.in_progress());
-            let upload = place.store.put_multipart(&place.path).await.map_err(|error| place.error(error))?;
-            let encoder = self.format.encoder(&self.schema)?;
-            let compressor = Compressor::new(self.format.compression());
-            self.part = Some(Part { name, place, upload, encoder, encoded: Vec::new(), compressor });
-            self.next_number += 1;
+    async fn write_rows(&mut self, folder: String, records: &RecordBatch) -> Result<()> {
+        if !self.open.contains_key(&folder) {
+            self.open(&folder).await?;
         }
-        self.part.as_mut().ok_or_else(|| Error::internal("a part file that was opened is not there"))
+        let now = self.clock.now_millis();
+        self.writes += 1;
+        let Some(open) = self.open.get_mut(&folder) else { return Err(not_there()) };
+        (open.written, open.last_write) = (now, self.writes);
+        open.write(records).await?;
+        match open.bytes() >= self.settings.rolling.file_bytes {
+            true => self.close(&folder).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Begins a part under a name that nobody has. A clock that was set back could give one a second time.
+    async fn open(&mut self, folder: &str) -> Result<()> {
+        if self.open.len() >= OPEN_PARTS_MAX {
+            let oldest = self.open.iter().min_by_key(|(_, open)| open.last_write).map(|(folder, _)| folder.clone());
+            self.close(&oldest.ok_or_else(not_there)?).await?;
+        }
+        let (table, job) = (&self.settings.destination.table, &self.settings.job);
+        let extension = self.settings.format.extension();
+        let part = loop {
+            let name = PartName::new(job, self.opened, self.subtask, self.next_number, &extension);
+            let part = Part { folder: folder.to_owned(), name };
+            self.next_number += 1;
+            let places = [part.published(table), part.in_progress(table), part.upload_note(table), part.ready(table)];
+            let mut is_taken = false;
+            for place in places {
+                is_taken |= place.head().await?.is_some();
+            }
+            if !is_taken {
+                break part;
+            }
+            self.opened += 1;
+        };
+        let now = self.clock.now_millis();
+        let target = self.settings.destination.create(&part).await?;
+        let encoder = self.settings.format.encoder(&self.settings.schema)?;
+        let compressor = Compressor::new(self.settings.format.compression());
+        self.touched.entry(folder.to_owned()).or_insert(now);
+        let open = OpenPart {
+            part,
+            target,
+            encoder,
+            encoded: Vec::new(),
+            compressor,
+            sent: 0,
+            created: now,
+            written: now,
+            last_write: self.writes,
+            is_remembered: false,
+        };
+        self.open.insert(folder.to_owned(), open);
+        Ok(())
+    }
+
+    async fn close(&mut self, folder: &str) -> Result<()> {
+        let open = self.open.remove(folder).ok_or_else(not_there)?;
+        let part = open.part.clone();
+        self.finished.push((part, open.close().await?));
+        Ok(())
+    }
+
+    async fn close_those(&mut self, is_over: impl Fn(&str, &OpenPart) -> Result<bool>) -> Result<()> {
+        let mut over = Vec::new();
+        for (folder, open) in &self.open {
+            if is_over(folder, open)? {
+                over.push(folder.clone());
+            }
+        }
+        for folder in over {
+            self.close(&folder).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes what is over by time, if it is time to look.
+    async fn roll_by_time(&mut self) -> Result<()> {
+        let (now, rolling) = (self.clock.now_millis(), self.settings.rolling);
+        if self.settings.is_whole || !has_passed(rolling.check_interval, self.checked, now) {
+            return Ok(());
+        }
+        self.checked = now;
+        self.close_those(|_, open| Ok(rolling.is_over(open.created, open.written, now))).await
+    }
+
+    /// Closes what a checkpoint ends.
+    async fn roll_at(&mut self, checkpoint: Option<CheckpointId>) -> Result<()> {
+        if checkpoint.is_none() || !self.settings.goes_on() {
+            return self.close_those(|_, _| Ok(true)).await;
+        }
+        let (now, rolling, watermark) = (self.clock.now_millis(), self.settings.rolling, self.watermark);
+        let (is_whole, policy) = (self.settings.is_whole, self.settings.partition_commit.clone());
+        self.close_those(|folder, open| {
+            let is_due = policy.as_ref().map(|policy| policy.is_due(folder, open.created, now, watermark));
+            Ok(!is_whole && rolling.is_over(open.created, open.written, now) || is_due.transpose()?.unwrap_or(false))
+        })
+        .await
+    }
+
+    fn progress(&mut self, checkpoint: Option<CheckpointId>) -> Progress {
+        Progress {
+            job: self.settings.job.to_string(),
+            subtask: self.subtask,
+            parallelism: self.parallelism,
+            checkpoint,
+            now: self.clock.now_millis(),
+            watermark: self.watermark.0,
+            touched: std::mem::take(&mut self.touched),
+            open: self.open.keys().cloned().collect::<BTreeSet<_>>(),
+        }
+    }
+
+    /// One file in one piece needs no more than its bytes; in several pieces they have to fit together.
+    fn check_whole(&self) -> Result<()> {
+        if self.settings.goes_on() || self.settings.format.is_concatenable() {
+            return Ok(());
+        }
+        let error = format!("one {} file cannot be written over several checkpoints", self.settings.format.name());
+        Err(Error::request(error).with_hint("write a directory of files, or without checkpoints"))
     }
 }
 
-impl Part {
+impl OpenPart {
+    async fn write(&mut self, records: &RecordBatch) -> Result<()> {
+        self.encoder.encode(records, &mut self.encoded)?;
+        let worthwhile = self.target.worthwhile();
+        match self.encoded.len() + self.compressor.output().len() < worthwhile {
+            true => Ok(()),
+            false => self.send(worthwhile).await,
+        }
+    }
+
+    /// How long the part is so far, as far as its encoder tells.
+    fn bytes(&mut self) -> u64 {
+        let waiting = self.encoder.pending_bytes() + self.encoded.len() + self.compressor.output().len();
+        self.sent + waiting as u64
+    }
+
     async fn send(&mut self, at_least: usize) -> Result<()> {
-        self.compressor.push(&self.encoded).await.map_err(|error| error.context(&self.place))?;
+        let name = &self.part.name;
+        self.compressor.push(&self.encoded).await.map_err(|error| error.context(name.as_str()))?;
         self.encoded.clear();
         let output = self.compressor.output();
         if output.len() < at_least.max(1) {
             return Ok(());
         }
         let bytes = std::mem::take(output);
-        self.upload.put_part(bytes.into()).await.map_err(|error| self.place.error(error))
+        self.sent += bytes.len() as u64;
+        self.target.write(bytes).await
     }
 
-    /// Ends the file and makes it last. An error leaves nothing behind.
-    async fn close(mut self) -> Result<PartName> {
-        let closed = self.complete().await;
-        if closed.is_err() {
-            // The first error counts; what cannot be cleaned up is hidden anyway.
-            let _ = self.upload.abort().await;
+    /// Ends the file and makes it last. An error leaves nothing behind but what a checkpoint may hold.
+    async fn close(mut self) -> Result<Option<Upload>> {
+        let closed = match self.complete().await {
+            Ok(()) => self.target.close().await,
+            Err(error) => Err(error),
+        };
+        if closed.is_err() && !self.is_remembered {
+            self.target.discard().await;
         }
-        closed?;
-        Ok(self.name)
+        closed
     }
 
     async fn complete(&mut self) -> Result<()> {
         self.encoder.finish(&mut self.encoded)?;
-        self.send(UPLOAD_BYTES).await?;
-        self.compressor.finish().await.map_err(|error| error.context(&self.place))?;
         self.send(0).await?;
-        self.upload.complete().await.map_err(|error| self.place.error(error))?;
-        sync_file(&self.place).await
+        self.compressor.finish().await.map_err(|error| error.context(self.part.name.as_str()))?;
+        self.send(0).await
+    }
+
+    /// What is needed to go on behind what was written.
+    async fn snapshot(&mut self) -> Result<PartState> {
+        self.send(0).await?;
+        let (upload, tail) = self.target.sync().await?;
+        self.is_remembered = true;
+        let (part, created, written) = (self.part.clone(), self.created, self.written);
+        Ok(PartState { part, created, written, bytes: self.sent, upload, tail })
     }
 }
 
 #[async_trait]
 impl SinkWriter for PartWriter {
+    async fn restore(&mut self, states: Vec<WriterState>) -> Result<()> {
+        for state in &states {
+            let state = PartState::decode(state)?;
+            if !self.settings.format.is_appendable()
+                || state.part.folder.is_empty() != self.settings.partitioning.is_none()
+            {
+                let part = state.part.published(&self.settings.destination.table);
+                let message = format!("{part} was begun with other options than the table has now");
+                return Err(Error::request(message).with_hint("bring them back, or begin without the checkpoint"));
+            }
+            // Parts of this writer come behind all that it goes on with, even if the clock was set back.
+            self.opened = self.opened.max(state.part.name.opened().saturating_add(1));
+            let target = self.settings.destination.resume(&state).await?;
+            let folder = state.part.folder.clone();
+            let open = OpenPart {
+                target,
+                encoder: self.settings.format.encoder_behind(&self.settings.schema, state.bytes)?,
+                encoded: Vec::new(),
+                compressor: Compressor::new(self.settings.format.compression()),
+                sent: state.bytes,
+                created: state.created,
+                written: state.written,
+                last_write: self.writes,
+                is_remembered: true,
+                part: state.part,
+            };
+            // After a rescale there may be several of one partition: all but one are as long as they get.
+            if self.open.len() >= OPEN_PARTS_MAX || self.open.contains_key(&folder) {
+                let part = open.part.clone();
+                self.finished.push((part, open.close().await?));
+            } else {
+                self.open.insert(folder, open);
+            }
+        }
+        Ok(())
+    }
+
     async fn write(&mut self, batch: Batch) -> Result<()> {
         if batch.kinds().is_some() {
             return Err(Error::internal("a file sink was handed a changelog"));
@@ -171,49 +336,55 @@ impl SinkWriter for PartWriter {
         if batch.is_empty() {
             return Ok(());
         }
-        let part = self.open().await?;
-        part.encoder.encode(batch.records(), &mut part.encoded)?;
-        match part.encoded.len() + part.compressor.output().len() < UPLOAD_BYTES {
-            true => Ok(()),
-            false => part.send(UPLOAD_BYTES).await,
+        self.roll_by_time().await?;
+        match &self.settings.partitioning {
+            None => self.write_rows(String::new(), batch.records()).await,
+            Some(partitioning) => {
+                for (folder, records) in partitioning.split(batch.records())? {
+                    self.write_rows(folder, &records).await?;
+                }
+                Ok(())
+            }
         }
+    }
+
+    async fn watermark(&mut self, watermark: Watermark) -> Result<()> {
+        self.watermark = self.watermark.max(watermark);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.roll_by_time().await
     }
 
     async fn prepare_commit(&mut self, checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
-        if self.is_whole {
+        if self.settings.is_whole {
             match checkpoint {
-                None => drop(self.open().await?),
-                Some(_) if self.format.is_concatenable() => {}
-                Some(_) => {
-                    let error = format!("one {} file cannot be written over several checkpoints", self.format.name());
-                    return Err(Error::request(error).with_hint("write a directory of files, or without checkpoints"));
-                }
+                None if self.open.is_empty() => self.open("").await?,
+                None => {}
+                Some(_) => self.check_whole()?,
             }
         }
-        let Some(part) = self.part.take() else { return Ok(Vec::new()) };
-        let name = part.close().await?;
-        Ok(vec![Committable(name.as_str().as_bytes().to_vec())])
+        self.roll_at(checkpoint).await?;
+        let mut committables = Vec::new();
+        for (part, upload) in self.finished.drain(..) {
+            committables.push(Prepared::Part(part, upload).encode()?);
+        }
+        if self.settings.partition_commit.is_some() {
+            committables.push(Prepared::Progress(self.progress(checkpoint)).encode()?);
+        }
+        Ok(committables)
+    }
+
+    async fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<WriterState>> {
+        let mut states = Vec::with_capacity(self.open.len());
+        for open in self.open.values_mut() {
+            states.push(open.snapshot().await?.encode()?);
+        }
+        Ok(states)
     }
 }
 
-/// The part that a committable stands for.
-pub(super) fn decode_committable(committable: &Committable) -> Result<PartName> {
-    let name = std::str::from_utf8(&committable.0).ok().filter(|name| name.starts_with("part-") && !name.contains('/'));
-    name.map(|name| PartName(name.to_owned())).ok_or_else(|| Error::corrupt("a committable names no part file"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_tell_job_subtask_and_order() {
-        let name = PartName::new("job-7", 1_000, 2, 13, "csv.gz");
-        assert_eq!(name.in_progress(), ".part-job-7.1000-2-13.csv.gz.inprogress");
-        assert_eq!(name.order(), Some((2, (1_000, 13))));
-        assert_eq!(PartName::of_hidden(&name.ready(), "job-7", READY), Some(name.clone()));
-        assert_eq!(PartName::of_hidden(&name.ready(), "job-71", READY), None);
-        assert_eq!(PartName::of_hidden(&name.ready(), "job", READY), None);
-        assert_eq!(PartName::of_hidden(name.as_str(), "job-7", READY), None);
-    }
+fn not_there() -> Error {
+    Error::internal("a part file that was opened is not there")
 }

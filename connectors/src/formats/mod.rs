@@ -112,6 +112,11 @@ pub trait Encoder: Send {
 
     /// Appends what ends the file.
     fn finish(&mut self, out: &mut Vec<u8>) -> Result<()>;
+
+    /// About how many bytes of rows it has not appended yet.
+    fn pending_bytes(&self) -> usize {
+        0
+    }
 }
 
 const FORMATS: [&str; 5] = ["csv", "json", "raw", "parquet", "arrow"];
@@ -201,6 +206,11 @@ impl Format {
         }
     }
 
+    /// Whether a file can be cut off behind any row, and gone on with from there.
+    pub fn is_appendable(&self) -> bool {
+        matches!(self, Self::Csv(..) | Self::Json(..) | Self::Raw(..)) && self.compression() == Compression::None
+    }
+
     /// The option that leaves out rows which do not parse, where the format has one that is not set.
     pub(crate) fn skip_option(&self) -> Option<&'static str> {
         match self {
@@ -279,6 +289,16 @@ impl Format {
     pub(crate) fn row_encoder(&self, schema: &SchemaRef, delimiter: &[u8]) -> Result<Box<dyn Encoder>> {
         match self {
             Self::Raw(_) => Ok(Box::new(raw::RawEncoder::new(delimiter))),
+            _ => self.encoder(schema),
+        }
+    }
+
+    /// An encoder for the rest of a file that has `bytes` already, of an appendable format.
+    pub(crate) fn encoder_behind(&self, schema: &SchemaRef, bytes: u64) -> Result<Box<dyn Encoder>> {
+        match self {
+            Self::Csv(options, compression) if bytes > 0 => {
+                Self::Csv(CsvOptions { header: false, ..options.clone() }, *compression).encoder(schema)
+            }
             _ => self.encoder(schema),
         }
     }

@@ -278,6 +278,10 @@ impl Encoder for ParquetEncoder {
         out.append(self.writer.inner_mut());
         Ok(())
     }
+
+    fn pending_bytes(&self) -> usize {
+        self.writer.in_progress_size()
+    }
 }
 
 fn writing(error: ParquetError) -> Error {

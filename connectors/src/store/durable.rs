@@ -31,15 +31,35 @@ pub(crate) async fn sync_file(location: &Location) -> Result<()> {
 }
 
 /// Flushes the entry of a local file in its directory to the disk.
-async fn sync_directory(location: &Location) -> Result<()> {
+pub(crate) async fn sync_directory(location: &Location) -> Result<()> {
     let Some(directory) = location.file_path().and_then(|path| path.parent().map(ToOwned::to_owned)) else {
         return Ok(());
     };
     blocking(move || File::open(directory)?.sync_all()).await.map_err(|error| error.context(location))
 }
 
+/// Makes the folder `below` a local directory that is there, and the entries on the way to it last. Other stores have none.
+pub(crate) async fn make_folder(directory: &Location, below: &str) -> Result<()> {
+    let Some(mut parent) = directory.file_path() else { return Ok(()) };
+    let components: Vec<String> = below.split('/').map(str::to_owned).collect();
+    let made = blocking(move || {
+        for component in components {
+            let folder = parent.join(component);
+            if !folder.is_dir() {
+                std::fs::create_dir_all(&folder)?;
+                File::open(&parent)?.sync_all()?;
+            }
+            parent = folder;
+        }
+        Ok(())
+    });
+    made.await.map_err(|error| error.context(directory.child(below)))
+}
+
 /// Runs a blocking call where it hurts nobody: on the runtime's blocking threads, or right here when there is no runtime.
-async fn blocking(call: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Result<()> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime
             .spawn_blocking(call)

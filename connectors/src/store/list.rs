@@ -20,7 +20,7 @@ use regex::Regex;
 use tidemill_core::error::{Error, Result};
 
 use super::Location;
-use crate::filesystem::Replacement;
+use crate::filesystem::{Replacement, is_partition_of, stranger};
 
 /// Begins the name of the file that says which files of a directory a replacement has condemned.
 pub(crate) const REPLACE_MARKER: &str = ".replace-";
@@ -49,6 +49,51 @@ pub async fn list_files(location: &Location, selection: &FileSelection) -> Resul
     }
     files.sort_by(|left, right| left.location.cmp(&right.location));
     files.dedup_by(|left, right| left.location == right.location);
+    Ok(files)
+}
+
+/// The files in the folders of a partitioned table, sorted by path: `column=value/` for each of `columns`. Anything else there
+/// is an error that names it, unless it is hidden.
+pub(crate) async fn list_partitions(
+    table: &Location,
+    columns: &[&str],
+    selection: &FileSelection,
+) -> Result<Vec<ObjectMeta>> {
+    let is_there = match table.file_path() {
+        Some(path) => path.is_dir(),
+        None => !is_empty(table).await?,
+    };
+    if !is_there {
+        return Err(table.missing());
+    }
+    let mut folders = vec![table.clone()];
+    for column in columns {
+        let mut below = Vec::new();
+        for folder in folders {
+            let listed = folder.store.list_with_delimiter(Some(&folder.path)).await;
+            let listed = listed.map_err(|error| folder.error(error))?;
+            for path in listed.common_prefixes {
+                match path.filename() {
+                    // The name of a column may begin with '_'.
+                    Some(name) if is_partition_of(name, column) => below.push(folder.at(path)),
+                    Some(_) if !is_visible(&path) => {}
+                    _ => return Err(stranger(folder.at(path), column)),
+                }
+            }
+            if let Some(file) = listed.objects.into_iter().find(|file| is_visible(&file.location)) {
+                return Err(stranger(folder.at(file.location), column));
+            }
+        }
+        folders = below;
+    }
+    let mut files = Vec::new();
+    for folder in &folders {
+        collect(folder, selection.recursive, &mut files).await?;
+    }
+    if let Some(pattern) = &selection.pattern {
+        files.retain(|file| pattern.is_match(&table.at(file.location.clone()).to_string()));
+    }
+    files.sort_by(|left, right| left.location.cmp(&right.location));
     Ok(files)
 }
 

@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tidemill_core::error::{Error, ErrorKind, FREE_SPACE, Result, nearest};
 
-pub(crate) use durable::{publish, sync_file, wait_for, write_durably};
+pub(crate) use durable::{blocking, make_folder, publish, sync_directory, sync_file, wait_for, write_durably};
 pub use list::{FileSelection, list_files};
-pub(crate) use list::{REPLACE_MARKER, files_in};
+pub(crate) use list::{REPLACE_MARKER, files_in, list_partitions};
 pub use synced::SyncedFileSystem;
 
 /// How many names of a folder are looked at for one that was meant.
@@ -24,7 +25,20 @@ const NEIGHBOURS_MAX: usize = 10_000;
 /// The object stores that URLs can lead to, by scheme.
 #[derive(Clone, Debug)]
 pub struct Stores {
-    entries: Arc<Vec<(String, Arc<dyn ObjectStore>)>>,
+    entries: Arc<Vec<Entry>>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    prefix: String,
+    store: Arc<dyn ObjectStore>,
+    multipart: Option<Arc<dyn MultipartStore>>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.prefix)
+    }
 }
 
 impl Stores {
@@ -36,19 +50,36 @@ impl Stores {
     /// The same stores and one more: URLs that begin with `prefix` (`s3://bucket`) lead to `store`.
     #[must_use]
     pub fn with(&self, prefix: impl Into<String>, store: Arc<dyn ObjectStore>) -> Self {
+        self.and(prefix.into(), store, None)
+    }
+
+    /// The same for a store whose multipart uploads can be gone on with by their id, so that a file may grow over several
+    /// checkpoints: `multipart` is the same store once more (S3, GCS, Azure).
+    #[must_use]
+    pub fn with_multipart(
+        &self,
+        prefix: impl Into<String>,
+        store: Arc<dyn ObjectStore>,
+        multipart: Arc<dyn MultipartStore>,
+    ) -> Self {
+        self.and(prefix.into(), store, Some(multipart))
+    }
+
+    fn and(&self, prefix: String, store: Arc<dyn ObjectStore>, multipart: Option<Arc<dyn MultipartStore>>) -> Self {
         let mut entries = self.entries.to_vec();
-        entries.push((prefix.into().trim_end_matches('/').to_owned(), store));
+        entries.push(Entry { prefix: prefix.trim_end_matches('/').to_owned(), store, multipart });
         Self { entries: Arc::new(entries) }
     }
 
     /// The place that `url` names.
     pub fn resolve(&self, url: &str) -> Result<Location> {
-        let leads = |(prefix, _): &&(String, _)| {
-            url.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let leads = |entry: &&Entry| {
+            url.strip_prefix(entry.prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if let Some((prefix, store)) = self.entries.iter().find(leads) {
+        if let Some(Entry { prefix, store, multipart }) = self.entries.iter().find(leads) {
             let path = Path::parse(url[prefix.len()..].trim_matches('/')).map_err(|error| bad_path(url, error))?;
-            return Ok(Location { store: store.clone(), prefix: prefix.as_str().into(), path, local: false });
+            let (store, multipart) = (store.clone(), multipart.clone());
+            return Ok(Location { store, multipart, prefix: prefix.as_str().into(), path, local: false });
         }
         match url.split_once("://") {
             None => Location::local(url),
@@ -62,7 +93,7 @@ impl Stores {
 
     /// What paths can begin with here.
     fn known(&self) -> String {
-        let others: String = self.entries.iter().map(|(prefix, _)| format!(", {prefix}")).collect();
+        let others: String = self.entries.iter().map(|entry| format!(", {}", entry.prefix)).collect();
         format!("paths of this machine can be read, and file:// URLs{others}")
     }
 }
@@ -74,6 +105,7 @@ pub struct Location {
     pub store: Arc<dyn ObjectStore>,
     /// The path within it.
     pub path: Path,
+    multipart: Option<Arc<dyn MultipartStore>>,
     prefix: Arc<str>,
     local: bool,
 }
@@ -84,7 +116,7 @@ impl Location {
         let absolute = std::path::absolute(path)
             .map_err(|error| Error::request(format!("path '{path}' is not usable")).with_source(error))?;
         let path = Path::from_absolute_path(without_parents(&absolute)).map_err(|error| bad_path(path, error))?;
-        Ok(Self { store: Arc::new(LocalFileSystem::new()), path, prefix: "".into(), local: true })
+        Ok(Self { store: Arc::new(LocalFileSystem::new()), multipart: None, path, prefix: "".into(), local: true })
     }
 
     /// Another path of the same store.
@@ -120,6 +152,11 @@ impl Location {
     /// Whether this is a file of this machine, where renames are atomic and nothing is durable before it is synced.
     pub fn is_local(&self) -> bool {
         self.local
+    }
+
+    /// The store's multipart uploads, if they can be gone on with by their id.
+    pub fn multipart(&self) -> Option<&Arc<dyn MultipartStore>> {
+        self.multipart.as_ref()
     }
 
     /// The path in the file system, if it is one of this machine.

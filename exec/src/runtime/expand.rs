@@ -241,6 +241,7 @@ impl Expansion<'_> {
             restored: self.restored.map(|job| RestoredSubtask {
                 job: job.clone(),
                 operators: vertex.chain.iter().map(|operator| operator.id).collect(),
+                sink: vertex.sink.as_ref().map(|sink| sink.id),
                 subtask,
                 parallelism: vertex.parallelism,
                 max_parallelism: vertex.max_parallelism,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use tidemill_core::sink::Committable;
+use tidemill_core::sink::{Committable, WriterState};
 use tidemill_core::source::Split;
 use tidemill_core::state::{EncodeState, StateDescriptor, StateKind};
 use tidemill_core::{Error, Result};
@@ -16,6 +16,8 @@ pub const SPLITS: &str = "splits";
 pub const ENUMERATOR: &str = "enumerator";
 /// What a sink has to commit.
 pub const COMMITTABLES: &str = "committables";
+/// What a sink's writers go on with.
+pub const WRITER_STATES: &str = "writers";
 
 /// Splits with their positions.
 pub fn freeze_splits(splits: &[Split]) -> (StateDescriptor, EncodeState) {
@@ -49,6 +51,16 @@ pub fn freeze_enumerator(state: Vec<u8>) -> (StateDescriptor, EncodeState) {
 /// What sinks have to commit.
 pub fn freeze_committables(committables: &[Committable]) -> (StateDescriptor, EncodeState) {
     freeze_bytes(COMMITTABLES, &committables.iter().map(|committable| committable.0.clone()).collect::<Vec<_>>())
+}
+
+/// What writers go on with.
+pub fn freeze_writer_states(states: &[WriterState]) -> (StateDescriptor, EncodeState) {
+    freeze_bytes(WRITER_STATES, &states.iter().map(|state| state.0.clone()).collect::<Vec<_>>())
+}
+
+/// What writers go on with, in stored batches.
+pub fn writer_states(batches: &[RecordBatch]) -> Result<Vec<WriterState>> {
+    Ok(bytes(WRITER_STATES, batches)?.into_iter().map(WriterState).collect())
 }
 
 /// What sinks have to commit, in stored batches.

@@ -30,6 +30,9 @@ impl TaskOutput {
                 for (_, edge) in &mut self.edges {
                     edge.watermark(watermark).await?;
                 }
+                if let Some(sink) = &mut self.sink {
+                    sink.watermark(watermark);
+                }
                 Ok(())
             }
         }

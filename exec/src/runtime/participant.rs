@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidemill_core::clock::Spawner;
 use tidemill_core::event::{Barrier, CheckpointId};
 use tidemill_core::graph::OperatorId;
-use tidemill_core::sink::Committable;
+use tidemill_core::sink::{Committable, WriterState};
 use tidemill_core::source::Split;
 use tidemill_core::state::{EncodeState, Extent, FrozenState, SnapshotScope, StateDescriptor};
 use tidemill_core::{Error, Result};
@@ -49,6 +49,8 @@ pub struct SubtaskSnapshot {
     pub splits: Vec<Split>,
     /// What its sink has prepared.
     pub committables: Vec<Committable>,
+    /// What its sink goes on with.
+    pub writer_states: Vec<WriterState>,
     /// How long the task stood still for it.
     pub stalled: Duration,
 }
@@ -119,8 +121,8 @@ impl Participant {
         let wait = async move {
             let _handed_in = handed_in;
             let message = match prepared.await {
-                Ok(Ok(committables)) => {
-                    let snapshot = SubtaskSnapshot { committables, ..snapshot };
+                Ok(Ok((committables, writer_states))) => {
+                    let snapshot = SubtaskSnapshot { committables, writer_states, ..snapshot };
                     FromTask::Acknowledged { checkpoint, subtask, snapshot }
                 }
                 Ok(Err(error)) => FromTask::Failed(error),

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tidemill_core::graph::{JobGraph, OperatorId, VertexHead};
-use tidemill_core::sink::Committable;
+use tidemill_core::sink::{Committable, WriterState};
 use tidemill_core::source::Split;
 use tidemill_core::{Error, Result};
 
 use crate::checkpoint::{CheckpointContent, StoredOperator, read_layer, restored_state};
 use crate::runtime::chain::Chain;
-use crate::runtime::job_state::{COMMITTABLES, ENUMERATOR, SPLITS, bytes, committables, splits};
+use crate::runtime::job_state::{
+    COMMITTABLES, ENUMERATOR, SPLITS, WRITER_STATES, bytes, committables, splits, writer_states,
+};
+use crate::runtime::output::TaskOutput;
 
 /// A checkpoint to go on from, and where it lies.
 #[derive(Clone, Debug)]
@@ -53,6 +56,11 @@ impl RestoredJob {
         committables(&self.list(sink, COMMITTABLES).await?)
     }
 
+    /// What the writers of a sink go on with.
+    pub async fn writer_states(&self, sink: OperatorId) -> Result<Vec<WriterState>> {
+        writer_states(&self.list(sink, WRITER_STATES).await?)
+    }
+
     /// The rows of a list, of all subtasks.
     async fn list(&self, operator: OperatorId, name: &str) -> Result<Vec<arrow::array::RecordBatch>> {
         let mut batches = Vec::new();
@@ -83,6 +91,8 @@ pub struct RestoredSubtask {
     pub job: Arc<RestoredJob>,
     /// The operators of the chain, in their order.
     pub operators: Vec<OperatorId>,
+    /// The sink behind them.
+    pub sink: Option<OperatorId>,
     /// Which subtask, from 0.
     pub subtask: usize,
     /// How many there are now.
@@ -92,9 +102,16 @@ pub struct RestoredSubtask {
 }
 
 impl RestoredSubtask {
-    /// Reads the state of the operators and gives it to them.
-    pub async fn give_back(self, chain: &mut Chain) -> Result<()> {
-        let Self { job, operators, subtask, parallelism, max_parallelism } = self;
+    /// Reads the states of the operators and of the sink's writers and gives them back; writer states are dealt in turn.
+    pub async fn give_back(self, chain: &mut Chain, output: &mut TaskOutput) -> Result<()> {
+        let Self { job, operators, sink, subtask, parallelism, max_parallelism } = self;
+        if let (Some(id), Some(sink)) = (sink, &mut output.sink) {
+            let states = job.writer_states(id).await?.into_iter();
+            let own: Vec<WriterState> = states.skip(subtask).step_by(parallelism).collect();
+            if !own.is_empty() {
+                sink.restore(own).await?;
+            }
+        }
         for (place, id) in operators.into_iter().enumerate() {
             if let Some(stored) = job.operator(id) {
                 let share = restored_state(&*job.store, &job.root, stored, subtask, parallelism, max_parallelism);

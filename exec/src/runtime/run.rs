@@ -211,11 +211,13 @@ impl JobRun {
     async fn recover_sinks(&self, restored: Option<&RestoredJob>) -> Result<()> {
         for (vertex, committer) in self.committers.iter() {
             let sink = self.job.vertices[*vertex].sink.as_ref().map(|sink| sink.id);
-            let committables = match (restored, sink) {
-                (Some(restored), Some(sink)) => restored.committables(sink).await?,
-                _ => Vec::new(),
+            let (committables, states) = match (restored, sink) {
+                (Some(restored), Some(sink)) => {
+                    (restored.committables(sink).await?, restored.writer_states(sink).await?)
+                }
+                _ => (Vec::new(), Vec::new()),
             };
-            committer.recover(committables).await?;
+            committer.recover(committables, &states).await?;
         }
         Ok(())
     }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use arrow::array::BooleanArray;
 use tidemill_core::clock::Spawner;
 use tidemill_core::event::CheckpointId;
-use tidemill_core::sink::{ChangelogMode, Committable, SinkWriter};
-use tidemill_core::{Batch, Error, Result, RowKind};
+use tidemill_core::sink::{ChangelogMode, Committable, SinkWriter, WriterState};
+use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
 use tokio::sync::{mpsc, oneshot};
 
 /// Batches between a task and its writer. More would only delay back-pressure.
 const QUEUE: usize = 2;
 
-/// What a writer has to commit for a checkpoint. It is gone when the writer failed, and the next order says why.
-pub type Prepared = oneshot::Receiver<Result<Vec<Committable>>>;
+/// What a writer has for a checkpoint. It is gone when the writer failed before, and the next order says why.
+pub type Prepared = oneshot::Receiver<Result<(Vec<Committable>, Vec<WriterState>)>>;
 
 /// The task's end.
 #[derive(Debug)]
@@ -23,13 +23,23 @@ pub struct SinkHandle {
     mode: ChangelogMode,
     /// Something was written since the last flush.
     dirty: bool,
+    /// Event time, of which the writer has not heard.
+    watermark: Option<Watermark>,
 }
 
 #[derive(Debug)]
-enum Order {
+struct Order {
+    /// Event time before it.
+    watermark: Option<Watermark>,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    Restore(Vec<WriterState>),
     Write(Batch),
     Flush,
-    Prepare(CheckpointId, oneshot::Sender<Result<Vec<Committable>>>),
+    Prepare(CheckpointId, oneshot::Sender<Result<(Vec<Committable>, Vec<WriterState>)>>),
     End(oneshot::Sender<Vec<Committable>>),
 }
 
@@ -47,7 +57,17 @@ impl SinkHandle {
                 }
             }),
         );
-        Self { orders, failure: Some(failure), mode, dirty: false }
+        Self { orders, failure: Some(failure), mode, dirty: false, watermark: None }
+    }
+
+    /// Goes on with what was in progress. Before anything is written.
+    pub async fn restore(&mut self, states: Vec<WriterState>) -> Result<()> {
+        self.order(Work::Restore(states)).await
+    }
+
+    /// Event time has come to `watermark`; the writer hears of it with what comes next.
+    pub fn watermark(&mut self, watermark: Watermark) {
+        self.watermark = Some(watermark);
     }
 
     /// Writes rows; waits while the writer is behind.
@@ -57,28 +77,28 @@ impl SinkHandle {
             ChangelogMode::Append | ChangelogMode::Retract => batch,
         };
         self.dirty = true;
-        if batch.is_empty() { Ok(()) } else { self.order(Order::Write(batch)).await }
+        if batch.is_empty() { Ok(()) } else { self.order(Work::Write(batch)).await }
     }
 
     /// Shows what has been written so far.
     pub async fn flush(&mut self) -> Result<()> {
         match std::mem::take(&mut self.dirty) {
-            true => self.order(Order::Flush).await,
+            true => self.order(Work::Flush).await,
             false => Ok(()),
         }
     }
 
     /// Has everything that was written so far made ready to be committed; what comes back brings it. The task does not wait.
     pub async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Prepared> {
-        let (reply, committables) = oneshot::channel();
-        self.order(Order::Prepare(checkpoint, reply)).await?;
-        Ok(committables)
+        let (reply, prepared) = oneshot::channel();
+        self.order(Work::Prepare(checkpoint, reply)).await?;
+        Ok(prepared)
     }
 
     /// Ends the writer; returns what it has to commit.
     pub async fn end(&mut self) -> Result<Vec<Committable>> {
         let (reply, committables) = oneshot::channel();
-        self.order(Order::End(reply)).await?;
+        self.order(Work::End(reply)).await?;
         match committables.await {
             Ok(committables) => Ok(committables),
             Err(_) => Err(self.failure().await),
@@ -90,7 +110,8 @@ impl SinkHandle {
         self.orders.is_closed()
     }
 
-    async fn order(&mut self, order: Order) -> Result<()> {
+    async fn order(&mut self, work: Work) -> Result<()> {
+        let order = Order { watermark: self.watermark.take(), work };
         match self.orders.send(order).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failure().await),
@@ -106,21 +127,22 @@ impl SinkHandle {
 }
 
 async fn work(mut writer: Box<dyn SinkWriter>, mut inbox: mpsc::Receiver<Order>) -> Result<()> {
-    while let Some(order) = inbox.recv().await {
-        match order {
-            Order::Write(batch) => writer.write(batch).await?,
-            Order::Flush => writer.flush().await?,
-            Order::Prepare(checkpoint, reply) => {
-                let prepared = match writer.flush().await {
-                    Ok(()) => writer.prepare_commit(Some(checkpoint)).await,
-                    Err(error) => Err(error),
-                };
+    while let Some(Order { watermark, work }) = inbox.recv().await {
+        if let Some(watermark) = watermark {
+            writer.watermark(watermark).await?;
+        }
+        match work {
+            Work::Restore(states) => writer.restore(states).await?,
+            Work::Write(batch) => writer.write(batch).await?,
+            Work::Flush => writer.flush().await?,
+            Work::Prepare(checkpoint, reply) => {
+                let prepared = prepare(&mut *writer, checkpoint).await;
                 let failure = prepared.as_ref().err().cloned();
                 // Nobody asks for it when the job is being cancelled.
                 let _ = reply.send(prepared);
                 failure.map_or(Ok(()), Err)?;
             }
-            Order::End(reply) => {
+            Work::End(reply) => {
                 writer.flush().await?;
                 let committables = writer.prepare_commit(None).await?;
                 // The writer goes first: with the reply its files may be published.
@@ -131,6 +153,17 @@ async fn work(mut writer: Box<dyn SinkWriter>, mut inbox: mpsc::Receiver<Order>)
         }
     }
     Ok(())
+}
+
+/// What a writer has for a checkpoint.
+async fn prepare(
+    writer: &mut dyn SinkWriter,
+    checkpoint: CheckpointId,
+) -> Result<(Vec<Committable>, Vec<WriterState>)> {
+    // Whoever shows rows at once shows those of the checkpoint now.
+    writer.flush().await?;
+    let committables = writer.prepare_commit(Some(checkpoint)).await?;
+    Ok((committables, writer.snapshot(checkpoint).await?))
 }
 
 fn without_update_before(batch: Batch) -> Result<Batch> {

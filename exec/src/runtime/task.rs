@@ -81,7 +81,7 @@ impl ChainTask {
     async fn work(&mut self) -> Result<SubtaskEnd> {
         self.chain.open(&self.contexts, &self.memory)?;
         if let Some(restored) = self.restored.take() {
-            restored.give_back(&mut self.chain).await?;
+            restored.give_back(&mut self.chain, &mut self.output).await?;
         }
         self.input.demand();
         let mut slice_end = self.clock.monotonic() + WORK;

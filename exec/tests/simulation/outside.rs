@@ -7,7 +7,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
 use tidemill_core::event::CheckpointId;
-use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter};
+use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter, WriterState};
 use tidemill_core::{Batch, Error, Result};
 
 use crate::chance::Chance;
@@ -63,7 +63,7 @@ impl Sink for Outside {
     }
 
     fn writer(&self, _context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
-        Ok(Box::new(Writer { outside: self.clone(), open: None }))
+        Ok(Box::new(Writer { outside: self.clone(), open: None, complete: Vec::new() }))
     }
 
     fn describe(&self) -> String {
@@ -74,6 +74,15 @@ impl Sink for Outside {
 struct Writer {
     outside: Outside,
     open: Option<String>,
+    /// Restored ones beside it.
+    complete: Vec<String>,
+}
+
+/// The name of a transaction that goes on, and how many rows it had.
+fn decode(state: &WriterState) -> (String, usize) {
+    let text = std::str::from_utf8(&state.0).unwrap();
+    let (name, rows) = text.split_once(':').unwrap();
+    (name.to_owned(), rows.parse().unwrap())
 }
 
 #[async_trait]
@@ -94,9 +103,32 @@ impl SinkWriter for Writer {
         Ok(())
     }
 
-    async fn prepare_commit(&mut self, _checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
+    async fn restore(&mut self, states: Vec<WriterState>) -> Result<()> {
+        for (name, rows) in states.iter().map(decode) {
+            let mut transactions = self.outside.transactions.lock().unwrap();
+            let staged = transactions.staged.get_mut(&name).unwrap_or_else(|| panic!("{name} is lost"));
+            assert!(staged.len() >= rows, "{name} has {} rows of {rows}", staged.len());
+            staged.truncate(rows);
+            // One goes on, others are complete as they are.
+            self.complete.extend(self.open.replace(name));
+        }
+        Ok(())
+    }
+
+    async fn prepare_commit(&mut self, checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
         self.outside.fail("prepare")?;
-        Ok(self.open.take().map(|name| Committable(name.into_bytes())).into_iter().collect())
+        let mut complete = std::mem::take(&mut self.complete);
+        // Some transactions go on over checkpoints.
+        if checkpoint.is_none() || self.outside.chance.below(3) == 0 {
+            complete.extend(self.open.take());
+        }
+        Ok(complete.into_iter().map(|name| Committable(name.into_bytes())).collect())
+    }
+
+    async fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<WriterState>> {
+        let transactions = self.outside.transactions.lock().unwrap();
+        let state = |name: &String| WriterState(format!("{name}:{}", transactions.staged[name].len()).into_bytes());
+        Ok(self.open.iter().map(state).collect())
     }
 }
 
@@ -118,9 +150,11 @@ impl Committer for Outside {
         Ok(())
     }
 
-    async fn recover(&self, committables: Vec<Committable>) -> Result<()> {
+    async fn recover(&self, committables: Vec<Committable>, states: &[WriterState]) -> Result<()> {
         self.commit(committables).await?;
-        self.abort().await
+        let open: Vec<String> = states.iter().map(|state| decode(state).0).collect();
+        self.transactions.lock().unwrap().staged.retain(|name, _| open.contains(name));
+        Ok(())
     }
 
     async fn abort(&self) -> Result<()> {

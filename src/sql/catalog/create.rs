@@ -27,14 +27,12 @@ impl TableBuilder<'_> {
     /// The definition of the statement's own columns and options; `like` is the table after `LIKE`.
     pub fn build(&self, create: &CreateTable, like: Option<&TableDefinition>) -> PlanResult<TableDefinition> {
         let name = super::simple_name(&create.name).map_err(external)?;
-        if let Some(column) = create.partitioned_by.first() {
-            return Err(external(place(Error::request("PARTITIONED BY is not supported yet"), column)));
-        }
         let mut definition = TableDefinition {
             name,
             columns: Vec::new(),
             watermark: None,
             primary_key: Vec::new(),
+            partitioned_by: create.partitioned_by.iter().map(|column| column.value.clone()).collect(),
             comment: create.comment.clone(),
             options: create.options.clone(),
             temporary: create.temporary,
@@ -49,6 +47,10 @@ impl TableBuilder<'_> {
         // Computed columns see the physical ones and not each other, wherever they stand in the list.
         let schema = definition.physical_schema();
         definition.columns = self.in_order(create, inherited, &schema, &definition.name)?;
+        if !create.partitioned_by.is_empty() {
+            let columns = create.partitioned_by.iter().map(|column| partition_column(column, &definition));
+            definition.partitioned_by = columns.collect::<PlanResult<_>>()?;
+        }
         if let Some(watermark) = &create.watermark {
             definition.watermark = Some(self.watermark(watermark, &definition)?);
         }
@@ -141,6 +143,7 @@ pub fn definition_of_schema(name: &str, schema: &SchemaRef, options: Vec<(String
         columns: columns.collect(),
         watermark: None,
         primary_key: Vec::new(),
+        partitioned_by: Vec::new(),
         comment: None,
         options,
         temporary: true,
@@ -150,7 +153,7 @@ pub fn definition_of_schema(name: &str, schema: &SchemaRef, options: Vec<(String
 impl TableDefinition {
     /// Finds unknown connectors and options before the table is used: it must open as a source or as a sink.
     pub fn check_options(&self, context: &TableContext) -> Result<()> {
-        let options = || Options::new(self.options.iter().cloned());
+        let (options, context) = (|| Options::new(self.options.iter().cloned()), &self.context(context));
         let as_source = source(options(), self.physical_schema(), context).map(drop);
         let Err(source_error) = as_source else { return Ok(()) };
         let Err(sink_error) = sink(options(), self.physical_schema(), context).map(drop) else { return Ok(()) };
@@ -193,6 +196,18 @@ fn refuse_twins(columns: &[Column]) -> PlanResult<()> {
 fn key_column(column: &Ident, definition: &TableDefinition) -> PlanResult<String> {
     let column = column_named(column, definition, "primary key column")?;
     Ok(definition.columns[column].name.clone())
+}
+
+fn partition_column(column: &Ident, definition: &TableDefinition) -> PlanResult<String> {
+    let found = &definition.columns[column_named(column, definition, "partition column")?];
+    match found.origin {
+        ColumnOrigin::Physical => Ok(found.name.clone()),
+        ColumnOrigin::Computed { .. } => {
+            let error = Error::request(format!("partition column '{}' is computed", found.name))
+                .with_hint("rows are written to a partition by a value that they have: declare a plain column");
+            Err(external(place(error, column)))
+        }
+    }
 }
 
 /// The place of a column: an exact match, else the only one that differs in case alone.

@@ -49,6 +49,15 @@ pub fn merge(mut new: TableDefinition, old: &TableDefinition, options: &[LikeOpt
         _ => {}
     }
 
+    let merge = merge_of(LikePart::Partitions);
+    match (new.partitioned_by.is_empty(), old.partitioned_by.is_empty()) {
+        (false, false) if merge == LikeMerge::Including => {
+            return Err(clashes("PARTITIONED BY of", &new.name, &old.name));
+        }
+        (true, false) if merge != LikeMerge::Excluding => new.partitioned_by = old.partitioned_by.clone(),
+        _ => {}
+    }
+
     let merge = merge_of(LikePart::Options);
     let mut taken = Vec::new();
     for (key, value) in &old.options {

@@ -65,7 +65,7 @@ impl ScanTable {
     pub fn open(definition: Arc<TableDefinition>, state: &SessionState, context: &TableContext) -> Result<Self> {
         let (schema, physical) = (definition.schema(), definition.physical_schema());
         let options = Options::new(definition.options.iter().cloned());
-        let source = source(options, physical.clone(), context)
+        let source = source(options, physical.clone(), &definition.context(context))
             .map_err(|error| error.context(format!("table '{}'", definition.name)))?;
         let name = TableReference::bare(definition.name.as_str());
         let over =

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::Expr;
 use datafusion::sql::sqlparser::ast::Ident;
+use tidemill_connectors::TableContext;
 
 use super::type_name::type_name;
 use crate::sql::parser::SqlType;
@@ -20,6 +21,8 @@ pub struct TableDefinition {
     pub watermark: Option<WatermarkDefinition>,
     /// The columns of `PRIMARY KEY … NOT ENFORCED`.
     pub primary_key: Vec<String>,
+    /// The columns of `PARTITIONED BY`.
+    pub partitioned_by: Vec<String>,
     /// `COMMENT`
     pub comment: Option<String>,
     /// `WITH`, in the order given.
@@ -101,6 +104,11 @@ impl TableDefinition {
         self.columns.iter().filter(|column| matches!(column.origin, ColumnOrigin::Physical))
     }
 
+    /// What the connector may know, with what only the table tells.
+    pub fn context(&self, context: &TableContext) -> TableContext {
+        TableContext { partitioned_by: self.partitioned_by.as_slice().into(), ..context.clone() }
+    }
+
     /// The value of an option.
     pub fn option(&self, key: &str) -> Option<&str> {
         self.options.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
@@ -120,10 +128,12 @@ impl TableDefinition {
         }
         let temporary = if self.temporary { "TEMPORARY " } else { "" };
         let comment = self.comment.iter().map(|comment| format!(" COMMENT {}", literal(comment))).collect::<String>();
+        let columns: Vec<String> = self.partitioned_by.iter().map(|column| quoted(column)).collect();
+        let partitions = if columns.is_empty() { String::new() } else { format!(" PARTITIONED BY ({})", columns.join(", ")) };
         let options: Vec<String> =
             self.options.iter().map(|(key, value)| format!("  {} = {}", literal(key), literal(value))).collect();
         format!(
-            "CREATE {temporary}TABLE {} (\n  {}\n){comment} WITH (\n{}\n)",
+            "CREATE {temporary}TABLE {} (\n  {}\n){comment}{partitions} WITH (\n{}\n)",
             quoted(&self.name),
             lines.join(",\n  "),
             options.join(",\n")

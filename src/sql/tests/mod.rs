@@ -6,6 +6,7 @@ mod bounded;
 mod errors;
 mod local_time;
 mod names;
+mod partitions;
 mod streaming;
 mod windows;
 

@@ -15,6 +15,7 @@
 //! so after one that was given up the next checkpoint stores everything.
 
 mod assemble;
+mod attempt;
 mod command;
 mod pending;
 mod statistics;
@@ -37,10 +38,12 @@ use crate::runtime::environment::Environment;
 use crate::runtime::participant::{FromTask, ToTask};
 use crate::runtime::reader::SharedEnumerator;
 use crate::runtime::task::{Message, SubtaskEnd};
+use attempt::Uncommitted;
 use command::Command;
 use pending::{Ended, Pending, SharedState, SubtaskKey};
 use store::{StoreStep, Stored};
 
+pub use attempt::Attempt;
 pub use command::{CheckpointControl, StoreFolder};
 pub use statistics::{CheckpointInfo, CheckpointStatistics, CheckpointStatus};
 pub use store::JobStore;
@@ -74,35 +77,6 @@ pub struct Checkpointer {
     attempt: Attempt,
 }
 
-/// What belongs to the attempt that runs.
-pub struct Attempt {
-    /// What its tasks say.
-    pub reports: mpsc::UnboundedReceiver<FromTask>,
-    /// The tasks that take part.
-    pub tasks: BTreeMap<SubtaskKey, mpsc::UnboundedSender<Message>>,
-    /// The enumerators of its sources, by vertex.
-    pub enumerators: BTreeMap<usize, Arc<SharedEnumerator>>,
-    triggered: (mpsc::UnboundedSender<Triggered>, mpsc::UnboundedReceiver<Triggered>),
-    ended: BTreeMap<SubtaskKey, Ended>,
-    /// The newest checkpoint that each subtask has taken part in.
-    acknowledged: BTreeMap<SubtaskKey, CheckpointId>,
-    pending: BTreeMap<CheckpointId, Pending>,
-    /// Complete, to be stored one after the other.
-    waiting: VecDeque<Pending>,
-    uncommitted: Vec<Uncommitted>,
-}
-
-/// What an enumerator answers to a trigger.
-type Triggered = (CheckpointId, usize, Result<Vec<u8>>);
-
-/// What a subtask's sink has prepared, and the first checkpoint that may commit it.
-#[derive(Clone, Debug)]
-struct Uncommitted {
-    subtask: SubtaskKey,
-    since: CheckpointId,
-    committable: Committable,
-}
-
 /// Something that the coordinator has to see to.
 pub enum Occurrence {
     /// Time has come for something.
@@ -115,38 +89,6 @@ pub enum Occurrence {
     Triggered(CheckpointId, usize, Result<Vec<u8>>),
     /// A checkpoint was stored, or was not.
     Stored(Box<Stored>),
-}
-
-impl Attempt {
-    /// An attempt that begins.
-    pub fn new(
-        reports: mpsc::UnboundedReceiver<FromTask>,
-        tasks: BTreeMap<SubtaskKey, mpsc::UnboundedSender<Message>>,
-        enumerators: BTreeMap<usize, Arc<SharedEnumerator>>,
-    ) -> Self {
-        Self {
-            reports,
-            tasks,
-            enumerators,
-            triggered: mpsc::unbounded_channel(),
-            ended: BTreeMap::new(),
-            acknowledged: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            uncommitted: Vec::new(),
-        }
-    }
-
-    fn running(&self) -> impl Iterator<Item = SubtaskKey> {
-        self.tasks.keys().copied().filter(|subtask| !self.ended.contains_key(subtask))
-    }
-
-    fn tell(&self, message: ToTask) {
-        for task in self.tasks.values() {
-            // A task that has ended need not know.
-            let _ = task.send(Message::Checkpoint(message));
-        }
-    }
 }
 
 impl Checkpointer {

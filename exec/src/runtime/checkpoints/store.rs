@@ -8,7 +8,7 @@ use object_store::path::Path;
 use tidemill_core::clock::Clock;
 use tidemill_core::event::{Barrier, BarrierKind, CheckpointId};
 use tidemill_core::graph::{JobGraph, VertexHead};
-use tidemill_core::sink::Committable;
+use tidemill_core::sink::{Committable, WriterState};
 use tidemill_core::source::Split;
 use tidemill_core::state::{Extent, FrozenState};
 use tidemill_core::{Error, Result};
@@ -21,7 +21,7 @@ use crate::checkpoint::{
     CheckpointContent, CheckpointKind, CheckpointStore, SegmentWriter, StoredOperator, StoredSegment, Writer,
     savepoint_segment_path, write_savepoint,
 };
-use crate::runtime::job_state::{freeze_committables, freeze_enumerator};
+use crate::runtime::job_state::{freeze_committables, freeze_enumerator, freeze_writer_states};
 
 /// The folder of one job's checkpoints, which this process has taken over.
 #[derive(Debug)]
@@ -240,6 +240,8 @@ impl StoreStep {
         for (vertex, task) in job.vertices.iter().enumerate() {
             let mut parts: Vec<SubtaskParts> =
                 (0..task.parallelism).map(|index| self.subtask((vertex, index), carries)).collect();
+            let writer_states: Vec<Vec<WriterState>> =
+                parts.iter_mut().map(|part| std::mem::take(&mut part.writer_states)).collect();
             let mut operator = |id, name: &str, extra: &dyn Fn(usize) -> Vec<FrozenState>| {
                 let part = |(index, parts): (usize, &mut SubtaskParts)| {
                     let own = parts.states.extract_if(.., |(owner, _)| *owner == id).map(|(_, state)| state);
@@ -267,9 +269,10 @@ impl StoreStep {
             }
             if let Some(sink) = &task.sink {
                 let committables = &self.committables;
+                let open = &writer_states;
                 let written = |index| {
                     let written = committables.get(&(vertex, index)).map_or(&[][..], Vec::as_slice);
-                    vec![whole(freeze_committables(written))]
+                    vec![whole(freeze_committables(written)), whole(freeze_writer_states(&open[index]))]
                 };
                 operator(sink.id, &sink.name, &written);
             }
@@ -279,15 +282,15 @@ impl StoreStep {
 
     fn subtask(&mut self, subtask: SubtaskKey, carries: bool) -> SubtaskParts {
         if let Some(part) = self.pending.parts.remove(&subtask) {
-            return SubtaskParts { states: part.states, is_carried: false };
+            return SubtaskParts { writer_states: part.writer_states, states: part.states, is_carried: false };
         }
         match self.ended.get(&subtask) {
-            Some(ended) if carries && ended.is_stored => SubtaskParts { states: Vec::new(), is_carried: true },
+            Some(ended) if carries && ended.is_stored => SubtaskParts { is_carried: true, ..SubtaskParts::default() },
             Some(ended) => {
                 let states = ended.states.iter().map(|(operator, state)| (*operator, state.freeze())).collect();
-                SubtaskParts { states, is_carried: false }
+                SubtaskParts { states, ..SubtaskParts::default() }
             }
-            None => SubtaskParts { states: Vec::new(), is_carried: false },
+            None => SubtaskParts::default(),
         }
     }
 
@@ -308,7 +311,9 @@ fn needed_files(operators: &[StoredOperator]) -> BTreeSet<Arc<str>> {
     layers.map(|layer| layer.segment.clone()).collect()
 }
 
+#[derive(Default)]
 struct SubtaskParts {
+    writer_states: Vec<WriterState>,
     states: Vec<(tidemill_core::graph::OperatorId, FrozenState)>,
     is_carried: bool,
 }

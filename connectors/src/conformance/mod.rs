@@ -1,6 +1,12 @@
 //! What every source and every sink must pass, stated once and run by all of them.
 //!
 //! For tests: a broken law panics with the law's name. The world around is simulated ([`ManualClock`]), so nothing waits.
+//!
+//! [`check_source`] and [`check_sink`] go through a job that ends well or is cancelled; [`recovery`] through jobs with
+//! checkpoints and crashes, [`uploads`] being a store that is as strict as those that matter.
+
+pub mod recovery;
+pub mod uploads;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
