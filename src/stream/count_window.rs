@@ -5,15 +5,18 @@ use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tidemill_core::operator::{Operator, OperatorContext, Output, Progress};
+use tidemill_core::state::{KeyedStates, RestoredState, Snapshot, SnapshotScope, StateId};
 use tidemill_core::window::Window;
 use tidemill_core::{Batch, Error, Result, Watermark};
 
+use super::cells::{Cell, Cells};
 use super::data_stream::DataStream;
 use super::keyed_stream::KeyedStream;
-use super::keys::Keys;
 use super::layout::{KeyedCodec, KeyedRows};
 use super::operator::Head;
+use super::program::SideOutput;
 use super::record::Record;
 use super::rows::{Collector, Rows};
 use super::stage::Tail;
@@ -101,14 +104,12 @@ struct CountHead<K, T, R, L> {
 }
 
 impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> Head for CountHead<K, T, R, L> {
-    fn create(&self, tail: Tail) -> Result<Box<dyn Operator>> {
+    fn create(&self, tail: Tail, _sides: &[SideOutput]) -> Result<Box<dyn Operator>> {
+        let rule = Rule { logic: self.logic.clone(), size: self.size, slide: self.slide };
         Ok(Box::new(CountOperator::<K, T, R, L> {
-            keys: Keys::new(self.codec.clone())?,
             codec: self.codec.clone(),
-            logic: self.logic.clone(),
-            size: self.size,
-            slide: self.slide,
-            counts: Vec::new(),
+            rule,
+            states: None,
             tail,
             result: PhantomData,
         }))
@@ -121,37 +122,53 @@ impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> Head for 
 
 struct CountOperator<K, T, R, L: WindowLogic<K, T, R>> {
     codec: Arc<KeyedCodec<K, T>>,
-    logic: Arc<L>,
-    keys: Keys<K, T>,
-    size: usize,
-    slide: usize,
-    /// By slot.
-    counts: Vec<Count<T, L::State>>,
+    rule: Rule<L>,
+    /// From `open` on: the keys, and the one state that they have.
+    states: Option<(Box<dyn KeyedStates>, StateId)>,
     tail: Tail,
     result: PhantomData<fn() -> R>,
 }
 
 /// What is kept for a key. Windows side by side keep the aggregate; windows that overlap or leave gaps keep the records.
+#[derive(Clone, Serialize, Deserialize)]
 struct Count<T, S> {
-    since_last: usize,
-    state: Option<S>,
+    since_last: u64,
+    /// The state of the window that is being filled, if there is one.
+    state: Vec<S>,
     kept: VecDeque<T>,
 }
 
 impl<T, S> Default for Count<T, S> {
     fn default() -> Self {
-        Self { since_last: 0, state: None, kept: VecDeque::new() }
+        Self { since_last: 0, state: Vec::new(), kept: VecDeque::new() }
     }
 }
 
-impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> CountOperator<K, T, R, L> {
+impl<T: Record + Clone, S: Record + Clone> Cell for Count<T, S> {
+    fn is_vacant(&self) -> bool {
+        self.since_last == 0 && self.state.is_empty() && self.kept.is_empty()
+    }
+}
+
+/// Which records are a window, and what it computes.
+struct Rule<L> {
+    logic: Arc<L>,
+    size: usize,
+    slide: usize,
+}
+
+impl<L> Rule<L> {
     /// Adds a record; the state of the window that it completes, if it does.
-    fn add(&mut self, slot: usize, value: T) -> Option<L::State> {
-        let count = &mut self.counts[slot];
+    fn add<K, T: Record + Clone, R>(&self, count: &mut Count<T, L::State>, value: T) -> Option<L::State>
+    where
+        L: WindowLogic<K, T, R>,
+    {
         count.since_last += 1;
-        let fires = count.since_last == self.slide;
+        let fires = count.since_last == self.slide as u64;
         if self.size == self.slide {
-            self.logic.add(count.state.get_or_insert_with(|| self.logic.create()), value);
+            let mut state = count.state.pop().unwrap_or_else(|| self.logic.create());
+            self.logic.add(&mut state, value);
+            count.state.push(state);
         } else {
             count.kept.push_back(value);
             if count.kept.len() > self.size {
@@ -163,7 +180,7 @@ impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> CountOper
         }
         count.since_last = 0;
         if self.size == self.slide {
-            return count.state.take();
+            return count.state.pop();
         }
         let mut state = self.logic.create();
         count.kept.iter().for_each(|value| self.logic.add(&mut state, value.clone()));
@@ -174,26 +191,33 @@ impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> CountOper
 impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> Operator for CountOperator<K, T, R, L> {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.tail.open(context);
+        let mut states = context.backend.keyed_states(&self.codec.key_fields())?;
+        let id = states.register("counts", None, Box::new(Cells::<Count<T, L::State>>::new("count")?))?;
+        self.states = Some((states, id));
         Ok(())
     }
 
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
         let KeyedRows { keys, hashes, rows } = self.codec.split(&batch)?;
-        let slots = self.keys.intern(&keys, &hashes)?;
-        self.counts.resize_with(self.keys.slots(), Count::default);
-        let keys = match self.logic.needs_key() {
+        let (states, id) = self.states.as_mut().ok_or_else(not_open)?;
+        let mut slots = Vec::with_capacity(hashes.len());
+        states.lookup(&keys, &hashes, &mut slots)?;
+        let keys = match self.rule.logic.needs_key() {
             true => self.codec.decode_keys(&keys, slots.len())?,
             false => Vec::new(),
         };
+        let cells: &mut Cells<Count<T, L::State>> = states.column(*id)?.downcast()?;
         let (mut results, mut times) = (Collector::new(), Vec::new());
-        for (row, (value, slot)) in rows.values.into_iter().zip(slots).enumerate() {
-            if let Some(state) = self.add(slot, value) {
-                self.logic.fire(keys.get(row), WHOLE, &state, &mut results)?;
+        for (row, (value, slot)) in rows.values.into_iter().zip(&slots).enumerate() {
+            if let Some(state) = self.rule.add(cells.cell(*slot), value) {
+                self.rule.logic.fire(keys.get(row), WHOLE, &state, &mut results)?;
                 if let Some(time) = rows.times.get(row) {
                     times.resize(results.values.len(), *time);
                 }
             }
         }
+        states.touch(*id, &slots, 0)?;
+        states.release()?;
         self.tail.emit(Rows { values: results.values, times }.erase(), output)?;
         self.tail.end_batch(output);
         Ok(Progress::Done)
@@ -203,4 +227,20 @@ impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> Operator 
         self.tail.watermark(watermark, output);
         Ok(Progress::Done)
     }
+
+    fn memory_bytes(&self) -> usize {
+        self.states.as_ref().map_or(0, |(states, _)| states.memory_bytes())
+    }
+
+    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        self.states.as_mut().ok_or_else(not_open)?.0.snapshot(scope)
+    }
+
+    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
+        self.states.as_mut().ok_or_else(not_open)?.0.restore(&mut state)
+    }
+}
+
+fn not_open() -> Error {
+    Error::internal("a window of counts that was not opened")
 }

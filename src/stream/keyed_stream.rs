@@ -171,15 +171,29 @@ impl<K: Record, T: Record> KeyedStream<K, T> {
                 let keys = codec.key_columns();
                 let partitioning =
                     if keys == 0 { Partitioning::Global } else { Partitioning::Hash((0..keys).collect()) };
-                let inputs = vec![Input { node: self.node, port: 0, partitioning: Some(partitioning) }];
+                let inputs = vec![Input { partitioning: Some(partitioning), ..Input::main(self.node) }];
                 let output = Arc::new(super::layout::PlainCodec::new(results.clone(), timed));
                 let mut node = Node::typed(name, inputs, Kind::Head(create(codec.clone())), output);
                 node.parallelism = (keys == 0).then_some(1);
-                node.side = side;
+                node.sides = side.into_iter().collect();
                 self.environment.program().add(node)
             }
         };
         DataStream { environment: self.environment.clone(), inputs: vec![Input::main(place)], codec: results, timed }
+    }
+
+    pub(super) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Where records get their key columns.
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// `None` if the key has an error that the program knows.
+    pub(super) fn codec(&self) -> Option<&Arc<KeyedCodec<K, T>>> {
+        self.codec.as_ref()
     }
 
     pub(super) fn values(&self) -> &Codec<T> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMillisecondArray};
 use arrow::buffer::ScalarBuffer;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use tidemill_core::key::is_hashable;
 use tidemill_core::{Batch, Error, Result};
 
@@ -122,9 +122,9 @@ impl<K: Record, T: Record> KeyedCodec<K, T> {
         self.key.fields().len()
     }
 
-    /// Their types.
-    pub fn key_types(&self) -> Vec<DataType> {
-        self.key.fields().iter().map(|field| field.data_type().clone()).collect()
+    /// The columns of the key.
+    pub fn key_fields(&self) -> Fields {
+        self.schema.fields().iter().take(self.key_columns()).cloned().collect()
     }
 
     /// Keys from their columns.
@@ -135,13 +135,17 @@ impl<K: Record, T: Record> KeyedCodec<K, T> {
     /// Takes a batch apart.
     pub fn split(&self, batch: &Batch) -> Result<KeyedRows<T>> {
         let keys = batch.records().columns()[..self.key_columns()].to_vec();
-        let rest: Vec<usize> = (self.key_columns()..batch.records().num_columns()).collect();
         let hashes = match batch.hashes() {
             Some(hashes) => hashes.clone(),
             None => tidemill_core::key::hash_columns(&keys, batch.num_rows())?,
         };
-        let rows = self.values.decode_rows(&batch.records().project(&rest)?)?;
-        Ok(KeyedRows { keys, hashes, rows })
+        Ok(KeyedRows { keys, hashes, rows: self.decode_values(batch)? })
+    }
+
+    /// The rows of a batch without their keys.
+    pub fn decode_values(&self, batch: &Batch) -> Result<Rows<T>> {
+        let rest: Vec<usize> = (self.key_columns()..batch.records().num_columns()).collect();
+        self.values.decode_rows(&batch.records().project(&rest)?)
     }
 }
 

@@ -146,14 +146,14 @@ impl Lowering<'_> {
         last: NodeId,
         partitioning: Partitioning,
     ) {
-        let side = self.program.node(input.node).side.as_ref().filter(|_| input.port > 0);
+        let side = input.port.checked_sub(1).and_then(|place| self.program.node(input.node).sides.get(place));
         let options = EdgeOptions {
             gate: self.program.node(last).gate,
             output_port: input.port,
             schema: side.map(|side| side.schema.clone()),
             ..EdgeOptions::default()
         };
-        graph.connect(source, target, 0, partitioning, options);
+        graph.connect(source, target, input.to, partitioning, options);
     }
 
     fn stream_node(&self, group: &Group, job: &str) -> Result<StreamNode> {
@@ -203,6 +203,7 @@ fn fused(head: Arc<dyn Head>, nodes: &[&Node]) -> Result<NodeKind> {
     let texts: Vec<String> = std::iter::once(head.describe()).chain(named).filter(|text| !text.is_empty()).collect();
     Ok(NodeKind::Operator(Arc::new(Fused {
         head,
+        sides: nodes.first().map(|node| node.sides.clone()).unwrap_or_default(),
         stages: stages.collect(),
         codec,
         text: if texts.is_empty() { "encode".to_owned() } else { texts.join(" -> ") },

@@ -25,25 +25,32 @@
 //!
 //! 1. [`Environment`], [`DataStream`], [`KeyedStream`], [`WindowedStream`]: what users call; `sources`, `sinks`, `placement`,
 //!    `watermarks` are more of the same, and `parameters` reads the arguments of a program.
-//! 2. `record`, `layout`, `rows`: records as Rust values and as columns.
-//! 3. `stage`, `operator`: functions of rows, fused; `rolling`, `window_operator`, `count_window`: those that remember.
-//! 4. `program`, `lower`, `runner`: from calls to a running job.
+//! 2. [`ProcessFunction`] and what it is given, [`ConnectedStreams`], [`BroadcastStream`]: states, timers, two inputs.
+//! 3. `record`, `layout`, `rows`: records as Rust values and as columns.
+//! 4. `stage`, `operator`: functions of rows, fused; `rolling`, `window_operator`, `count_window`, `process`: those that
+//!    remember; `cells`: what they remember as state.
+//! 5. `program`, `lower`, `runner`: from calls to a running job.
 
+mod cells;
+mod connected_streams;
 mod count_window;
 mod data_stream;
 mod environment;
 mod keyed_stream;
-mod keys;
 mod layout;
 mod lines;
 mod lower;
 mod operator;
+mod output_tag;
 mod panes;
 mod parameters;
 mod placement;
 mod print_lines;
+mod process;
 mod program;
 mod record;
+#[cfg(test)]
+mod restore_tests;
 mod rolling;
 mod rows;
 mod runner;
@@ -56,22 +63,35 @@ mod window_logic;
 mod window_operator;
 mod window_sessions;
 mod window_slices;
+mod window_times;
 mod windowed_stream;
 mod windows;
 
+pub use connected_streams::{
+    BroadcastConnectedStream, BroadcastStream, ConnectedStreams, KeyedBroadcastConnectedStream, KeyedConnectedStreams,
+};
 pub use count_window::CountWindowedStream;
 pub use data_stream::DataStream;
 pub use environment::Environment;
 pub use keyed_stream::KeyedStream;
 pub use layout::ROWTIME;
+pub use output_tag::OutputTag;
 pub use parameters::Parameters;
+pub use process::{
+    BroadcastContext, BroadcastProcessFunction, CoProcessFunction, Context, ProcessFunction, RuntimeContext,
+};
 pub use record::Record;
 pub use rows::Collector;
 pub use runner::JobHandle;
 pub use sinks::{DataSink, WriteMode};
+pub use tidemill_core::state::{
+    AggregatingState, CurrentKey, ListState, MapState, ReducingState, StateTtl, TtlUpdate, TtlVisibility, ValueState,
+};
 pub use tidemill_core::window::Window;
+pub use tidemill_exec::operators::timers::TimerDomain;
 pub use tidemill_exec::runtime::JobResult;
+pub use tidemill_exec::state::{BroadcastMap, BroadcastStates, StateValue};
 pub use watermarks::Watermarks;
 pub use window_logic::AggregateFunction;
-pub use windowed_stream::{OutputTag, WindowedStream};
+pub use windowed_stream::WindowedStream;
 pub use windows::{Session, Sliding, Tumbling, Windows};

@@ -9,6 +9,7 @@ use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output
 use tidemill_core::{Batch, Result, Watermark};
 
 use super::layout::RowCodec;
+use super::program::SideOutput;
 use super::stage::{StageFactory, Tail};
 
 /// Rows that are decoded at once. A function that multiplies rows can stop between two such pieces when its output is full.
@@ -16,8 +17,8 @@ const PIECE_ROWS: usize = 1024;
 
 /// What an operator begins with.
 pub(super) trait Head: Send + Sync {
-    /// The operator of one subtask, with `tail` behind it.
-    fn create(&self, tail: Tail) -> Result<Box<dyn Operator>>;
+    /// The operator of one subtask, with `tail` behind it. `sides` are the side outputs that are read.
+    fn create(&self, tail: Tail, sides: &[SideOutput]) -> Result<Box<dyn Operator>>;
 
     /// What it does, for plans.
     fn describe(&self) -> String;
@@ -27,6 +28,8 @@ pub(super) trait Head: Send + Sync {
 pub(super) struct Fused {
     /// The head.
     pub head: Arc<dyn Head>,
+    /// Its side outputs.
+    pub sides: Vec<SideOutput>,
     /// The functions, in order.
     pub stages: Vec<StageFactory>,
     /// How results leave.
@@ -43,7 +46,7 @@ impl fmt::Debug for Fused {
 
 impl OperatorFactory for Fused {
     fn create(&self) -> Result<Box<dyn Operator>> {
-        self.head.create(Tail::new(&self.stages, self.codec.clone()))
+        self.head.create(Tail::new(&self.stages, self.codec.clone()), &self.sides)
     }
 
     fn describe(&self) -> String {
@@ -55,7 +58,7 @@ impl OperatorFactory for Fused {
 pub(super) struct Decode(pub Arc<dyn RowCodec>);
 
 impl Head for Decode {
-    fn create(&self, tail: Tail) -> Result<Box<dyn Operator>> {
+    fn create(&self, tail: Tail, _sides: &[SideOutput]) -> Result<Box<dyn Operator>> {
         Ok(Box::new(RowByRow { codec: self.0.clone(), tail, waiting: VecDeque::new() }))
     }
 

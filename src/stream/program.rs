@@ -16,13 +16,15 @@ use super::stage::StageFactory;
 /// Place of a node in its [`Program`].
 pub(super) type NodeId = usize;
 
-/// Where a node's rows come from. Several of them are a union.
+/// Where a node's rows come from. Several of them on one input are a union.
 #[derive(Clone, Debug)]
 pub(super) struct Input {
     /// Who emits them.
     pub node: NodeId,
     /// On which port: 0 is the main one.
     pub port: usize,
+    /// On which input of the consumer they arrive.
+    pub to: usize,
     /// How they are dealt; `None` is straight on where the parallelism is the same, else in turns.
     pub partitioning: Option<Partitioning>,
 }
@@ -30,7 +32,7 @@ pub(super) struct Input {
 impl Input {
     /// The main output of `node`.
     pub fn main(node: NodeId) -> Self {
-        Self { node, port: 0, partitioning: None }
+        Self { node, port: 0, to: 0, partitioning: None }
     }
 }
 
@@ -62,6 +64,8 @@ pub(super) struct SideOutput {
     pub record: TypeId,
     /// Its columns.
     pub schema: SchemaRef,
+    /// Whether its records have event time.
+    pub timed: bool,
 }
 
 /// One call of the user.
@@ -83,7 +87,10 @@ pub(super) struct Node {
     pub codec: Option<Arc<dyn RowCodec>>,
     /// Columns of its main output.
     pub schema: SchemaRef,
-    pub side: Option<SideOutput>,
+    /// Side output `n` leaves on port `n + 1`.
+    pub sides: Vec<SideOutput>,
+    /// Whether a side output comes to be when somebody reads it.
+    pub takes_sides: bool,
 }
 
 impl Node {
@@ -107,7 +114,8 @@ impl Node {
             kind,
             codec: None,
             schema,
-            side: None,
+            sides: Vec::new(),
+            takes_sides: false,
         }
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use tidemill_core::operator::{Operator, OperatorContext, Output, Progress};
+use tidemill_core::state::{CurrentKey, KeyedStates, RestoredState, Snapshot, SnapshotScope, ValueState};
 use tidemill_core::{Batch, Error, Result, Watermark};
+use tidemill_exec::state::StateRegistry;
 
-use super::keys::Keys;
 use super::layout::{KeyedCodec, KeyedRows};
 use super::operator::Head;
+use super::program::SideOutput;
 use super::record::Record;
 use super::rows::Rows;
 use super::stage::Tail;
@@ -23,14 +25,9 @@ pub(super) struct Rolling<K, T> {
 }
 
 impl<K: Record, T: Record + Clone> Head for Rolling<K, T> {
-    fn create(&self, tail: Tail) -> Result<Box<dyn Operator>> {
-        Ok(Box::new(RollingOperator {
-            keys: Keys::new(self.codec.clone())?,
-            codec: self.codec.clone(),
-            function: self.function.clone(),
-            values: Vec::new(),
-            tail,
-        }))
+    fn create(&self, tail: Tail, _sides: &[SideOutput]) -> Result<Box<dyn Operator>> {
+        let (codec, function) = (self.codec.clone(), self.function.clone());
+        Ok(Box::new(RollingOperator { codec, function, states: None, value: ValueState::default(), tail }))
     }
 
     fn describe(&self) -> String {
@@ -38,35 +35,42 @@ impl<K: Record, T: Record + Clone> Head for Rolling<K, T> {
     }
 }
 
-struct RollingOperator<K, T> {
+struct RollingOperator<K, T: 'static> {
     codec: Arc<KeyedCodec<K, T>>,
     function: Reduce<T>,
-    keys: Keys<K, T>,
-    /// The value of each slot.
-    values: Vec<Option<T>>,
+    /// From `open` on.
+    states: Option<Box<dyn KeyedStates>>,
+    /// The value of each key.
+    value: ValueState<T>,
     tail: Tail,
 }
 
 impl<K: Record, T: Record + Clone> Operator for RollingOperator<K, T> {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.tail.open(context);
+        let mut states = context.backend.keyed_states(&self.codec.key_fields())?;
+        self.value = StateRegistry::new(&mut *states).value_state("value")?;
+        self.states = Some(states);
         Ok(())
     }
 
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
         let KeyedRows { keys, hashes, rows } = self.codec.split(&batch)?;
-        let slots = self.keys.intern(&keys, &hashes)?;
-        self.values.resize_with(self.keys.slots(), || None);
+        let states = self.states.as_mut().ok_or_else(not_open)?;
+        let mut slots = Vec::with_capacity(rows.values.len());
+        states.lookup(&keys, &hashes, &mut slots)?;
         let mut results = Vec::with_capacity(rows.values.len());
         for (value, slot) in rows.values.into_iter().zip(slots) {
-            let place = self.values.get_mut(slot).ok_or_else(|| Error::internal("a key without a place"))?;
-            let value = match place.take() {
-                Some(old) => (self.function)(old, value),
-                None => value,
-            };
-            results.push(value.clone());
-            *place = Some(value);
+            self.value.update(&mut CurrentKey::new(&mut **states, slot, 0), |old| {
+                let value = match old {
+                    Some(old) => (self.function)(old, value),
+                    None => value,
+                };
+                results.push(value.clone());
+                value
+            })?;
         }
+        states.release()?;
         self.tail.emit(Rows { values: results, times: rows.times }.erase(), output)?;
         self.tail.end_batch(output);
         Ok(Progress::Done)
@@ -76,4 +80,20 @@ impl<K: Record, T: Record + Clone> Operator for RollingOperator<K, T> {
         self.tail.watermark(watermark, output);
         Ok(Progress::Done)
     }
+
+    fn memory_bytes(&self) -> usize {
+        self.states.as_ref().map_or(0, |states| states.memory_bytes())
+    }
+
+    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        self.states.as_mut().ok_or_else(not_open)?.snapshot(scope)
+    }
+
+    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
+        self.states.as_mut().ok_or_else(not_open)?.restore(&mut state)
+    }
+}
+
+fn not_open() -> Error {
+    Error::internal("a rolling aggregate that was not opened")
 }

@@ -134,6 +134,11 @@ impl Tail {
         self.batch_rows = context.batch_rows.max(1);
     }
 
+    /// The most rows of a batch that leaves.
+    pub fn batch_rows(&self) -> usize {
+        self.batch_rows
+    }
+
     /// Sends rows of the head through the stages and out.
     pub fn emit(&mut self, mut rows: AnyRows, output: &mut Output) -> Result<()> {
         for stage in &mut self.stages {

@@ -64,8 +64,8 @@ pub trait AggregateFunction<T>: Send + Sync + 'static {
 
 /// What the operator asks of the function of its windows.
 pub(super) trait WindowLogic<K, T, R>: Send + Sync + 'static {
-    /// What is kept for a key and a window, or a slice of windows.
-    type State: Send + Clone + 'static;
+    /// What is kept for a key and a window, or a slice of windows. It becomes columns in checkpoints.
+    type State: Record + Clone;
 
     /// Nothing yet.
     fn create(&self) -> Self::State;
@@ -121,31 +121,31 @@ where
     }
 }
 
-/// All records reduced to one (FUN-04).
+/// All records reduced to one (FUN-04). What is kept is a list of one record, or none: an option would not do, because options of
+/// enums have no columns.
 pub(super) struct Reducing<T>(pub Arc<dyn Fn(T, T) -> T + Send + Sync>);
 
 impl<K, T: Record + Clone> WindowLogic<K, T, T> for Reducing<T> {
-    type State = Option<T>;
+    type State = Vec<T>;
 
-    fn create(&self) -> Option<T> {
-        None
+    fn create(&self) -> Vec<T> {
+        Vec::new()
     }
 
-    fn add(&self, state: &mut Option<T>, value: T) {
-        *state = Some(match state.take() {
+    fn add(&self, state: &mut Vec<T>, value: T) {
+        let reduced = match state.pop() {
             Some(old) => (self.0)(old, value),
             None => value,
-        });
+        };
+        state.push(reduced);
     }
 
-    fn merge(&self, state: &mut Option<T>, other: &Option<T>) {
-        if let Some(other) = other {
-            WindowLogic::<K, T, T>::add(self, state, other.clone());
-        }
+    fn merge(&self, state: &mut Vec<T>, other: &Vec<T>) {
+        other.iter().for_each(|value| WindowLogic::<K, T, T>::add(self, state, value.clone()));
     }
 
-    fn fire(&self, _key: Option<&K>, _window: Window, state: &Option<T>, out: &mut Collector<T>) -> Result<()> {
-        out.extend(state.clone());
+    fn fire(&self, _key: Option<&K>, _window: Window, state: &Vec<T>, out: &mut Collector<T>) -> Result<()> {
+        out.extend(state.iter().cloned());
         Ok(())
     }
 }

@@ -8,23 +8,30 @@
 //!
 //! Late is judged by the watermark before the batch. In processing time nothing is late, and a wake-up takes the part of the
 //! watermark.
+//!
+//! The panes are the state. When to look at which key follows from them, so the queue of times is made anew after a restore.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use tidemill_core::metrics::{Counter, LATE_RECORDS_DROPPED};
 use tidemill_core::operator::{Operator, OperatorContext, Output, Progress};
+use tidemill_core::state::{Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateId};
 use tidemill_core::window::Window;
 use tidemill_core::{Batch, Error, Result, Watermark};
+use tidemill_exec::operators::saved::{freeze_watermark, restored_watermark};
 
-use super::keys::Keys;
+use super::cells::Cells;
 use super::layout::{KeyedCodec, KeyedRows, PlainCodec};
 use super::operator::Head;
-use super::panes::{Panes, Timers};
+use super::panes::Panes;
+use super::program::SideOutput;
 use super::record::Record;
 use super::rows::{Collector, NO_TIME, Rows};
 use super::stage::{Tail, emit_pieces};
 use super::window_logic::WindowLogic;
+use super::window_times::WindowTimes;
 use super::windows::{Assigner, TimeDomain, last_moment};
 
 /// The side output port of late rows.
@@ -52,17 +59,16 @@ pub(super) struct WindowHead<K, T, R, L> {
 }
 
 impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Head for WindowHead<K, T, R, L> {
-    fn create(&self, tail: Tail) -> Result<Box<dyn Operator>> {
+    fn create(&self, tail: Tail, _sides: &[SideOutput]) -> Result<Box<dyn Operator>> {
         Ok(Box::new(WindowOperator {
-            keys: Keys::new(self.plan.codec.clone())?,
-            panes: Vec::new(),
-            timers: Timers::default(),
+            kept: None,
+            times: Vec::new(),
             passed: NO_TIME,
             windows: (NO_TIME, Vec::new()),
+            keys: Vec::new(),
             results: Collector::new(),
-            times: Vec::new(),
+            result_times: Vec::new(),
             late: Rows::default(),
-            due: Due::default(),
             firing: None,
             wake_at: None,
             context: None,
@@ -80,19 +86,20 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Head for WindowHe
 /// One subtask.
 pub(super) struct WindowOperator<K, T, R, L: WindowLogic<K, T, R>> {
     pub(super) plan: Arc<WindowPlan<K, T, L>>,
-    pub(super) keys: Keys<K, T>,
-    /// By slot.
-    pub(super) panes: Vec<Panes<L::State>>,
-    pub(super) timers: Timers,
+    /// From `open` on; taken out while it is worked on.
+    kept: Option<Kept>,
+    /// What the rows at hand have asked for: to look at the key of a slot again at a time.
+    pub(super) times: Vec<(usize, i64)>,
     /// Event time that has passed; always [`NO_TIME`] in processing time, in which nothing is late.
     pub(super) passed: i64,
     /// The windows of the slice that the last row fell into: the next one is likely to fall there too.
     pub(super) windows: (i64, Vec<Window>),
+    /// The key columns of the rows at hand.
+    keys: Vec<ArrayRef>,
     results: Collector<R>,
-    times: Vec<i64>,
+    result_times: Vec<i64>,
     late: Rows<T>,
-    due: Due,
-    /// Timers up to here are being fired; then the watermark, if it was one, goes on.
+    /// Up to here windows are being fired; then the watermark, if it was one, goes on.
     firing: Option<(i64, Option<Watermark>)>,
     /// The earliest wake-up that was asked for.
     wake_at: Option<i64>,
@@ -101,17 +108,27 @@ pub(super) struct WindowOperator<K, T, R, L: WindowLogic<K, T, R>> {
     tail: Tail,
 }
 
-/// Slots whose time has come, in the order in which they fire.
-#[derive(Debug, Default)]
-struct Due {
-    time: i64,
-    slots: std::collections::VecDeque<usize>,
+/// The keys with their panes, and when to look at which.
+struct Kept {
+    states: Box<dyn KeyedStates>,
+    panes: StateId,
+    times: WindowTimes,
+}
+
+/// A row or a firing: the slot of its key, and its place in the columns of the keys at hand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
+    pub slot: usize,
+    pub row: usize,
 }
 
 impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for WindowOperator<K, T, R, L> {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.tail.open(context);
-        self.keys.set_max_parallelism(context.max_parallelism);
+        let mut states = context.backend.keyed_states(&self.plan.codec.key_fields())?;
+        let panes = states.register("panes", None, Box::new(Cells::<Panes<L::State>>::new("panes")?))?;
+        let times = WindowTimes::new(&*states)?;
+        self.kept = Some(Kept { states, panes, times });
         self.dropped = context.metrics.counter(LATE_RECORDS_DROPPED);
         self.context = Some(context.clone());
         Ok(())
@@ -119,21 +136,15 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
 
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
         let KeyedRows { keys, hashes, rows } = self.plan.codec.split(&batch)?;
-        let slots = self.keys.intern(&keys, &hashes)?;
-        self.panes.resize_with(self.panes.len().max(self.keys.slots()), Vec::new);
-        let now = self.now()?;
-        for (row, (value, slot)) in rows.values.into_iter().zip(&slots).enumerate() {
-            let time = now.or_else(|| rows.times.get(row).copied()).unwrap_or(NO_TIME);
-            if time == NO_TIME && self.plan.assigner != Assigner::Whole {
-                return Err(Error::data("a record has no event time and cannot be put into a window")
-                    .with_hint("call assign_timestamps_and_watermarks on every stream that leads here"));
-            }
-            match self.plan.assigner {
-                Assigner::Session { gap } => self.add_to_session(*slot, time, gap, value)?,
-                Assigner::Sliced(_) | Assigner::Whole => self.add_to_slice(*slot, time, value)?,
-            }
-        }
-        self.forget_unused(slots);
+        let mut kept = self.kept.take().ok_or_else(not_open)?;
+        let mut slots = Vec::with_capacity(hashes.len());
+        kept.states.lookup(&keys, &hashes, &mut slots)?;
+        self.keys = keys;
+        self.add(&mut kept, rows, &slots)?;
+        kept.times.add(&*kept.states, &mut self.times)?;
+        kept.states.touch(kept.panes, &slots, 0)?;
+        kept.states.release()?;
+        self.kept = Some(kept);
         self.flush(output)?;
         self.flush_late(output)?;
         self.tail.end_batch(output);
@@ -144,7 +155,8 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
     fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
         let is_event_time = self.plan.domain == TimeDomain::Event;
         if is_event_time {
-            self.passed = watermark.0;
+            // After a restore inputs begin anew, below what has passed.
+            self.passed = self.passed.max(watermark.0);
         }
         // At the end of the input, windows over processing time are complete too: nothing more will come into them.
         let until = if is_event_time || watermark == Watermark::MAX { watermark.0 } else { NO_TIME };
@@ -167,14 +179,15 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
         let Some((until, watermark)) = self.firing else { return Ok(Progress::Done) };
         let rows = self.batch_rows();
         loop {
-            if self.due.slots.is_empty() {
-                let Some((time, mut slots)) = self.timers.pop(until) else { break };
-                slots.retain(|slot| self.panes.get(*slot).is_some_and(|panes| !panes.is_empty()));
-                self.keys.sort(&mut slots)?;
-                self.due = Due { time, slots: slots.into() };
-            }
-            let slots: Vec<usize> = self.due.slots.drain(..rows.min(self.due.slots.len())).collect();
-            self.fire_due(self.due.time, &slots)?;
+            let mut kept = self.kept.take().ok_or_else(not_open)?;
+            let due = kept.times.due(&mut *kept.states, until, rows)?;
+            let Some((time, keys, slots)) = due else {
+                self.kept = Some(kept);
+                break;
+            };
+            self.keys = keys;
+            self.fire_due(&mut kept, time, &slots)?;
+            self.kept = Some(kept);
             if self.results.values.len() >= rows {
                 self.flush(output)?;
             }
@@ -183,49 +196,121 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
             }
         }
         self.flush(output)?;
-        if self.keys.is_empty() && !self.panes.is_empty() {
-            self.keys.clear()?;
-            self.panes = Vec::new();
-        }
         self.firing = None;
         if let Some(watermark) = watermark {
             self.tail.watermark(watermark, output);
         }
         Ok(Progress::Done)
     }
+
+    fn memory_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.states.memory_bytes() + kept.times.memory_bytes())
+    }
+
+    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        let mut snapshot = self.kept.as_mut().ok_or_else(not_open)?.states.snapshot(scope)?;
+        snapshot.push(Extent::Whole, freeze_watermark(Watermark(self.passed))?);
+        Ok(snapshot)
+    }
+
+    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
+        self.passed = restored_watermark(&mut state).0;
+        let mut kept = self.kept.take().ok_or_else(not_open)?;
+        kept.states.restore(&mut state)?;
+        let mut slots = Vec::new();
+        kept.states.all(&mut slots)?;
+        for slot in slots {
+            for pane in kept.panes::<L::State>()?.cell(slot).iter() {
+                self.look_again(slot, &pane.window)?;
+            }
+        }
+        kept.times.add(&*kept.states, &mut self.times)?;
+        self.kept = Some(kept);
+        // Windows whose end has come while the job stood still fire at once.
+        self.ask_to_be_woken();
+        Ok(())
+    }
+}
+
+impl Kept {
+    fn panes<S: Record + Clone>(&mut self) -> Result<&mut Cells<Panes<S>>> {
+        self.states.column(self.panes)?.downcast()
+    }
 }
 
 impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K, T, R, L> {
-    /// Fires what ends at `time` for these slots, and forgets what is over then.
-    fn fire_due(&mut self, time: i64, slots: &[usize]) -> Result<()> {
-        let keys = if self.plan.logic.needs_key() { self.keys.decode(slots)? } else { Vec::new() };
-        for (place, slot) in slots.iter().enumerate() {
-            let key = keys.get(place);
-            match self.plan.assigner {
-                Assigner::Session { .. } => self.fire_session_ending(*slot, time, key)?,
-                Assigner::Sliced(_) | Assigner::Whole => self.fire_window_ending(*slot, time, key)?,
+    /// Adds rows to the panes of their keys.
+    fn add(&mut self, kept: &mut Kept, rows: Rows<T>, slots: &[usize]) -> Result<()> {
+        let now = self.now()?;
+        let panes = kept.panes::<L::State>()?;
+        for (row, (value, slot)) in rows.values.into_iter().zip(slots).enumerate() {
+            let time = now.or_else(|| rows.times.get(row).copied()).unwrap_or(NO_TIME);
+            if time == NO_TIME && self.plan.assigner != Assigner::Whole {
+                return Err(Error::data("a record has no event time and cannot be put into a window")
+                    .with_hint("call assign_timestamps_and_watermarks on every stream that leads here"));
             }
-            self.forget_over(*slot, time)?;
-            if self.panes[*slot].is_empty() {
-                self.keys.remove(*slot);
+            let (panes, at) = (panes.cell(*slot), At { slot: *slot, row });
+            match self.plan.assigner {
+                Assigner::Session { gap } => self.add_to_session(panes, at, time, gap, value)?,
+                Assigner::Sliced(_) | Assigner::Whole => self.add_to_slice(panes, at, time, value)?,
             }
         }
         Ok(())
     }
 
+    /// Fires what ends at `time` for these slots, and forgets what is over then.
+    fn fire_due(&mut self, kept: &mut Kept, time: i64, slots: &[Option<usize>]) -> Result<()> {
+        let keys = match self.plan.logic.needs_key() {
+            true => self.plan.codec.decode_keys(&self.keys, slots.len())?,
+            false => Vec::new(),
+        };
+        let panes = kept.panes::<L::State>()?;
+        for (place, slot) in slots.iter().enumerate() {
+            // A key whose panes have all gone has nothing left to do.
+            let Some(slot) = slot else { continue };
+            let (panes, key) = (panes.cell(*slot), keys.get(place));
+            match self.plan.assigner {
+                Assigner::Session { .. } => self.fire_session_ending(panes, time, key)?,
+                Assigner::Sliced(_) | Assigner::Whole => self.fire_window_ending(panes, time, key)?,
+            }
+            self.forget_over(panes, time)?;
+        }
+        let slots: Vec<usize> = slots.iter().flatten().copied().collect();
+        kept.states.touch(kept.panes, &slots, 0)?;
+        kept.states.release()
+    }
+
     /// Drops panes that no window needs after `time`.
-    fn forget_over(&mut self, slot: usize, time: i64) -> Result<()> {
+    fn forget_over(&mut self, panes: &mut Panes<L::State>, time: i64) -> Result<()> {
         let mut kept = Vec::new();
-        for pane in std::mem::take(&mut self.panes[slot]) {
-            let last = match self.plan.assigner {
-                Assigner::Session { .. } => Some(pane.window),
-                _ => self.plan.assigner.windows_of_slice(pane.window.start)?.last().copied(),
-            };
-            if last.is_some_and(|window| self.cleanup_time(&window) > time) {
+        for pane in std::mem::take(panes) {
+            if self.last_window(&pane.window)?.is_some_and(|window| self.cleanup_time(&window) > time) {
                 kept.push(pane);
             }
         }
-        self.panes[slot] = kept;
+        *panes = kept;
+        Ok(())
+    }
+
+    /// The window that needs a pane the longest.
+    fn last_window(&self, pane: &Window) -> Result<Option<Window>> {
+        Ok(match self.plan.assigner {
+            Assigner::Session { .. } => Some(*pane),
+            _ => self.plan.assigner.windows_of_slice(pane.start)?.last().copied(),
+        })
+    }
+
+    /// Notes when a pane is to be looked at: at the last moment of each window that has not passed, and when it is over.
+    pub(super) fn look_again(&mut self, slot: usize, pane: &Window) -> Result<()> {
+        let windows = match self.plan.assigner {
+            Assigner::Session { .. } => vec![*pane],
+            _ => self.plan.assigner.windows_of_slice(pane.start)?,
+        };
+        let ahead = windows.iter().map(last_moment).filter(|last| *last > self.passed);
+        self.times.extend(ahead.map(|last| (slot, last)));
+        if let Some(last) = windows.last().filter(|last| self.cleanup_time(last) != last_moment(last)) {
+            self.times.push((slot, self.cleanup_time(last)));
+        }
         Ok(())
     }
 
@@ -260,25 +345,18 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
     pub(super) fn fire(&mut self, key: Option<&K>, window: Window, state: &L::State) -> Result<()> {
         self.plan.logic.fire(key, window, state, &mut self.results)?;
         if self.plan.timed {
-            self.times.resize(self.results.values.len(), last_moment(&window));
+            self.result_times.resize(self.results.values.len(), last_moment(&window));
         }
         Ok(())
     }
 
-    /// The key of a slot, if the logic wants it.
-    pub(super) fn key(&self, slot: usize) -> Result<Option<K>> {
-        match self.plan.logic.needs_key() {
-            true => Ok(self.keys.decode(&[slot])?.pop()),
-            false => Ok(None),
+    /// The key of a row, if the logic wants it.
+    pub(super) fn key(&self, at: At) -> Result<Option<K>> {
+        if !self.plan.logic.needs_key() {
+            return Ok(None);
         }
-    }
-
-    /// Keys all of whose rows were too late leave nothing behind.
-    fn forget_unused(&mut self, mut slots: Vec<usize>) {
-        slots.retain(|slot| self.panes[*slot].is_empty());
-        slots.sort_unstable();
-        slots.dedup();
-        slots.into_iter().for_each(|slot| self.keys.remove(slot));
+        let columns: Vec<ArrayRef> = self.keys.iter().map(|column| column.slice(at.row, 1)).collect();
+        Ok(self.plan.codec.decode_keys(&columns, 1)?.pop())
     }
 
     fn flush(&mut self, output: &mut Output) -> Result<()> {
@@ -286,7 +364,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
             return Ok(());
         }
         let values = std::mem::take(&mut self.results.values);
-        let times = std::mem::take(&mut self.times);
+        let times = std::mem::take(&mut self.result_times);
         self.tail.emit(Rows { values, times }.erase(), output)
     }
 
@@ -313,8 +391,8 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
 
     /// Asks for a wake-up at the end of the next window over processing time.
     fn ask_to_be_woken(&mut self) {
-        let (TimeDomain::Processing, Some(last), Some(context)) = (self.plan.domain, self.timers.next(), &self.context)
-        else {
+        let next = self.kept.as_ref().and_then(|kept| kept.times.next());
+        let (TimeDomain::Processing, Some(last), Some(context)) = (self.plan.domain, next, &self.context) else {
             return;
         };
         let end = last.saturating_add(1);
@@ -323,4 +401,8 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
             context.wakeups.at(end, 0);
         }
     }
+}
+
+fn not_open() -> Error {
+    Error::internal("a window operator that was not opened")
 }

@@ -3,10 +3,10 @@
 use tidemill_core::window::Window;
 use tidemill_core::{Error, Result};
 
-use super::panes::Pane;
+use super::panes::{Pane, Panes};
 use super::record::Record;
 use super::window_logic::WindowLogic;
-use super::window_operator::WindowOperator;
+use super::window_operator::{At, WindowOperator};
 use super::windows::last_moment;
 
 impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K, T, R, L> {
@@ -14,11 +14,17 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
     ///
     /// Sessions whose distance is exactly the gap meet. Whether the row is late is judged by the merged session, so a live one
     /// can save it, and it can bridge two.
-    pub(super) fn add_to_session(&mut self, slot: usize, time: i64, gap: i64, value: T) -> Result<()> {
+    pub(super) fn add_to_session(
+        &mut self,
+        panes: &mut Panes<L::State>,
+        at: At,
+        time: i64,
+        gap: i64,
+        value: T,
+    ) -> Result<()> {
         let end = time.checked_add(gap);
         let end = end.ok_or_else(|| Error::data(format!("time {time} is too far from 1970 for a session")))?;
         let own = Window { start: time, end };
-        let panes = &self.panes[slot];
         let from = panes.partition_point(|pane| pane.window.end < own.start);
         let to = panes.partition_point(|pane| pane.window.start <= own.end).max(from);
         let met = &panes[from..to];
@@ -32,7 +38,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         }
         let had_end = met.iter().any(|pane| pane.window.end == merged.end);
         let mut state: Option<L::State> = None;
-        for pane in self.panes[slot].drain(from..to) {
+        for pane in panes.drain(from..to) {
             match &mut state {
                 None => state = Some(pane.state),
                 Some(state) => self.plan.logic.merge(state, &pane.state),
@@ -42,27 +48,19 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         self.plan.logic.add(&mut state, value);
         let last = last_moment(&merged);
         if last <= self.passed {
-            let key = self.key(slot)?;
+            let key = self.key(at)?;
             self.fire(key.as_ref(), merged, &state)?;
         }
         if !had_end {
-            if last > self.passed {
-                self.timers.add(last, slot);
-            }
-            if self.cleanup_time(&merged) != last {
-                self.timers.add(self.cleanup_time(&merged), slot);
-            }
+            self.look_again(at.slot, &merged)?;
         }
-        self.panes[slot].insert(from, Pane { window: merged, state });
+        panes.insert(from, Pane { window: merged, state });
         Ok(())
     }
 
-    /// Fires the session of `slot` whose last moment is `time`, if it has not grown since.
-    pub(super) fn fire_session_ending(&mut self, slot: usize, time: i64, key: Option<&K>) -> Result<()> {
-        let panes = std::mem::take(&mut self.panes[slot]);
+    /// Fires the session whose last moment is `time`, if it has not grown since.
+    pub(super) fn fire_session_ending(&mut self, panes: &Panes<L::State>, time: i64, key: Option<&K>) -> Result<()> {
         let mut ending = panes.iter().filter(|pane| last_moment(&pane.window) == time);
-        let result = ending.try_for_each(|pane| self.fire(key, pane.window, &pane.state));
-        self.panes[slot] = panes;
-        result
+        ending.try_for_each(|pane| self.fire(key, pane.window, &pane.state))
     }
 }

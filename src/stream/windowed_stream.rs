@@ -14,26 +14,13 @@ use tidemill_core::{Error, Result};
 use super::data_stream::DataStream;
 use super::keyed_stream::{KeyedStream, kept, summed};
 use super::layout::{PlainCodec, RowCodec};
-use super::program::{Input, SideOutput};
+use super::output_tag::OutputTag;
+use super::program::SideOutput;
 use super::record::Record;
 use super::rows::Collector;
 use super::window_logic::{AggregateFunction, Aggregating, Keeping, Reducing, WindowLogic};
 use super::window_operator::{WindowHead, WindowPlan};
 use super::windows::{TimeDomain, Windows, millis};
-
-/// The name and type of a side output.
-#[derive(Clone, Debug)]
-pub struct OutputTag<T> {
-    name: Arc<str>,
-    record: PhantomData<fn() -> T>,
-}
-
-impl<T: Record> OutputTag<T> {
-    /// A tag called `name`.
-    pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), record: PhantomData }
-    }
-}
 
 /// Keyed records in windows of time.
 ///
@@ -97,7 +84,7 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
         if self.windows.domain() == TimeDomain::Event && !self.keyed.timed {
             return self;
         }
-        Self { late: Some(OutputTag { name: tag.name.clone(), record: PhantomData }), ..self }
+        Self { late: Some(tag.clone()), ..self }
     }
 
     /// The result of an aggregate for each key and window.
@@ -223,7 +210,8 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
         let late = self.late.as_ref().map(|tag| {
             let codec = Arc::new(PlainCodec::new(self.keyed.values().clone(), true));
             let schema = codec.schema();
-            (codec, SideOutput { tag: tag.name.clone(), record: TypeId::of::<T>(), schema })
+            let side = SideOutput { tag: tag.name.clone(), record: TypeId::of::<T>(), schema, timed: true };
+            (codec, side)
         });
         let (late_codec, side) = late.unzip();
         let (domain, lateness) = (self.windows.domain(), self.lateness_millis);
@@ -256,25 +244,5 @@ impl<T: Record> DataStream<T> {
     /// ```
     pub fn group_by<K: Record>(&self, selector: impl Fn(&T) -> K + Send + Sync + 'static) -> WindowedStream<K, T> {
         self.key_by(selector).window(Windows::whole())
-    }
-
-    /// The side output `tag` of the operator that made this stream.
-    pub fn side_output<S: Record>(&self, tag: &OutputTag<S>) -> DataStream<S> {
-        let node = self.inputs.first().map(|input| input.node);
-        let known = node.and_then(|node| self.environment.program().node(node).side.clone());
-        let fits = |side: &SideOutput| side.tag == tag.name && side.record == TypeId::of::<S>();
-        if self.inputs.len() != 1 || !known.as_ref().is_some_and(fits) {
-            self.fail(
-                Error::request(format!(
-                    "there is no side output '{}' of {} here",
-                    tag.name,
-                    std::any::type_name::<S>()
-                ))
-                .with_hint("call side_output on the stream that the operator with that tag returned"),
-            );
-        }
-        let inputs = node.map(|node| Input { node, port: 1, partitioning: None }).into_iter().collect();
-        let codec = self.codec_of::<S>();
-        DataStream { environment: self.environment.clone(), inputs, codec, timed: true }
     }
 }

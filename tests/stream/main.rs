@@ -12,6 +12,7 @@ mod examples;
 mod files;
 mod keyed;
 mod late;
+mod process;
 mod processing_time;
 mod rows;
 mod windows;

@@ -57,6 +57,11 @@ impl<C: ?Sized> Token<C> {
         Self { id, ttl, cells }
     }
 
+    /// The token of no state: whoever uses it is told that the state has to be declared first.
+    pub fn undeclared() -> Self {
+        Self { id: StateId::new(usize::MAX), ttl: None, cells: |_| None }
+    }
+
     /// The state.
     pub fn id(&self) -> StateId {
         self.id
@@ -64,6 +69,7 @@ impl<C: ?Sized> Token<C> {
 
     /// The cells of the state, with the slot of the key and what has expired.
     pub(super) fn cells<'k>(&self, key: &'k mut CurrentKey<'_>) -> Result<(&'k mut C, usize, Expiry)> {
+        self.check_declared()?;
         let expiry = Expiry::new(self.ttl, key.now_millis);
         let column = key.states.column(self.id)?;
         let cells = (self.cells)(column).ok_or_else(|| Error::internal("a state handle used with states of others"))?;
@@ -77,8 +83,17 @@ impl<C: ?Sized> Token<C> {
 
     /// Empties the key's cell.
     pub(super) fn clear(&self, key: &mut CurrentKey<'_>) -> Result<()> {
+        self.check_declared()?;
         key.states.column(self.id)?.clear(key.slot);
         self.written(key)
+    }
+
+    fn check_declared(&self) -> Result<()> {
+        match self.id == StateId::new(usize::MAX) {
+            false => Ok(()),
+            true => Err(Error::request("a state is used that was not declared")
+                .with_hint("declare it in open, and keep the handle that the runtime context gives")),
+        }
     }
 
     /// Whether reads are to renew what they read.

@@ -53,6 +53,9 @@ pub trait KeyedStates: Send {
     /// The keys of these slots, as columns.
     fn keys(&self, slots: &[usize]) -> Result<Vec<ArrayRef>>;
 
+    /// Appends the slots of all keys for which something is kept, in no order.
+    fn all(&mut self, slots: &mut Vec<usize>) -> Result<()>;
+
     /// How many keys there are, the vacant ones that are not yet released included.
     fn len(&self) -> usize;
 

@@ -70,6 +70,13 @@ impl<T: 'static> ListState<T> {
     }
 }
 
+impl<T: 'static> Default for ListState<T> {
+    /// The handle of no state, to be replaced by one that was declared.
+    fn default() -> Self {
+        Self(Token::undeclared())
+    }
+}
+
 impl<T: 'static> Clone for ListState<T> {
     fn clone(&self) -> Self {
         *self

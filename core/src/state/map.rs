@@ -91,6 +91,13 @@ impl<K: 'static, V: 'static> MapState<K, V> {
     }
 }
 
+impl<K: 'static, V: 'static> Default for MapState<K, V> {
+    /// The handle of no state, to be replaced by one that was declared.
+    fn default() -> Self {
+        Self(Token::undeclared())
+    }
+}
+
 impl<K: 'static, V: 'static> Clone for MapState<K, V> {
     fn clone(&self) -> Self {
         *self

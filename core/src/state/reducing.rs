@@ -37,6 +37,13 @@ impl<T: 'static> ReducingState<T> {
     }
 }
 
+impl<T: 'static> Default for ReducingState<T> {
+    /// The handle of no state, to be replaced by one that was declared.
+    fn default() -> Self {
+        Self::new(ValueState::default(), |first, _| first)
+    }
+}
+
 impl<T: 'static> Clone for ReducingState<T> {
     fn clone(&self) -> Self {
         Self { value: self.value, reduce: self.reduce.clone() }
@@ -52,7 +59,8 @@ impl<T: 'static> fmt::Debug for ReducingState<T> {
 /// A handle to one accumulator for each key: takes values of one type in, gives results of another.
 pub struct AggregatingState<I, A: 'static, O> {
     accumulator: ValueState<A>,
-    functions: Arc<Functions<I, A, O>>,
+    /// `None` where no state was declared.
+    functions: Option<Arc<Functions<I, A, O>>>,
 }
 
 /// The functions of an aggregate.
@@ -73,19 +81,22 @@ impl<I, A: 'static, O> AggregatingState<I, A, O> {
         result: impl Fn(&A) -> O + Send + Sync + 'static,
     ) -> Self {
         let functions = Functions { create: Box::new(create), add: Box::new(add), result: Box::new(result) };
-        Self { accumulator, functions: Arc::new(functions) }
+        Self { accumulator, functions: Some(Arc::new(functions)) }
     }
 
     /// The result for the key, `None` before the first value.
     pub fn get(&self, key: &mut CurrentKey<'_>) -> Result<Option<O>> {
-        Ok(self.accumulator.get(key)?.map(|accumulator| (self.functions.result)(accumulator)))
+        let accumulator = self.accumulator.get(key)?;
+        Ok(self.functions.as_ref().zip(accumulator).map(|(functions, accumulator)| (functions.result)(accumulator)))
     }
 
     /// Adds a value.
     pub fn add(&self, key: &mut CurrentKey<'_>, value: I) -> Result<()> {
+        // Without functions there is no state, and this is the error that says so.
+        let Some(functions) = &self.functions else { return self.clear(key) };
         self.accumulator.update(key, |accumulator| {
-            let mut accumulator = accumulator.unwrap_or_else(|| (self.functions.create)());
-            (self.functions.add)(&mut accumulator, value);
+            let mut accumulator = accumulator.unwrap_or_else(|| (functions.create)());
+            (functions.add)(&mut accumulator, value);
             accumulator
         })
     }
@@ -93,6 +104,13 @@ impl<I, A: 'static, O> AggregatingState<I, A, O> {
     /// Forgets what was added.
     pub fn clear(&self, key: &mut CurrentKey<'_>) -> Result<()> {
         self.accumulator.clear(key)
+    }
+}
+
+impl<I, A: 'static, O> Default for AggregatingState<I, A, O> {
+    /// The handle of no state, to be replaced by one that was declared.
+    fn default() -> Self {
+        Self { accumulator: ValueState::default(), functions: None }
     }
 }
 

@@ -84,6 +84,13 @@ impl<T: 'static> ValueState<T> {
     }
 }
 
+impl<T: 'static> Default for ValueState<T> {
+    /// The handle of no state, to be replaced by one that was declared.
+    fn default() -> Self {
+        Self(Token::undeclared())
+    }
+}
+
 impl<T: 'static> Clone for ValueState<T> {
     fn clone(&self) -> Self {
         *self

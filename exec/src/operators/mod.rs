@@ -1,6 +1,7 @@
 //! What tasks do to rows, one operator a file, each the same for bounded and unbounded input.
 //!
-//! Row by row: [`calc`], [`window_assign`]. Over event time: [`window_aggregate`]. What they evaluate: [`expression`].
+//! Row by row: [`calc`], [`window_assign`]. Over event time: [`window_aggregate`]. Functions of users with states and timers:
+//! [`process`], [`timers`]. What they evaluate: [`expression`].
 
 pub mod aggregate;
 pub mod calc;
@@ -11,8 +12,10 @@ pub mod group_aggregate;
 pub mod limit;
 pub mod lookup_join;
 mod pending;
-mod saved;
+pub mod process;
+pub mod saved;
 pub mod session_aggregate;
+pub mod timers;
 pub mod top_n;
 pub mod window_aggregate;
 pub mod window_assign;

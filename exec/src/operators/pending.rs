@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidemill_core::operator::{Output, Progress};
+use tidemill_core::operator::{Emission, Output, Progress};
 use tidemill_core::{Batch, RowKind, Watermark};
 
 /// What waits to be emitted, in order.
@@ -13,18 +13,24 @@ pub struct Pending {
 
 #[derive(Debug)]
 enum Waiting {
-    Batch(Batch),
+    Batch(usize, Batch),
     Watermark(Watermark),
 }
 
 impl Pending {
     /// Queues rows, in pieces of at most `rows`, but at least the two of an update, which are not cut apart.
     pub fn push(&mut self, batch: Batch, rows: usize) {
+        self.push_to(0, batch, rows);
+    }
+
+    /// The same for an output port.
+    pub fn push_to(&mut self, port: usize, batch: Batch, rows: usize) {
         let (total, mut begin) = (batch.num_rows(), 0);
         while begin < total {
             let end = piece_end(&batch, begin, rows.max(1));
             let whole = end - begin == total;
-            self.waiting.push_back(Waiting::Batch(if whole { batch.clone() } else { batch.slice(begin, end - begin) }));
+            let piece = if whole { batch.clone() } else { batch.slice(begin, end - begin) };
+            self.waiting.push_back(Waiting::Batch(port, piece));
             begin = end;
         }
     }
@@ -34,15 +40,25 @@ impl Pending {
         self.waiting.push_back(Waiting::Watermark(watermark));
     }
 
+    /// Queues all that was emitted into `output`.
+    pub fn take(&mut self, output: &mut Output, rows: usize) {
+        while let Some(emission) = output.pop() {
+            match emission {
+                Emission::Batch(port, batch) => self.push_to(port, batch, rows),
+                Emission::Watermark(watermark) => self.push_watermark(watermark),
+            }
+        }
+    }
+
     /// Emits until the output is full or nothing waits.
     pub fn emit(&mut self, output: &mut Output) -> Progress {
         while let Some(next) = self.waiting.pop_front() {
             match next {
-                Waiting::Batch(batch) if output.is_full() => {
-                    self.waiting.push_front(Waiting::Batch(batch));
+                Waiting::Batch(port, batch) if output.is_full() => {
+                    self.waiting.push_front(Waiting::Batch(port, batch));
                     return Progress::Full;
                 }
-                Waiting::Batch(batch) => output.emit(batch),
+                Waiting::Batch(port, batch) => output.emit_to(port, batch),
                 Waiting::Watermark(watermark) => output.watermark(watermark),
             }
         }
@@ -65,10 +81,8 @@ fn piece_end(batch: &Batch, begin: usize, rows: usize) -> usize {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-    use tidemill_core::operator::Emission;
-
     use super::*;
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 
     /// The kinds of the rows of each piece.
     fn pieces(kinds: &[RowKind], rows: usize) -> Vec<String> {

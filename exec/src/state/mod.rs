@@ -3,6 +3,7 @@
 //! The contract is that of [`tidemill_core::state`]. Here are its columns ([`columns`]), the way from user types to them
 //! ([`StateRegistry`], [`Codec`]), and the backends, one folder each ([`memory`]), which all run one suite.
 
+mod broadcast_map;
 mod codec;
 pub mod columns;
 #[cfg(test)]
@@ -12,6 +13,7 @@ pub mod key_index;
 pub mod memory;
 mod registry;
 
+pub use broadcast_map::{BroadcastMap, BroadcastStates};
 pub use codec::{Codec, StateValue, item_field};
 pub use key_index::KeyIndex;
 pub use memory::{MemoryBackend, MemoryStates};

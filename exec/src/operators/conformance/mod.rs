@@ -21,7 +21,7 @@ use tidemill_core::{Batch, Result, RowKind, Watermark};
 
 use crate::operators::test_context;
 use script::{Demands, Draft, Row, Script, any_draft, batch};
-use subjects::{Subject, subjects};
+use subjects::{Inputs, Subject, subjects};
 
 /// How a script is given to an operator.
 #[derive(Clone, Copy, Debug)]
@@ -186,10 +186,7 @@ fn each_with(draft: &Draft) -> impl Iterator<Item = (Subject, Script)> {
 fn run(subject: &Subject, script: &Script, way: Way) -> Record {
     let mut shell = Shell::open(subject, way);
     let mut record = vec![];
-    if shell.reads_table() {
-        shell.feed(1, &script.table, &[0, 1, 2]);
-        shell.end_table();
-    }
+    shell.read_table(&script.table);
     record.push(std::mem::take(&mut shell.seen));
     for step in &script.steps {
         record.push(shell.step(&step.rows, step.watermark));
@@ -222,6 +219,27 @@ impl<'a> Shell<'a> {
         self.operator.selection() == InputSelection::Only(1)
     }
 
+    /// The rows of the second input that come before all others, and whether it ended then.
+    fn read_table(&mut self, table: &[Row]) -> bool {
+        let ends = self.reads_table();
+        if ends || self.subject.inputs == Inputs::Broadcast {
+            self.feed(1, table, &[0, 1, 2]);
+        }
+        if ends {
+            self.end_table();
+        }
+        ends
+    }
+
+    /// Rows, each to its input.
+    fn feed_rows(&mut self, rows: &[Row]) {
+        let is_odd = |row: &&Row| self.subject.inputs == Inputs::Two && row.value.is_some_and(|value| value % 2 != 0);
+        let (odd, even): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(is_odd);
+        let owned = |rows: Vec<&Row>| rows.into_iter().cloned().collect::<Vec<Row>>();
+        self.feed(0, &owned(even), &self.subject.columns);
+        self.feed(1, &owned(odd), &self.subject.columns);
+    }
+
     fn end_table(&mut self) {
         self.end(1);
         assert_eq!(self.operator.selection(), InputSelection::Any, "{}", self.subject.name);
@@ -229,7 +247,7 @@ impl<'a> Shell<'a> {
 
     /// Rows and the watermark behind them; what is emitted.
     fn step(&mut self, rows: &[Row], watermark: i64) -> Vec<Seen> {
-        self.feed(0, rows, &self.subject.columns);
+        self.feed_rows(rows);
         self.call(|operator, output| operator.advance(Watermark(watermark), output));
         std::mem::take(&mut self.seen)
     }
@@ -237,6 +255,9 @@ impl<'a> Shell<'a> {
     /// The end of the input and of the operator; what is emitted.
     fn close(mut self) -> Vec<Seen> {
         self.end(0);
+        if self.subject.inputs != Inputs::One {
+            self.end(1);
+        }
         self.operator.close().unwrap();
         self.seen
     }

@@ -21,16 +21,12 @@ type Stored = Vec<(StateDescriptor, Vec<RecordBatch>)>;
 pub fn run_restored(subject: &Subject, script: &Script, way: Way, stop: usize, parallelism: usize) -> Record {
     let mut record = vec![];
     let mut first = Shell::open(subject, way);
-    let reads_table = first.reads_table();
-    if reads_table {
-        first.feed(1, &script.table, &[0, 1, 2]);
-        first.end_table();
-    }
+    let reads_table = first.read_table(&script.table);
     record.push(std::mem::take(&mut first.seen));
     for step in &script.steps[..stop] {
         record.push(first.step(&step.rows, step.watermark));
     }
-    first.feed(0, &script.steps[stop].rows, &subject.columns);
+    first.feed_rows(&script.steps[stop].rows);
     let before = std::mem::take(&mut first.seen);
     let stored = snapshot(&mut first);
     // What happens behind a snapshot is not in it.

@@ -15,6 +15,8 @@ use crate::operators::calc::Calc;
 use crate::operators::group_aggregate::{self, GroupAggregate};
 use crate::operators::limit::Limit;
 use crate::operators::lookup_join::{LookupJoin, LookupJoinKind};
+use crate::operators::process::ProcessInput;
+use crate::operators::process::tests::Sums;
 use crate::operators::session_aggregate::SessionAggregate;
 use crate::operators::top_n::TopN;
 use crate::operators::window_aggregate;
@@ -29,6 +31,8 @@ pub struct Subject {
     pub columns: Vec<usize>,
     /// Rows leave in the batches in which they came, or what is left of them.
     pub passes_batches: bool,
+    /// How many inputs the rows of a script go to.
+    pub inputs: Inputs,
     /// Places in these by which an exchange in front would have dealt its rows.
     pub keys: Option<Vec<usize>>,
     pub demands: Demands,
@@ -39,12 +43,24 @@ pub struct Subject {
     pub time: Option<(usize, i64)>,
 }
 
+/// How many inputs the rows of a script go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// One, perhaps after a table was read to its end.
+    One,
+    /// Two: odd values go to the second.
+    Two,
+    /// Two: the table goes to the second, of every subtask, and does not end before the rows do.
+    Broadcast,
+}
+
 /// All of them.
 pub fn subjects() -> Vec<Subject> {
     let mut all = row_by_row();
     all.extend(over_event_time());
     all.extend(updating());
     all.extend(joins());
+    all.extend(process_functions());
     all
 }
 
@@ -54,6 +70,7 @@ fn subject(name: &'static str, factory: impl OperatorFactory + 'static) -> Subje
         factory: Box::new(factory),
         columns: vec![0, 1, 2],
         passes_batches: false,
+        inputs: Inputs::One,
         keys: None,
         demands: Demands { updates: false, late_rows: false },
         late_rows_whatever_the_cut: true,
@@ -232,4 +249,19 @@ fn join(kind: LookupJoinKind, on_condition: bool) -> LookupJoin {
         table_everywhere: kind == LookupJoinKind::NotIn,
         joined_schema,
     }
+}
+
+fn process_functions() -> Vec<Subject> {
+    let sums = |name, sums: Sums| subject(name, sums).keyed(&[0]).timed(1, 0);
+    let timed = |second| Sums { has_timers: true, second, ..Sums::default() };
+    let over = |subject: Subject, inputs| Subject { inputs, ..subject };
+    let second = Some(ProcessInput::Keyed(vec![0]));
+    vec![
+        sums("process function", Sums::default()),
+        sums("process function with timers", timed(None)),
+        // The clock of these tests stands still: such timers wait for the end.
+        Subject { time: None, ..sums("process function by the clock", Sums { is_clocked: true, ..timed(None) }) },
+        over(sums("process function of two inputs", timed(second)), Inputs::Two),
+        over(sums("process function with broadcast state", timed(Some(ProcessInput::Broadcast))), Inputs::Broadcast),
+    ]
 }

@@ -305,6 +305,11 @@ impl KeyedStates for MemoryStates {
         self.index.keys(slots)
     }
 
+    fn all(&mut self, slots: &mut Vec<usize>) -> Result<()> {
+        slots.extend((0..self.index.slots()).filter(|slot| !self.is_vacant(*slot)));
+        Ok(())
+    }
+
     fn len(&self) -> usize {
         self.index.len()
     }

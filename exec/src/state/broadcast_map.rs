@@ -1,0 +1,282 @@
+//! Broadcast state of user types: maps that are the same in every subtask (STA-07, SUB-11).
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef};
+use tidemill_core::state::{EncodeState, RestoredState, StateDescriptor, StateKind, adapt};
+use tidemill_core::{Error, Result};
+
+use crate::state::{Codec, StateValue};
+
+/// The broadcast states of one operator in one subtask.
+///
+/// Who changes them must do so in every subtask alike: only because of rows that reach all of them, and in a way that does not
+/// depend on their order. Then each subtask stores its own copy and finds it again.
+#[derive(Default)]
+pub struct BroadcastStates {
+    maps: Vec<Declared>,
+    /// What was restored and not declared.
+    others: Vec<(StateDescriptor, Vec<RecordBatch>)>,
+}
+
+struct Declared {
+    name: String,
+    map: Box<dyn AnyMap>,
+}
+
+impl BroadcastStates {
+    /// Declares a map. An error if the name is taken, or if one of the types has no columns.
+    pub fn declare<K: StateValue + Ord, V: StateValue>(&mut self, name: &str) -> Result<BroadcastMap<K, V>> {
+        if self.maps.iter().any(|declared| declared.name == name) {
+            return Err(Error::request(format!("there are two broadcast states called '{name}'"))
+                .with_hint("every state of an operator has a name of its own"));
+        }
+        self.maps.push(Declared { name: name.to_owned(), map: Box::new(TypedMap::<K, V>::new()?) });
+        Ok(BroadcastMap { place: Some(self.maps.len() - 1), types: PhantomData })
+    }
+
+    /// The states frozen, for a snapshot.
+    pub fn freeze(&self) -> Vec<(StateDescriptor, EncodeState)> {
+        let declared = self.maps.iter().map(|Declared { name, map }| {
+            let descriptor = StateDescriptor { name: name.clone(), kind: StateKind::Broadcast, schema: map.schema() };
+            (descriptor, map.freeze())
+        });
+        let others = self.others.iter().cloned().map(|(descriptor, batches)| {
+            let encode: EncodeState = Box::new(move || Ok(batches));
+            (descriptor, encode)
+        });
+        declared.chain(others).collect()
+    }
+
+    /// Takes the broadcast states out of `state`, after they were declared.
+    pub fn restore(&mut self, state: &mut RestoredState) -> Result<()> {
+        for Declared { name, map } in &mut self.maps {
+            let schema = map.schema();
+            let batches = state.take(name).into_iter().map(|batch| adapt(name, &batch, &schema));
+            map.restore(batches.collect::<Result<_>>()?)?;
+        }
+        let (others, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.states).into_iter().partition(|(state, _)| state.kind == StateKind::Broadcast);
+        state.states = rest;
+        let batches = |layers: Vec<tidemill_core::state::StateLayer>| {
+            layers.iter().flat_map(|layer| layer.batches().to_vec()).collect::<Vec<_>>()
+        };
+        self.others = others.into_iter().map(|(descriptor, layers)| (descriptor, batches(layers))).collect();
+        Ok(())
+    }
+
+    /// How many entries there are, roughly what they take times their size.
+    pub fn memory_bytes(&self) -> usize {
+        self.maps.iter().map(|declared| declared.map.memory_bytes()).sum()
+    }
+
+    fn map<K: StateValue + Ord, V: StateValue>(&self, handle: &BroadcastMap<K, V>) -> Result<&TypedMap<K, V>> {
+        let declared = handle.place.and_then(|place| self.maps.get(place));
+        let map: &dyn Any = &*declared.ok_or_else(undeclared)?.map;
+        map.downcast_ref().ok_or_else(foreign)
+    }
+
+    fn map_mut<K: StateValue + Ord, V: StateValue>(
+        &mut self,
+        handle: &BroadcastMap<K, V>,
+    ) -> Result<&mut TypedMap<K, V>> {
+        let declared = handle.place.and_then(|place| self.maps.get_mut(place));
+        let map: &mut dyn Any = &mut *declared.ok_or_else(undeclared)?.map;
+        map.downcast_mut().ok_or_else(foreign)
+    }
+}
+
+fn undeclared() -> Error {
+    Error::request("a broadcast state is used that was not declared")
+        .with_hint("declare it in open, and keep the handle that the runtime context gives")
+}
+
+fn foreign() -> Error {
+    Error::internal("a handle of a broadcast state used with states of others")
+}
+
+impl fmt::Debug for BroadcastStates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.maps.iter().map(|declared| declared.name.as_str()).collect();
+        write!(f, "BroadcastStates({})", names.join(", "))
+    }
+}
+
+/// A handle to a map that is the same in every subtask. Entries come in the order of their keys.
+///
+/// ```
+/// # use tidemill_exec::state::BroadcastStates;
+/// let mut states = BroadcastStates::default();
+/// let limits = states.declare::<String, i64>("limits")?;
+/// limits.put(&mut states, "engine".to_owned(), 90)?;
+/// assert_eq!(limits.get(&states, &"engine".to_owned())?, Some(&90));
+/// assert_eq!(limits.entries(&states)?.count(), 1);
+/// # Ok::<(), tidemill_core::Error>(())
+/// ```
+pub struct BroadcastMap<K, V> {
+    /// `None` where no state was declared.
+    place: Option<usize>,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: StateValue + Ord, V: StateValue> BroadcastMap<K, V> {
+    /// The value under `key`.
+    pub fn get<'s>(&self, states: &'s BroadcastStates, key: &K) -> Result<Option<&'s V>> {
+        Ok(states.map(self)?.entries.get(key))
+    }
+
+    /// All entries.
+    pub fn entries<'s>(
+        &self,
+        states: &'s BroadcastStates,
+    ) -> Result<impl Iterator<Item = (&'s K, &'s V)> + use<'s, K, V>> {
+        Ok(states.map(self)?.entries.iter())
+    }
+
+    /// Puts a value in place of what was under `key`.
+    pub fn put(&self, states: &mut BroadcastStates, key: K, value: V) -> Result<()> {
+        states.map_mut(self)?.entries.insert(key, value);
+        Ok(())
+    }
+
+    /// Takes out what is under `key`.
+    pub fn remove(&self, states: &mut BroadcastStates, key: &K) -> Result<Option<V>> {
+        Ok(states.map_mut(self)?.entries.remove(key))
+    }
+
+    /// Removes all entries.
+    pub fn clear(&self, states: &mut BroadcastStates) -> Result<()> {
+        states.map_mut(self)?.entries.clear();
+        Ok(())
+    }
+}
+
+impl<K, V> Default for BroadcastMap<K, V> {
+    /// The handle of no state, to be replaced by one that was declared.
+    fn default() -> Self {
+        Self { place: None, types: PhantomData }
+    }
+}
+
+impl<K, V> Clone for BroadcastMap<K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for BroadcastMap<K, V> {}
+
+impl<K, V> fmt::Debug for BroadcastMap<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BroadcastMap({:?})", self.place)
+    }
+}
+
+/// A map whose types are not known.
+trait AnyMap: Any + Send {
+    fn schema(&self) -> SchemaRef;
+
+    fn freeze(&self) -> EncodeState;
+
+    fn restore(&mut self, batches: Vec<RecordBatch>) -> Result<()>;
+
+    fn memory_bytes(&self) -> usize;
+}
+
+struct TypedMap<K, V> {
+    entries: BTreeMap<K, V>,
+    keys: Arc<Codec<K>>,
+    values: Arc<Codec<V>>,
+    schema: SchemaRef,
+}
+
+impl<K: StateValue + Ord, V: StateValue> TypedMap<K, V> {
+    fn new() -> Result<Self> {
+        let (keys, values) = (Arc::new(Codec::new("key")?), Arc::new(Codec::new("value")?));
+        let schema = Arc::new(Schema::new(vec![keys.field().clone(), values.field().clone()]));
+        Ok(Self { entries: BTreeMap::new(), keys, values, schema })
+    }
+}
+
+impl<K: StateValue + Ord, V: StateValue> AnyMap for TypedMap<K, V> {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn freeze(&self) -> EncodeState {
+        let (keys, values): (Vec<K>, Vec<V>) = self.entries.clone().into_iter().unzip();
+        let (key_codec, value_codec, schema) = (self.keys.clone(), self.values.clone(), self.schema.clone());
+        Box::new(move || {
+            let columns: Vec<ArrayRef> = vec![key_codec.encode(&keys)?, value_codec.encode(&values)?];
+            Ok(vec![RecordBatch::try_new(schema, columns)?])
+        })
+    }
+
+    fn restore(&mut self, batches: Vec<RecordBatch>) -> Result<()> {
+        for batch in batches {
+            let keys = self.keys.decode(batch.column(0))?;
+            self.entries.extend(keys.into_iter().zip(self.values.decode(batch.column(1))?));
+        }
+        Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.entries.len() * (size_of::<K>() + size_of::<V>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_core::state::StateLayer;
+
+    use super::*;
+
+    /// What a checkpoint of these states gives back.
+    fn stored(states: &BroadcastStates) -> RestoredState {
+        let encode = |(descriptor, encode): (StateDescriptor, EncodeState)| {
+            assert_eq!(descriptor.kind, StateKind::Broadcast);
+            let batches = encode().unwrap();
+            assert!(batches.iter().all(|batch| batch.schema() == descriptor.schema));
+            (descriptor, vec![StateLayer::Rows(batches)])
+        };
+        RestoredState { key_groups: 0..1, states: states.freeze().into_iter().map(encode).collect() }
+    }
+
+    #[test]
+    fn maps_come_back_and_those_that_nobody_declares_go_along() {
+        let mut states = BroadcastStates::default();
+        let rules = states.declare::<String, (i64, Option<bool>)>("rules").unwrap();
+        let limits = states.declare::<i64, f64>("limits").unwrap();
+        rules.put(&mut states, "b".into(), (1, None)).unwrap();
+        rules.put(&mut states, "a".into(), (2, Some(true))).unwrap();
+        rules.put(&mut states, "c".into(), (3, None)).unwrap();
+        assert_eq!(rules.remove(&mut states, &"c".into()).unwrap(), Some((3, None)));
+        limits.put(&mut states, 7, 0.5).unwrap();
+
+        let mut later = BroadcastStates::default();
+        let rules = later.declare::<String, (i64, Option<bool>)>("rules").unwrap();
+        later.restore(&mut stored(&states)).unwrap();
+        let entries: Vec<_> = rules.entries(&later).unwrap().map(|(key, value)| (key.as_str(), value.0)).collect();
+        assert_eq!(entries, [("a", 2), ("b", 1)]);
+
+        let mut latest = BroadcastStates::default();
+        let limits = latest.declare::<i64, f64>("limits").unwrap();
+        latest.restore(&mut stored(&later)).unwrap();
+        assert_eq!(limits.get(&latest, &7).unwrap(), Some(&0.5));
+    }
+
+    #[test]
+    fn names_and_handles_are_checked() {
+        let mut states = BroadcastStates::default();
+        states.declare::<i64, i64>("rules").unwrap();
+        let twice = states.declare::<i64, i64>("rules").unwrap_err();
+        assert!(twice.message().contains("two broadcast states called 'rules'"), "{twice}");
+        let undeclared = BroadcastMap::<i64, i64>::default().get(&states, &1).unwrap_err();
+        assert!(undeclared.message().contains("was not declared"), "{undeclared}");
+    }
+}

@@ -1,0 +1,453 @@
+//! Every operator of this API that remembers something, stopped in the middle and gone on with at another parallelism: what leaves
+//! cannot be told from what leaves one that was never stopped.
+//!
+//! The operators are those that programs are lowered to. Rows go through the task above, over an exchange that deals them by key
+//! group, and into as many subtasks as there are; twice on the way all of these are replaced by new ones, which know no more than
+//! what the old ones gave to a snapshot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use futures::future::BoxFuture;
+use tidemill_core::clock::Clock;
+use tidemill_core::graph::{JobGraph, Partitioning};
+use tidemill_core::key::{groups_of, hash_columns, key_group, subtask_of};
+use tidemill_core::metrics::Metrics;
+use tidemill_core::operator::{Emission, Operator, OperatorContext, Output, Wakeups};
+use tidemill_core::state::{RestoredState, SnapshotScope, StateDescriptor, StateKind, StateLayer, rows_of_groups};
+use tidemill_core::{Batch, Result, Watermark};
+use tidemill_exec::state::MemoryBackend;
+
+use super::layout::PlainCodec;
+use super::record::Codec;
+use super::rows::Rows;
+use super::*;
+
+const GROUPS: u32 = 128;
+
+/// A key, a time, a value.
+type Row = (String, i64, i64);
+
+/// What the subtasks of an operator gave to a snapshot: by state, then by subtask.
+type Stored = Vec<(StateDescriptor, Vec<Vec<RecordBatch>>)>;
+
+#[derive(Debug)]
+struct Still;
+
+impl Clock for Still {
+    fn now_millis(&self) -> i64 {
+        0
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+impl Wakeups for Still {
+    fn at(&self, _millis: i64, _token: u64) {}
+
+    fn after(&self, _work: BoxFuture<'static, ()>, _token: u64) {}
+}
+
+fn context(subtask: usize, parallelism: usize) -> OperatorContext {
+    OperatorContext {
+        operator: "test".into(),
+        subtask,
+        parallelism,
+        max_parallelism: GROUPS,
+        batch_rows: 3,
+        clock: Arc::new(Still),
+        metrics: Metrics::default(),
+        backend: Arc::new(MemoryBackend { max_parallelism: GROUPS }),
+        wakeups: Arc::new(Still),
+    }
+}
+
+/// What an operator has emitted.
+fn drain(output: &mut Output) -> Vec<Emission> {
+    std::iter::from_fn(|| output.pop()).collect()
+}
+
+/// The operator under test, in as many subtasks as there are.
+struct Subtasks<'a> {
+    job: &'a JobGraph,
+    vertex: usize,
+    operators: Vec<Box<dyn Operator>>,
+    lines: Vec<String>,
+}
+
+impl<'a> Subtasks<'a> {
+    fn open(job: &'a JobGraph, vertex: usize, parallelism: usize) -> Self {
+        let open = |subtask| {
+            let mut operator = job.vertices[vertex].chain[0].factory.create().unwrap();
+            operator.open(&context(subtask, parallelism)).unwrap();
+            operator
+        };
+        Self { job, vertex, operators: (0..parallelism).map(open).collect(), lines: vec![] }
+    }
+
+    fn call(&mut self, subtask: usize, call: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<()>) {
+        let mut output = Output::new(usize::MAX);
+        call(&mut *self.operators[subtask], &mut output).unwrap();
+        for emission in drain(&mut output) {
+            if let Emission::Batch(port, batch) = emission {
+                let column = batch.records().columns().last().unwrap().clone();
+                let text = |row| match column.as_string_opt::<i32>() {
+                    Some(lines) => format!("{port}: {}", lines.value(row)),
+                    None => format!("{port}: {:?}", column.slice(row, 1)),
+                };
+                self.lines.extend((0..batch.num_rows()).map(text));
+            }
+        }
+    }
+
+    /// Rows, dealt as the edge into `input` says.
+    fn process(&mut self, input: usize, batch: &Batch) {
+        let (_, edge) = self.job.inputs(self.vertex).find(|(_, edge)| edge.input_port == input).unwrap();
+        let parallelism = self.operators.len();
+        let hashes = match &edge.partitioning {
+            Partitioning::Hash(columns) => {
+                let keys: Vec<ArrayRef> = columns.iter().map(|key| batch.records().column(*key).clone()).collect();
+                hash_columns(&keys, batch.num_rows()).unwrap()
+            }
+            // Everywhere.
+            _ => vec![].into(),
+        };
+        for subtask in 0..parallelism {
+            let own = |row: &u32| {
+                hashes.get(*row as usize).is_none_or(|hash| {
+                    subtask_of(key_group(*hash, GROUPS), parallelism, GROUPS) == subtask
+                })
+            };
+            let rows: UInt32Array = (0..batch.num_rows() as u32).filter(own).collect::<Vec<u32>>().into();
+            let batch = Batch::append(take_record_batch(batch.records(), &rows).unwrap());
+            self.call(subtask, |operator, output| operator.process(input, batch, output).map(drop_progress));
+        }
+    }
+
+    fn advance(&mut self, watermark: Watermark) {
+        for subtask in 0..self.operators.len() {
+            self.call(subtask, |operator, output| operator.advance(watermark, output).map(drop_progress));
+        }
+    }
+
+    fn snapshot(&mut self) -> Stored {
+        let mut stored: Stored = vec![];
+        for operator in &mut self.operators {
+            for state in operator.snapshot(SnapshotScope::Copy).unwrap().states {
+                let batches = (state.encode)().unwrap();
+                assert!(batches.iter().all(|batch| batch.schema() == state.descriptor.schema));
+                match stored.iter_mut().find(|(descriptor, _)| descriptor.name == state.descriptor.name) {
+                    Some((_, subtasks)) => subtasks.push(batches),
+                    None => stored.push((state.descriptor, vec![batches])),
+                }
+            }
+        }
+        stored
+    }
+
+    /// Others in their place, with their state.
+    fn replace(self, parallelism: usize) -> Self {
+        let mut old = self;
+        let stored = old.snapshot();
+        assert!(!stored.is_empty());
+        let mut new = Self::open(old.job, old.vertex, parallelism);
+        for (subtask, operator) in new.operators.iter_mut().enumerate() {
+            let key_groups = groups_of(subtask, parallelism, GROUPS);
+            let share = |(descriptor, subtasks): &(StateDescriptor, Vec<Vec<RecordBatch>>)| {
+                let all = subtasks.iter().flatten();
+                let batches = match descriptor.kind {
+                    StateKind::Keyed => all.map(|batch| rows_of_groups(batch, &key_groups).unwrap()).collect(),
+                    StateKind::Broadcast => subtasks[subtask % subtasks.len()].clone(),
+                    StateKind::UnionList | StateKind::List => all.cloned().collect(),
+                };
+                (descriptor.clone(), vec![StateLayer::Rows(batches)])
+            };
+            let states = stored.iter().map(share).collect();
+            operator.restore(RestoredState { key_groups: key_groups.clone(), states }).unwrap();
+        }
+        new.lines = std::mem::take(&mut old.lines);
+        new
+    }
+}
+
+fn drop_progress(progress: tidemill_core::operator::Progress) {
+    assert_eq!(progress, tidemill_core::operator::Progress::Done);
+}
+
+fn rows() -> Vec<Row> {
+    (0..90i64).map(|n| (format!("k{}", n * 7 % 5), n * 2 + n * 31 % 9, (n * 37) % 23 - 5)).collect()
+}
+
+/// The lines of a run in which the operator is replaced by `parallelisms` in turn.
+fn run(program: &dyn Fn(&DataStream<Row>, &DataStream<Row>) -> DataSink, stops: &[(usize, usize)]) -> Vec<Vec<String>> {
+    let environment = Environment::collections();
+    let timed = || {
+        let watermarks = Watermarks::bounded_out_of_orderness(Duration::from_millis(12));
+        environment.from_collection(Vec::<Row>::new()).assign_timestamps_and_watermarks(watermarks, |row| row.1)
+    };
+    program(&timed(), &timed());
+    let sinks = environment.program().pending().to_vec();
+    let (job, _) = environment.job("test", &sinks).unwrap();
+    // The task under test reads over an exchange by key; what feeds its inputs are the sources.
+    let vertex = job.edges.iter().find(|edge| matches!(edge.partitioning, Partitioning::Hash(_))).unwrap().target;
+    let mut above: Vec<(usize, Box<dyn Operator>)> = vec![];
+    for (_, edge) in job.inputs(vertex) {
+        let mut operator = job.vertices[edge.source].chain[0].factory.create().unwrap();
+        operator.open(&context(0, 1)).unwrap();
+        above.push((edge.input_port, operator));
+    }
+    let codec = PlainCodec::new(Codec::<Row>::new().unwrap(), false);
+    let mut subtasks = Subtasks::open(&job, vertex, 1);
+    let mut watermarks = vec![Watermark::MIN; above.len()];
+    let mut seen = vec![];
+    for (step, values) in rows().chunks(10).enumerate() {
+        for (place, (input, operator)) in above.iter_mut().enumerate() {
+            let mut output = Output::new(usize::MAX);
+            let records = codec.encode_rows(&Rows { values: values.to_vec(), times: vec![] }).unwrap();
+            drop_progress(operator.process(0, Batch::append(records), &mut output).unwrap());
+            for emission in drain(&mut output) {
+                match emission {
+                    Emission::Batch(_, batch) => subtasks.process(*input, &batch),
+                    Emission::Watermark(watermark) => watermarks[place] = watermark,
+                }
+            }
+        }
+        if let Some((_, parallelism)) = stops.iter().find(|(stop, _)| *stop == step) {
+            subtasks = subtasks.replace(*parallelism);
+        }
+        subtasks.advance(watermarks.iter().copied().min().unwrap());
+        let mut lines = std::mem::take(&mut subtasks.lines);
+        lines.sort();
+        seen.push(lines);
+    }
+    subtasks.advance(Watermark::MAX);
+    subtasks.lines.sort();
+    seen.push(subtasks.lines);
+    seen
+}
+
+fn check(program: impl Fn(&DataStream<Row>, &DataStream<Row>) -> DataSink) {
+    let expected = run(&program, &[]);
+    assert!(expected.iter().map(Vec::len).sum::<usize>() > 5, "{expected:?}");
+    for stops in [[(3, 1), (6, 1)], [(0, 3), (1, 2)], [(4, 2), (7, 3)], [(2, 5), (5, 1)]] {
+        assert_eq!(run(&program, &stops), expected, "{stops:?}");
+    }
+}
+
+fn key(row: &Row) -> String {
+    row.0.clone()
+}
+
+#[test]
+fn rolling_aggregates_are_restored() {
+    check(|rows, _| rows.key_by(key).sum(|row| &mut row.2).print_to_err());
+    check(|rows, _| rows.key_by(key).reduce(|a, b| (a.0, b.1, a.2 * 3 + b.2)).print_to_err());
+}
+
+#[test]
+fn windows_of_counts_are_restored() {
+    check(|rows, _| rows.key_by(key).count_window(4).reduce(|a, b| (a.0, b.1, a.2 * 3 + b.2)).print_to_err());
+    check(|rows, _| {
+        let windows = rows.key_by(key).sliding_count_window(5, 2);
+        windows.process(|key, rows, out| out.collect((key.clone(), rows.len() as i64, rows[0].1))).print_to_err()
+    });
+}
+
+struct Spread;
+
+impl AggregateFunction<Row> for Spread {
+    type Accumulator = (i64, i64, Vec<i64>);
+    type Output = (i64, i64, usize);
+
+    fn create(&self) -> Self::Accumulator {
+        (i64::MAX, i64::MIN, vec![])
+    }
+
+    fn add(&self, (least, most, all): &mut Self::Accumulator, row: Row) {
+        (*least, *most) = (row.2.min(*least), row.2.max(*most));
+        all.push(row.2);
+    }
+
+    fn result(&self, (least, most, all): &Self::Accumulator) -> Self::Output {
+        (*least, *most, all.len())
+    }
+
+    fn merge(&self, (least, most, all): &mut Self::Accumulator, other: &Self::Accumulator) {
+        (*least, *most) = (other.0.min(*least), other.1.max(*most));
+        all.extend(&other.2);
+    }
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[test]
+fn windows_of_time_are_restored() {
+    check(|rows, _| rows.key_by(key).window(Tumbling::of(millis(15))).sum(|row| &mut row.2).print_to_err());
+    check(|rows, _| {
+        let windows = rows.key_by(key).window(Sliding::of(millis(30), millis(10))).allowed_lateness(millis(8));
+        let text = |key: &String, window: Window, spread: (i64, i64, usize), out: &mut Collector<String>| {
+            out.collect(format!("{key} {window:?} {spread:?}"));
+        };
+        windows.aggregate_with(Spread, text).print_to_err()
+    });
+    check(|rows, _| rows.group_by(key).max_by(|row| row.2).print_to_err());
+}
+
+#[test]
+fn sessions_are_restored() {
+    check(|rows, _| {
+        let sessions = rows.filter(|row| row.1 % 7 < 3).key_by(key).window(Session::with_gap(millis(20)));
+        let text = |key: &String, window: Window, rows: &[Row], out: &mut Collector<String>| {
+            let values: Vec<i64> = rows.iter().map(|row| row.2).collect();
+            out.collect(format!("{key} {window:?} {values:?}"));
+        };
+        sessions.allowed_lateness(millis(5)).process(text).print_to_err()
+    });
+}
+
+/// States of every kind, timers of both domains, a map that is broadcast.
+#[derive(Clone, Default)]
+struct Everything {
+    last: ValueState<i64>,
+    all: ListState<(i64, String)>,
+    by_value: MapState<i64, u32>,
+    most: ReducingState<i64>,
+    spread: AggregatingState<Row, (i64, i64, Vec<i64>), (i64, i64, usize)>,
+    rules: BroadcastMap<i64, String>,
+}
+
+impl Everything {
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        self.last = context.value_state("last")?;
+        self.all = context.list_state("all")?;
+        self.by_value = context.with_ttl(StateTtl::new(Duration::from_secs(1))).map_state("by_value")?;
+        self.most = context.reducing_state("most", i64::max)?;
+        self.spread = context.aggregating_state("spread", Spread)?;
+        Ok(())
+    }
+
+    fn add(&mut self, row: Row, context: &mut Context<'_, String>) -> Result<()> {
+        let seen = self.by_value.get(context.state(), &row.2)?.copied().unwrap_or(0);
+        self.by_value.put(context.state(), row.2, seen + 1)?;
+        self.most.add(context.state(), row.2)?;
+        self.all.add(context.state(), (row.1, row.0.clone()))?;
+        self.last.set(context.state(), row.1)?;
+        if row.2 % 3 == 0 {
+            context.delete_event_time_timer(row.1 + 15)?;
+        } else {
+            context.register_event_time_timer(row.1 + 15)?;
+            context.register_processing_time_timer(row.1)?;
+        }
+        self.spread.add(context.state(), row)
+    }
+
+    fn text(&mut self, time: i64, context: &mut Context<'_, String>) -> Result<String> {
+        let most = self.most.get(context.state())?.copied();
+        let spread = self.spread.get(context.state())?;
+        let values: Vec<(i64, u32)> = self.by_value.entries(context.state())?.map(|(value, n)| (*value, *n)).collect();
+        let count = self.all.get(context.state())?.count();
+        let last = self.last.get(context.state())?.copied();
+        if time % 2 == 0 {
+            self.all.clear(context.state())?;
+            self.most.clear(context.state())?;
+        }
+        let domain = context.timer_domain();
+        Ok(format!("{} {time} {domain:?} {most:?} {spread:?} {values:?} {count} {last:?}", context.key()?))
+    }
+}
+
+impl ProcessFunction<Row, String> for Everything {
+    type Output = String;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        self.open(context)
+    }
+
+    fn process(&mut self, row: Row, context: &mut Context<'_, String>, _out: &mut Collector<String>) -> Result<()> {
+        self.add(row, context)
+    }
+
+    fn on_timer(&mut self, time: i64, context: &mut Context<'_, String>, out: &mut Collector<String>) -> Result<()> {
+        out.collect(self.text(time, context)?);
+        Ok(())
+    }
+}
+
+impl CoProcessFunction<Row, Row, String> for Everything {
+    type Output = String;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        self.open(context)
+    }
+
+    fn process_first(&mut self, row: Row, context: &mut Context<'_, String>, _: &mut Collector<String>) -> Result<()> {
+        self.add(row, context)
+    }
+
+    fn process_second(&mut self, row: Row, context: &mut Context<'_, String>, out: &mut Collector<String>) -> Result<()> {
+        out.collect(self.text(row.1, context)?);
+        Ok(())
+    }
+
+    fn on_timer(&mut self, time: i64, context: &mut Context<'_, String>, out: &mut Collector<String>) -> Result<()> {
+        out.collect(self.text(time, context)?);
+        Ok(())
+    }
+}
+
+impl BroadcastProcessFunction<Row, Row, String> for Everything {
+    type Output = String;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        self.rules = context.broadcast_state("rules")?;
+        self.open(context)
+    }
+
+    fn process(&mut self, row: Row, context: &mut Context<'_, String>, out: &mut Collector<String>) -> Result<()> {
+        if let Some(rule) = self.rules.get(context.broadcast(), &row.2)? {
+            out.collect(format!("{row:?} {rule}"));
+        }
+        self.add(row, context)
+    }
+
+    fn process_broadcast(
+        &mut self,
+        row: Row,
+        context: &mut BroadcastContext<'_, String>,
+        _out: &mut Collector<String>,
+    ) -> Result<()> {
+        self.rules.put(context.broadcast(), row.2, format!("{} {}", row.0, row.1))?;
+        let most = self.most.clone();
+        context.apply_to_keyed_state(|key, state| match key.ends_with('3') {
+            true => most.add(state, 100 + row.2),
+            false => Ok(()),
+        })
+    }
+
+    fn on_timer(&mut self, time: i64, context: &mut Context<'_, String>, out: &mut Collector<String>) -> Result<()> {
+        out.collect(self.text(time, context)?);
+        Ok(())
+    }
+}
+
+#[test]
+fn process_functions_are_restored() {
+    check(|rows, _| rows.key_by(key).process(Everything::default()).print_to_err());
+    check(|rows, others| {
+        rows.key_by(key).connect(&others.key_by(key)).process(Everything::default()).print_to_err()
+    });
+    check(|rows, others| {
+        let rules = others.filter(|row| row.2 % 4 == 0).broadcast_stream();
+        rows.key_by(key).connect_broadcast(&rules).process(Everything::default()).print_to_err()
+    });
+}
