@@ -24,6 +24,8 @@ mod retention;
 pub mod savepoint;
 pub mod segment;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 pub use content::{

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tidemill_core::key::groups_of;
@@ -50,13 +51,13 @@ pub async fn restored_state(
     for (descriptor, stored) in by_name(operator) {
         let read = Read { store, root, key_groups: key_groups.clone() };
         let layers = match descriptor.kind {
-            StateKind::Keyed => read.layers(stored.iter().copied().flatten()).await?,
-            StateKind::List if stored.len() == parallelism => read.layers(stored[subtask]).await?,
+            StateKind::Keyed => read.layers(all(&stored)).await?,
+            StateKind::List if stored.len() == parallelism => read.layers(all(&stored[subtask..=subtask])).await?,
             StateKind::List => vec![StateLayer::Rows(read.dealt(descriptor, &stored, subtask, parallelism).await?)],
-            StateKind::UnionList => read.layers(stored.iter().copied().flatten()).await?,
+            StateKind::UnionList => read.layers(all(&stored)).await?,
             StateKind::Broadcast => {
-                let copies: Vec<&StoredState> = stored.iter().flatten().copied().collect();
-                read.layers(copies.get(subtask % copies.len().max(1)).copied()).await?
+                let copies = all(&stored);
+                read.layers(vec![copies[subtask % copies.len()]]).await?
             }
         };
         states.push((descriptor.clone(), layers));
@@ -80,6 +81,11 @@ fn by_name(operator: &StoredOperator) -> Vec<(&StateDescriptor, Vec<Option<&Stor
     states
 }
 
+/// What there is of a state; of each that [`by_name`] lists there is something.
+fn all<'a>(stored: &[Option<&'a StoredState>]) -> Vec<&'a StoredState> {
+    stored.iter().copied().flatten().collect()
+}
+
 /// The layers that count: from the last whole one on.
 fn effective(state: &StoredState) -> &[StoredLayer] {
     let whole = state.layers.iter().rposition(|layer| layer.extent == Extent::Whole);
@@ -94,17 +100,19 @@ struct Read<'a> {
 
 impl Read<'_> {
     /// The layers of some subtasks, one after the other; those without rows are left out.
-    async fn layers<'a>(&self, states: impl IntoIterator<Item = &'a StoredState>) -> Result<Vec<StateLayer>> {
-        let layers: Vec<&StoredLayer> = states.into_iter().flat_map(effective).collect();
-        let read = layers.into_iter().map(async |layer| {
-            let batches = read_layer(self.store, self.root, layer, Some(self.key_groups.clone())).await?;
-            Ok::<_, Error>(match layer.extent {
-                Extent::Whole | Extent::Changed => StateLayer::Rows(batches),
-                Extent::Removed => StateLayer::Removed(batches),
-            })
-        });
-        let read: Vec<StateLayer> = stream::iter(read).buffered(READS_MAX).try_collect().await?;
+    async fn layers(&self, states: Vec<&StoredState>) -> Result<Vec<StateLayer>> {
+        let layers = states.into_iter().flat_map(effective);
+        let reads: Vec<BoxFuture<'_, Result<StateLayer>>> = layers.map(|layer| self.layer(layer).boxed()).collect();
+        let read: Vec<StateLayer> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
         Ok(read.into_iter().filter(|layer| !layer.batches().is_empty()).collect())
+    }
+
+    async fn layer(&self, layer: &StoredLayer) -> Result<StateLayer> {
+        let batches = read_layer(self.store, self.root, layer, Some(self.key_groups.clone())).await?;
+        Ok(match layer.extent {
+            Extent::Whole | Extent::Changed => StateLayer::Rows(batches),
+            Extent::Removed => StateLayer::Removed(batches),
+        })
     }
 
     /// The rows of a list that fall to a subtask when all are dealt.
@@ -117,7 +125,7 @@ impl Read<'_> {
     ) -> Result<Vec<RecordBatch>> {
         let mut lists = Vec::with_capacity(stored.len());
         for state in stored {
-            let layers = self.layers(*state).await?;
+            let layers = self.layers(state.iter().copied().collect()).await?;
             let batches = layers.iter().flat_map(|layer| layer.batches().iter().cloned()).collect();
             lists.push(OperatorList::restore(descriptor.schema.clone(), batches)?);
         }

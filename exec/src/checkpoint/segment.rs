@@ -40,6 +40,7 @@ const READ_BYTES: u64 = 16 << 20;
 pub struct SegmentWriter {
     path: Arc<str>,
     upload: Upload,
+    chunk_rows: usize,
 }
 
 /// Rows that wait to be enough for a chunk.
@@ -55,7 +56,13 @@ impl SegmentWriter {
     pub fn create(store: Arc<dyn ObjectStore>, root: &Path, path: impl Into<Arc<str>>) -> Self {
         let path = path.into();
         let upload = Upload::new(store, below(root, &path));
-        Self { path, upload }
+        Self { path, upload, chunk_rows: CHUNK_ROWS_MAX }
+    }
+
+    /// The same with at most `rows` rows a chunk, so that ranges of key groups are read more finely.
+    #[must_use]
+    pub fn with_chunk_rows(self, rows: usize) -> Self {
+        Self { chunk_rows: rows.clamp(1, CHUNK_ROWS_MAX), ..self }
     }
 
     /// Encodes a frozen state and adds it.
@@ -82,10 +89,10 @@ impl SegmentWriter {
             let row_bytes = codec::bytes_of(&batch).div_ceil(batch.num_rows());
             let mut begin = 0;
             while begin < batch.num_rows() {
-                let rows = pending.room(row_bytes).min(batch.num_rows() - begin);
+                let rows = pending.room(self.chunk_rows, row_bytes).min(batch.num_rows() - begin);
                 pending.push(batch.slice(begin, rows), row_bytes);
                 begin += rows;
-                if pending.is_full() {
+                if pending.is_full(self.chunk_rows) {
                     chunks.push(self.write_chunk(schema, is_keyed, &mut pending).await?);
                 }
             }
@@ -135,9 +142,9 @@ impl fmt::Debug for SegmentWriter {
 
 impl Pending {
     /// How many rows of such a size still fit; one always does.
-    fn room(&self, row_bytes: usize) -> usize {
+    fn room(&self, chunk_rows: usize, row_bytes: usize) -> usize {
         let by_bytes = CHUNK_BYTES.saturating_sub(self.bytes) / row_bytes.max(1);
-        by_bytes.max(1).min(CHUNK_ROWS_MAX - self.rows)
+        by_bytes.max(1).min(chunk_rows - self.rows)
     }
 
     fn push(&mut self, rows: RecordBatch, row_bytes: usize) {
@@ -146,8 +153,8 @@ impl Pending {
         self.batches.push(rows);
     }
 
-    fn is_full(&self) -> bool {
-        self.rows >= CHUNK_ROWS_MAX || self.bytes >= CHUNK_BYTES
+    fn is_full(&self, chunk_rows: usize) -> bool {
+        self.rows >= chunk_rows || self.bytes >= CHUNK_BYTES
     }
 }
 
