@@ -12,8 +12,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{SchemaRef, UInt32Type};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -21,7 +21,7 @@ use tidemill_core::state::{Extent, FrozenState, StateDescriptor, StateKind, rows
 use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::codec;
+use super::codec::{self, decode_chunk, groups_of_rows};
 use super::content::{StoredChunk, StoredLayer, StoredSegment};
 use super::files::{below, missing, store_error};
 use super::upload::Upload;
@@ -190,48 +190,6 @@ pub async fn read_layer(
         }
     }
     Ok(batches)
-}
-
-/// The rows of a chunk whose place, length, checksum and key groups a manifest tells, or what is wrong with its bytes.
-#[doc(hidden)]
-pub fn decode_chunk(bytes: &[u8], chunk: &StoredChunk, schema: &SchemaRef) -> Result<Vec<RecordBatch>, String> {
-    if bytes.len() as u64 != chunk.length {
-        return Err(format!("there are {} bytes of {}", bytes.len(), chunk.length));
-    }
-    let checksum = xxh3_64(bytes);
-    if checksum != chunk.checksum {
-        return Err(format!("checksum {checksum:016x} instead of {:016x}", chunk.checksum));
-    }
-    let (found, batches) = codec::decode(bytes)?;
-    if found.fields() != schema.fields() {
-        return Err("other columns than those of its state".to_owned());
-    }
-    let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-    if rows != chunk.rows {
-        return Err(format!("{rows} rows instead of {}", chunk.rows));
-    }
-    if let Some(groups) = chunk.groups
-        && groups_of_rows(&batches)? != groups
-    {
-        return Err(format!("key groups other than {} to {}", groups.0, groups.1));
-    }
-    Ok(batches)
-}
-
-/// The key groups of the first and the last row, which are in their order.
-fn groups_of_rows(batches: &[RecordBatch]) -> Result<(u32, u32), String> {
-    let mut range = None;
-    for batch in batches {
-        let groups = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt32Type>());
-        let groups = groups.filter(|groups| groups.nulls().is_none_or(|nulls| nulls.null_count() == 0));
-        let groups = groups.ok_or("the first column is no key group")?.values();
-        let (Some(first), Some(last)) = (groups.first(), groups.last()) else { continue };
-        if !groups.is_sorted() || range.is_some_and(|(_, before)| before > *first) {
-            return Err("rows are not in the order of their key groups".to_owned());
-        }
-        range = Some((range.map_or(*first, |(begin, _)| begin), *last));
-    }
-    range.ok_or_else(|| "there are no rows".to_owned())
 }
 
 /// What is left of a chunk's rows for some key groups.

@@ -7,7 +7,8 @@ use tidemill_core::ErrorKind;
 use tidemill_core::state::{FrozenState, rows_of_groups};
 
 use super::*;
-use crate::checkpoint::segment::{CHUNK_ROWS_MAX, decode_chunk};
+use crate::checkpoint::codec::decode_chunk;
+use crate::checkpoint::segment::CHUNK_ROWS_MAX;
 
 const GROUPS: u32 = 16;
 
