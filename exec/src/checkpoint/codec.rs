@@ -9,11 +9,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow::ipc::{CompressionType, root_as_message};
 use tidemill_core::{Error, Result};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::content::StoredChunk;
 
 /// Rows as bytes. They come back as they are, though perhaps in fewer batches.
 pub(super) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
@@ -32,7 +35,8 @@ pub(super) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<
 }
 
 /// The rows of such bytes, or what is wrong with them. Never panics.
-pub(super) fn decode(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>), String> {
+#[doc(hidden)]
+pub fn decode(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>), String> {
     measure(bytes)?;
     let read = || {
         let reader = StreamReader::try_new(Cursor::new(bytes), None).map_err(|error| error.to_string())?;
@@ -41,6 +45,48 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>), Stri
         Ok((schema, batches))
     };
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("what Arrow cannot read".to_owned()))
+}
+
+/// The rows of a chunk whose place, length, checksum and key groups a manifest tells, or what is wrong with its bytes.
+#[doc(hidden)]
+pub fn decode_chunk(bytes: &[u8], chunk: &StoredChunk, schema: &SchemaRef) -> Result<Vec<RecordBatch>, String> {
+    if bytes.len() as u64 != chunk.length {
+        return Err(format!("there are {} bytes of {}", bytes.len(), chunk.length));
+    }
+    let checksum = xxh3_64(bytes);
+    if checksum != chunk.checksum {
+        return Err(format!("checksum {checksum:016x} instead of {:016x}", chunk.checksum));
+    }
+    let (found, batches) = decode(bytes)?;
+    if found.fields() != schema.fields() {
+        return Err("other columns than those of its state".to_owned());
+    }
+    let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    if rows != chunk.rows {
+        return Err(format!("{rows} rows instead of {}", chunk.rows));
+    }
+    if let Some(groups) = chunk.groups
+        && groups_of_rows(&batches)? != groups
+    {
+        return Err(format!("key groups other than {} to {}", groups.0, groups.1));
+    }
+    Ok(batches)
+}
+
+/// The key groups of the first and the last row, which are in their order.
+pub(super) fn groups_of_rows(batches: &[RecordBatch]) -> Result<(u32, u32), String> {
+    let mut range = None;
+    for batch in batches {
+        let groups = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt32Type>());
+        let groups = groups.filter(|groups| groups.nulls().is_none_or(|nulls| nulls.null_count() == 0));
+        let groups = groups.ok_or("the first column is no key group")?.values();
+        let (Some(first), Some(last)) = (groups.first(), groups.last()) else { continue };
+        if !groups.is_sorted() || range.is_some_and(|(_, before)| before > *first) {
+            return Err("rows are not in the order of their key groups".to_owned());
+        }
+        range = Some((range.map_or(*first, |(begin, _)| begin), *last));
+    }
+    range.ok_or_else(|| "there are no rows".to_owned())
 }
 
 /// A batch under the columns that its state declares, without what its views refer to and do not show.

@@ -12,7 +12,8 @@
 //! write), [`retention`] (what may go), [`savepoint`], [`restore`] (the way back). Stores are those of the `object_store`
 //! crate; clocks and random numbers are arguments.
 
-mod codec;
+#[doc(hidden)]
+pub mod codec;
 pub mod content;
 mod files;
 #[rustfmt::skip]
@@ -24,6 +25,8 @@ mod retention;
 pub mod savepoint;
 pub mod segment;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 pub use content::{

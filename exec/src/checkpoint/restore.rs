@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tidemill_core::key::groups_of;
@@ -19,6 +21,9 @@ use tidemill_core::{Error, Result};
 
 use super::content::{StoredLayer, StoredOperator, StoredState};
 use super::segment::read_layer;
+
+/// How many layers are read at a time.
+const READS_MAX: usize = 8;
 
 /// The state of an operator for subtask `subtask` of `parallelism`. Only what it needs is read.
 ///
@@ -46,15 +51,13 @@ pub async fn restored_state(
     for (descriptor, stored) in by_name(operator) {
         let read = Read { store, root, key_groups: key_groups.clone() };
         let layers = match descriptor.kind {
-            StateKind::Keyed => read.layers(stored.iter().copied().flatten().collect()).await?,
-            StateKind::List if stored.len() == parallelism => {
-                read.layers(stored[subtask].into_iter().collect()).await?
-            }
+            StateKind::Keyed => read.layers(all(&stored)).await?,
+            StateKind::List if stored.len() == parallelism => read.layers(all(&stored[subtask..=subtask])).await?,
             StateKind::List => vec![StateLayer::Rows(read.dealt(descriptor, &stored, subtask, parallelism).await?)],
-            StateKind::UnionList => read.layers(stored.iter().copied().flatten().collect()).await?,
+            StateKind::UnionList => read.layers(all(&stored)).await?,
             StateKind::Broadcast => {
-                let copies: Vec<&StoredState> = stored.iter().flatten().copied().collect();
-                read.layers(copies.get(subtask % copies.len().max(1)).copied().into_iter().collect()).await?
+                let copies = all(&stored);
+                read.layers(vec![copies[subtask % copies.len()]]).await?
             }
         };
         states.push((descriptor.clone(), layers));
@@ -78,6 +81,11 @@ fn by_name(operator: &StoredOperator) -> Vec<(&StateDescriptor, Vec<Option<&Stor
     states
 }
 
+/// What there is of a state; of each that [`by_name`] lists there is something.
+fn all<'a>(stored: &[Option<&'a StoredState>]) -> Vec<&'a StoredState> {
+    stored.iter().copied().flatten().collect()
+}
+
 /// The layers that count: from the last whole one on.
 fn effective(state: &StoredState) -> &[StoredLayer] {
     let whole = state.layers.iter().rposition(|layer| layer.extent == Extent::Whole);
@@ -93,18 +101,18 @@ struct Read<'a> {
 impl Read<'_> {
     /// The layers of some subtasks, one after the other; those without rows are left out.
     async fn layers(&self, states: Vec<&StoredState>) -> Result<Vec<StateLayer>> {
-        let layers: Vec<&StoredLayer> = states.into_iter().flat_map(effective).collect();
-        let mut read = Vec::with_capacity(layers.len());
-        for layer in layers {
-            let batches = read_layer(self.store, self.root, layer, Some(self.key_groups.clone())).await?;
-            if !batches.is_empty() {
-                read.push(match layer.extent {
-                    Extent::Whole | Extent::Changed => StateLayer::Rows(batches),
-                    Extent::Removed => StateLayer::Removed(batches),
-                });
-            }
-        }
-        Ok(read)
+        let layers = states.into_iter().flat_map(effective);
+        let reads: Vec<BoxFuture<'_, Result<StateLayer>>> = layers.map(|layer| self.layer(layer).boxed()).collect();
+        let read: Vec<StateLayer> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
+        Ok(read.into_iter().filter(|layer| !layer.batches().is_empty()).collect())
+    }
+
+    async fn layer(&self, layer: &StoredLayer) -> Result<StateLayer> {
+        let batches = read_layer(self.store, self.root, layer, Some(self.key_groups.clone())).await?;
+        Ok(match layer.extent {
+            Extent::Whole | Extent::Changed => StateLayer::Rows(batches),
+            Extent::Removed => StateLayer::Removed(batches),
+        })
     }
 
     /// The rows of a list that fall to a subtask when all are dealt.

@@ -12,8 +12,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{SchemaRef, UInt32Type};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -21,7 +21,7 @@ use tidemill_core::state::{Extent, FrozenState, StateDescriptor, StateKind, rows
 use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::codec;
+use super::codec::{self, decode_chunk, groups_of_rows};
 use super::content::{StoredChunk, StoredLayer, StoredSegment};
 use super::files::{below, missing, store_error};
 use super::upload::Upload;
@@ -40,6 +40,7 @@ const READ_BYTES: u64 = 16 << 20;
 pub struct SegmentWriter {
     path: Arc<str>,
     upload: Upload,
+    chunk_rows: usize,
 }
 
 /// Rows that wait to be enough for a chunk.
@@ -55,7 +56,13 @@ impl SegmentWriter {
     pub fn create(store: Arc<dyn ObjectStore>, root: &Path, path: impl Into<Arc<str>>) -> Self {
         let path = path.into();
         let upload = Upload::new(store, below(root, &path));
-        Self { path, upload }
+        Self { path, upload, chunk_rows: CHUNK_ROWS_MAX }
+    }
+
+    /// The same with at most `rows` rows a chunk, so that ranges of key groups are read more finely.
+    #[must_use]
+    pub fn with_chunk_rows(self, rows: usize) -> Self {
+        Self { chunk_rows: rows.clamp(1, CHUNK_ROWS_MAX), ..self }
     }
 
     /// Encodes a frozen state and adds it.
@@ -82,10 +89,10 @@ impl SegmentWriter {
             let row_bytes = codec::bytes_of(&batch).div_ceil(batch.num_rows());
             let mut begin = 0;
             while begin < batch.num_rows() {
-                let rows = pending.room(row_bytes).min(batch.num_rows() - begin);
+                let rows = pending.room(self.chunk_rows, row_bytes).min(batch.num_rows() - begin);
                 pending.push(batch.slice(begin, rows), row_bytes);
                 begin += rows;
-                if pending.is_full() {
+                if pending.is_full(self.chunk_rows) {
                     chunks.push(self.write_chunk(schema, is_keyed, &mut pending).await?);
                 }
             }
@@ -135,9 +142,9 @@ impl fmt::Debug for SegmentWriter {
 
 impl Pending {
     /// How many rows of such a size still fit; one always does.
-    fn room(&self, row_bytes: usize) -> usize {
+    fn room(&self, chunk_rows: usize, row_bytes: usize) -> usize {
         let by_bytes = CHUNK_BYTES.saturating_sub(self.bytes) / row_bytes.max(1);
-        by_bytes.max(1).min(CHUNK_ROWS_MAX - self.rows)
+        by_bytes.max(1).min(chunk_rows - self.rows)
     }
 
     fn push(&mut self, rows: RecordBatch, row_bytes: usize) {
@@ -146,8 +153,8 @@ impl Pending {
         self.batches.push(rows);
     }
 
-    fn is_full(&self) -> bool {
-        self.rows >= CHUNK_ROWS_MAX || self.bytes >= CHUNK_BYTES
+    fn is_full(&self, chunk_rows: usize) -> bool {
+        self.rows >= chunk_rows || self.bytes >= CHUNK_BYTES
     }
 }
 
@@ -183,48 +190,6 @@ pub async fn read_layer(
         }
     }
     Ok(batches)
-}
-
-/// The rows of a chunk whose place, length, checksum and key groups a manifest tells, or what is wrong with its bytes.
-#[doc(hidden)]
-pub fn decode_chunk(bytes: &[u8], chunk: &StoredChunk, schema: &SchemaRef) -> Result<Vec<RecordBatch>, String> {
-    if bytes.len() as u64 != chunk.length {
-        return Err(format!("there are {} bytes of {}", bytes.len(), chunk.length));
-    }
-    let checksum = xxh3_64(bytes);
-    if checksum != chunk.checksum {
-        return Err(format!("checksum {checksum:016x} instead of {:016x}", chunk.checksum));
-    }
-    let (found, batches) = codec::decode(bytes)?;
-    if found.fields() != schema.fields() {
-        return Err("other columns than those of its state".to_owned());
-    }
-    let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-    if rows != chunk.rows {
-        return Err(format!("{rows} rows instead of {}", chunk.rows));
-    }
-    if let Some(groups) = chunk.groups
-        && groups_of_rows(&batches)? != groups
-    {
-        return Err(format!("key groups other than {} to {}", groups.0, groups.1));
-    }
-    Ok(batches)
-}
-
-/// The key groups of the first and the last row, which are in their order.
-fn groups_of_rows(batches: &[RecordBatch]) -> Result<(u32, u32), String> {
-    let mut range = None;
-    for batch in batches {
-        let groups = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt32Type>());
-        let groups = groups.filter(|groups| groups.nulls().is_none_or(|nulls| nulls.null_count() == 0));
-        let groups = groups.ok_or("the first column is no key group")?.values();
-        let (Some(first), Some(last)) = (groups.first(), groups.last()) else { continue };
-        if !groups.is_sorted() || range.is_some_and(|(_, before)| before > *first) {
-            return Err("rows are not in the order of their key groups".to_owned());
-        }
-        range = Some((range.map_or(*first, |(begin, _)| begin), *last));
-    }
-    range.ok_or_else(|| "there are no rows".to_owned())
 }
 
 /// What is left of a chunk's rows for some key groups.

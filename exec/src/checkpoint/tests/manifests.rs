@@ -1,0 +1,181 @@
+//! Manifests come back as they went in, and no byte of one can change unnoticed.
+
+use proptest::prelude::*;
+use tidemill_core::ErrorKind;
+use tidemill_core::graph::OperatorId;
+
+use super::*;
+use crate::checkpoint::manifest::{FORMAT_VERSION, decode, encode, seal};
+
+/// A manifest that could be: everything in it follows from the seed.
+fn any_manifest() -> impl Strategy<Value = Manifest> {
+    any::<u64>().prop_map(|seed| manifest(&mut Chance(seed)))
+}
+
+fn manifest(chance: &mut Chance) -> Manifest {
+    let segments: Vec<StoredSegment> = (0..1 + chance.below(3))
+        .map(|number| StoredSegment { path: format!("segments/{number}").into(), bytes: 1000 + chance.below(1 << 40) })
+        .collect();
+    let operators = (0..chance.below(4)).map(|number| StoredOperator {
+        id: OperatorId(chance.next() << 2 | number),
+        name: format!("operator {number}"),
+        max_parallelism: 128,
+        subtasks: subtasks(&segments, chance),
+    });
+    let content = CheckpointContent {
+        operators: operators.collect(),
+        checkpoint: chance.below(100),
+        timestamp_millis: chance.next() as i64,
+        kind: if chance.one_in(2) { CheckpointKind::Savepoint } else { CheckpointKind::Checkpoint },
+        is_final: chance.one_in(2),
+        job: "insert into sink: 'ü'".to_owned(),
+        source_positions: vec![("orders".to_owned(), "line 17".to_owned()); chance.below(3) as usize],
+        took_millis: chance.next(),
+        new_bytes: chance.next(),
+        segments,
+    };
+    Manifest { number: chance.next(), generation: chance.next(), nonce: chance.next(), content }
+}
+
+fn subtasks(segments: &[StoredSegment], chance: &mut Chance) -> Vec<StoredSubtask> {
+    let kinds = [StateKind::Keyed, StateKind::List, StateKind::UnionList, StateKind::Broadcast];
+    let forms: Vec<StateDescriptor> =
+        (0..4).map(|place| descriptor(&format!("s{place}"), kinds[place], &[chance.below(9), 1])).collect();
+    let subtask = |index| {
+        let states = forms.iter().filter(|_| !chance.one_in(3)).cloned().collect::<Vec<_>>();
+        let states = states
+            .into_iter()
+            .map(|descriptor| StoredState { layers: layers(&descriptor, segments, chance), descriptor });
+        StoredSubtask { index, states: states.collect() }
+    };
+    (0..3).map(subtask).collect()
+}
+
+fn layers(descriptor: &StateDescriptor, segments: &[StoredSegment], chance: &mut Chance) -> Vec<StoredLayer> {
+    let is_keyed = descriptor.kind == StateKind::Keyed;
+    let mut layer = |_| {
+        let mut group = 0;
+        let chunk = |chance: &mut Chance, group: &mut u32| {
+            let first = *group + chance.below(10) as u32;
+            *group = first + chance.below(10) as u32;
+            let (offset, length, rows) = (chance.below(500), 1 + chance.below(500), 1 + chance.below(70_000));
+            StoredChunk { offset, length, rows, checksum: chance.next(), groups: is_keyed.then_some((first, *group)) }
+        };
+        let chunks: Vec<_> = (0..chance.below(4)).map(|_| chunk(chance, &mut group)).collect();
+        let segment = match chunks.is_empty() {
+            true => "".into(),
+            false => segments[chance.below(segments.len() as u64) as usize].path.clone(),
+        };
+        let extents = [Extent::Whole, Extent::Changed, Extent::Removed];
+        let extent = if is_keyed { extents[chance.below(3) as usize] } else { Extent::Whole };
+        let kinds: &[u64] = if extent == Extent::Removed { &[0] } else { &[0, 1] };
+        let schema =
+            if is_keyed { super::descriptor("", StateKind::Keyed, kinds).schema } else { descriptor.schema.clone() };
+        StoredLayer { extent, schema, segment, chunks }
+    };
+    (0..3).map(&mut layer).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_manifest_comes_back(manifest in any_manifest()) {
+        let bytes = encode(&manifest).unwrap();
+        prop_assert_eq!(&bytes, &encode(&manifest).unwrap());
+        prop_assert_eq!(decode(&bytes).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_flipped_bit_or_a_missing_end_is_found(manifest in any_manifest(), place in any::<prop::sample::Index>()) {
+        let bytes = encode(&manifest).unwrap();
+        let bit = place.index(bytes.len() * 8);
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        prop_assert_eq!(decode(&flipped).unwrap_err().kind(), ErrorKind::Corrupt);
+        prop_assert_eq!(decode(&bytes[..bit / 8]).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert_eq!(decode(&bytes).unwrap_err().kind(), ErrorKind::Corrupt);
+        let mut sealed = bytes;
+        seal(&mut sealed, FORMAT_VERSION);
+        prop_assert_eq!(decode(&sealed).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    /// Behind a checksum that is right lies what a release with a bug or a forger has written: what passes holds what it must.
+    #[test]
+    fn forged_bytes_never_panic(manifest in any_manifest(),
+                                changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5)) {
+        let mut bytes = encode(&manifest).unwrap();
+        bytes.truncate(bytes.len() - 16);
+        for (place, value) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        seal(&mut bytes, FORMAT_VERSION);
+        match decode(&bytes) {
+            Ok(forged) => prop_assert_eq!(decode(&encode(&forged).unwrap()).unwrap(), forged),
+            Err(error) => prop_assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Request), "{:?}", error),
+        }
+    }
+}
+
+#[test]
+fn a_newer_version_is_told_from_damage() {
+    let mut bytes = b"what nobody knows yet".to_vec();
+    seal(&mut bytes, 7);
+    let error = decode(&bytes).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Request);
+    expect_test::expect![
+        "a manifest of format version 7; this release reads up to 1; upgrade tidemill to a release that reads it"
+    ]
+    .assert_eq(&error.to_string());
+}
+
+#[test]
+fn content_that_cannot_be_is_refused() {
+    let good = loop_until_rich();
+    let check = |change: &dyn Fn(&mut CheckpointContent), wanted: &str| {
+        let mut manifest = good.clone();
+        change(&mut manifest.content);
+        let error = encode(&manifest).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.to_string().contains(wanted), "{error} is not about: {wanted}");
+    };
+    check(&|content| content.segments.push(content.segments[0].clone()), "a file is listed twice");
+    check(&|content| content.segments[0].path = "../x".into(), "no path below the root");
+    check(&|content| content.segments.clear(), "is not listed");
+    check(&|content| content.operators.push(content.operators[0].clone()), "is there twice");
+    check(&|content| content.operators[0].max_parallelism = 0, "no key groups");
+    check(&|content| content.operators[0].max_parallelism = 2, "3 subtasks of at most 2");
+    check(&|content| content.operators[0].subtasks.swap(0, 1), "subtask 1 in place 0");
+    let keyed = |content: &mut CheckpointContent, change: &dyn Fn(&mut StoredState)| {
+        let states = content.operators[0].subtasks[0].states.iter_mut();
+        change(states.into_iter().find(|state| state.descriptor.kind == StateKind::Keyed).unwrap())
+    };
+    let layer = |state: &mut StoredState, change: &dyn Fn(&mut StoredChunk)| {
+        change(&mut state.layers.iter_mut().find(|layer| layer.chunks.len() > 1).unwrap().chunks[1])
+    };
+    check(&|content| keyed(content, &|state| layer(state, &|chunk| chunk.rows = 0)), "nothing is there");
+    check(&|content| keyed(content, &|state| layer(state, &|chunk| chunk.offset = u64::MAX)), "the file has");
+    check(&|content| keyed(content, &|state| layer(state, &|chunk| chunk.groups = None)), "key groups None");
+    check(&|content| keyed(content, &|state| layer(state, &|chunk| chunk.groups = Some((5, 128)))), "of 128");
+    check(
+        &|content| keyed(content, &|state| layer(state, &|chunk| chunk.groups = Some((7, 6)))),
+        "key groups Some((7, 6))",
+    );
+    check(&|content| keyed(content, &|state| state.descriptor.kind = StateKind::List), "");
+}
+
+/// One with a keyed state of several chunks in its first subtask.
+fn loop_until_rich() -> Manifest {
+    let is_rich = |manifest: &Manifest| {
+        let states = manifest.content.operators.first().map(|operator| &operator.subtasks[0].states);
+        states.into_iter().flatten().any(|state| {
+            state.descriptor.kind == StateKind::Keyed && state.layers.iter().any(|layer| layer.chunks.len() > 1)
+        })
+    };
+    (0..).map(|seed| manifest(&mut Chance(seed))).find(is_rich).unwrap()
+}

@@ -1,0 +1,27 @@
+//! The decoders of stored bytes, for the fuzzer.
+//!
+//! Their sources are taken as they are and not through `tidemill-exec`, which would bring DataFusion along: minutes of
+//! instrumented code that no decoder calls.
+
+use std::panic;
+
+/// The part of `tidemill_exec::checkpoint` that reads bytes.
+#[allow(dead_code, unused_imports, missing_docs)]
+pub mod checkpoint {
+    #[path = "../../../exec/src/checkpoint/codec.rs"]
+    pub mod codec;
+    #[path = "../../../exec/src/checkpoint/content.rs"]
+    pub mod content;
+    #[path = "../../../exec/src/checkpoint/generated.rs"]
+    #[allow(clippy::all, unsafe_op_in_unsafe_fn, mismatched_lifetime_syntaxes)]
+    #[rustfmt::skip]
+    mod generated;
+    #[path = "../../../exec/src/checkpoint/manifest.rs"]
+    pub mod manifest;
+}
+
+/// Lets panics unwind, as they do outside of the fuzzer: those inside of Arrow become errors, and any other one still ends the
+/// process at the border of the target.
+pub fn let_panics_unwind() {
+    panic::set_hook(Box::new(|_| ()));
+}
