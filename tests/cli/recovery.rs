@@ -171,3 +171,87 @@ fn what_is_no_job_is_said_before_anything_runs() {
     assert_eq!(code(&cluster), 2);
     assert!(error(&cluster).contains("--local"), "{}", error(&cluster));
 }
+
+/// A folder with the job's script, stopped by a kill after a few checkpoints of `copies`.
+fn killed_after_checkpoints(settings: &[&str]) -> (Folder, std::path::PathBuf) {
+    let folder = Folder::new();
+    folder.write("job.sql", &script(5_000));
+    let arguments =
+        [&["run", "--local", "-f", "job.sql", "-D", "execution.checkpointing.num-retained=2"], settings].concat();
+    let mut running = folder.command(&arguments).spawn().unwrap();
+    let completed = || {
+        let output = folder.run(&["checkpoints", "counts", "--dir", ".tidemill/job.sql", "--format", "json"]);
+        stdout(&output).matches("\"completed\"").count()
+    };
+    while completed() < 3 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let job = folder.path().join(".tidemill/job.sql/counts");
+    (folder, job)
+}
+
+/// The files of a folder, in the order of their names.
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_is_named_and_so_is_the_newest_good_one() {
+    let (folder, job) = killed_after_checkpoints(&[]);
+    let manifests = files(&job.join("manifests"));
+    let newest = manifests.last().unwrap();
+    let mut bytes = std::fs::read(newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(newest, &bytes).unwrap();
+    let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(error(&output).contains(&name(newest)), "{}", error(&output));
+    assert!(error(&output).contains(&name(&manifests[manifests.len() - 2])), "{}", error(&output));
+    assert_eq!(std::fs::read(newest).unwrap(), bytes, "what is there is left as it is");
+}
+
+#[test]
+fn a_missing_segment_is_named() {
+    let (folder, job) = killed_after_checkpoints(&[]);
+    for segment in files(&job.join("segments")) {
+        std::fs::remove_file(segment).unwrap();
+    }
+    let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume", "-D", "restart-strategy.type=none"]);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    assert!(error(&output).contains("segments/"), "{}", error(&output));
+}
+
+#[test]
+fn another_number_of_key_groups_is_refused() {
+    let (folder, _) = killed_after_checkpoints(&[]);
+    let resume = ["run", "--local", "-f", "job.sql", "--resume"];
+    let output =
+        folder.run(&[&resume[..], &["-D", "pipeline.max-parallelism=64", "-D", "restart-strategy.type=none"]].concat());
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    assert!(error(&output).contains("128") && error(&output).contains("64"), "{}", error(&output));
+    let output = folder.run(&resume);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    check_answer(&folder);
+}
+
+#[test]
+fn state_that_nobody_claims_is_refused_unless_it_may_be_dropped() {
+    let (folder, _) = killed_after_checkpoints(&[]);
+    // Another grouping is another operator: nothing of the old one's state can be its own.
+    let changed = script(5_000)
+        .replace("COUNT(*) FROM", "COUNT(*) + 0 FROM")
+        .replace("GROUP BY window_start", "GROUP BY kind + 0, window_start");
+    folder.write("job.sql", &changed);
+    let resume = ["run", "--local", "-f", "job.sql", "--resume"];
+    let output = folder.run(&resume);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    assert!(error(&output).contains("which the job does not have"), "{}", error(&output));
+    let output = folder.run(&[&resume[..], &["--allow-non-restored-state"]].concat());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+}

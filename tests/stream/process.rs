@@ -446,7 +446,10 @@ fn what_is_wrong_with_a_function_is_said() {
     said(keyed(Wrong::NoColumns), "the columns of serde_json::value::Value are not known");
     said(keyed(Wrong::BroadcastWithoutStream), "broadcast state 'rules' in 'process', which no stream is broadcast to");
     said(keyed(Wrong::Undeclared), "a state is used that was not declared");
-    said(plain(Wrong::StateWithoutKey), "keyed state 'count' in 'process', whose records have no key; call key_by first");
+    said(
+        plain(Wrong::StateWithoutKey),
+        "keyed state 'count' in 'process', whose records have no key; call key_by first",
+    );
     said(plain(Wrong::TimerWithoutKey), "a timer at 7 in a function that has no key");
     said(plain(Wrong::KeyWithoutKey), "the key of a record that has none");
     said(plain(Wrong::Undeclared), "a state is used that was not declared");
@@ -499,8 +502,7 @@ fn the_clock_fires_timers_without_another_record() {
     let job = environment.execute_async("timers").unwrap();
     let (mut peer, _) = listener.accept().unwrap();
     peer.write_all(b"a\nb\n").unwrap();
-    let mut keys: Vec<(String, bool)> =
-        (0..2).map(|_| fired.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+    let mut keys: Vec<(String, bool)> = (0..2).map(|_| fired.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
     keys.sort();
     assert_eq!(keys, [("a".to_owned(), true), ("b".to_owned(), true)]);
     drop(peer);

@@ -54,6 +54,9 @@ pub enum Extent {
     Whole,
     /// Rows that are put in place of those with the same keys.
     Changed,
+    /// Rows that stand beside those stored before: parts of what is kept for a key, for an operator that puts them together. Such
+    /// an operator may leave to its restore what has become of older rows.
+    Added,
     /// Keys, without what was kept for them: nothing is kept any more.
     Removed,
 }
@@ -71,7 +74,7 @@ pub struct FrozenState {
 /// The frozen states of one operator in one subtask.
 ///
 /// Laws: rows of keyed state are in the order of their key groups, so that cutting them by key group is slicing. A key is in a
-/// frozen state at most once, and only if something is kept for it. What a state's last [`Extent::Whole`] holds, with everything
+/// frozen state at most once, unless that is [`Extent::Added`], and only if something is kept for it. What a state's last [`Extent::Whole`] holds, with everything
 /// that follows taken out or put over it in its order, is what a copy would hold. Only with [`SnapshotScope::Changes`] may the
 /// first that is there of a state be no whole one. Keys that are removed may have been stored nowhere.
 #[derive(Debug, Default)]

@@ -184,13 +184,14 @@ impl ::flatbuffers::SimpleToVerifyInSlice for StateKind {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_EXTENT: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_EXTENT: u8 = 2;
+pub const ENUM_MAX_EXTENT: u8 = 3;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_EXTENT: [Extent; 3] = [
+pub const ENUM_VALUES_EXTENT: [Extent; 4] = [
   Extent::Whole,
   Extent::Changed,
   Extent::Removed,
+  Extent::Added,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -201,13 +202,15 @@ impl Extent {
   pub const Whole: Self = Self(0);
   pub const Changed: Self = Self(1);
   pub const Removed: Self = Self(2);
+  pub const Added: Self = Self(3);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_MAX: u8 = 3;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Whole,
     Self::Changed,
     Self::Removed,
+    Self::Added,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -215,6 +218,7 @@ impl Extent {
       Self::Whole => Some("Whole"),
       Self::Changed => Some("Changed"),
       Self::Removed => Some("Removed"),
+      Self::Added => Some("Added"),
       _ => None,
     }
   }

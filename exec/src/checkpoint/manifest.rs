@@ -213,6 +213,7 @@ impl<'a> Tables<'a> {
             Extent::Whole => fb::Extent::Whole,
             Extent::Changed => fb::Extent::Changed,
             Extent::Removed => fb::Extent::Removed,
+            Extent::Added => fb::Extent::Added,
         };
         let (schema, chunks) = (self.schema(&layer.schema), Some(self.builder.create_vector(&chunks)));
         Ok(fb::Layer::create(&mut self.builder, &fb::LayerArgs { extent, schema, segment, chunks }))
@@ -307,6 +308,7 @@ impl Shared {
             fb::Extent::Whole => Extent::Whole,
             fb::Extent::Changed => Extent::Changed,
             fb::Extent::Removed => Extent::Removed,
+            fb::Extent::Added => Extent::Added,
             other => return Err(format!("a layer of extent {}", other.0)),
         };
         let chunk = |chunk: &fb::Chunk| StoredChunk {

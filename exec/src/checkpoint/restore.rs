@@ -110,7 +110,7 @@ impl Read<'_> {
     async fn layer(&self, layer: &StoredLayer) -> Result<StateLayer> {
         let batches = read_layer(self.store, self.root, layer, Some(self.key_groups.clone())).await?;
         Ok(match layer.extent {
-            Extent::Whole | Extent::Changed => StateLayer::Rows(batches),
+            Extent::Whole | Extent::Changed | Extent::Added => StateLayer::Rows(batches),
             Extent::Removed => StateLayer::Removed(batches),
         })
     }

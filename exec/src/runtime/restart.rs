@@ -25,9 +25,9 @@ impl RestartStrategy {
 
     /// The job failed at `now`: the pause before it restarts, `None` if it does not.
     ///
-    /// What the same input brings about again is no reason to restart: errors of the query or of the data are final.
+    /// What comes about again is no reason to restart: errors of the query and of the data are final, and so is damaged state.
     pub fn after(&mut self, error: &Error, now: Duration) -> Option<Duration> {
-        if matches!(error.kind(), ErrorKind::Request | ErrorKind::Data | ErrorKind::Cancelled) {
+        if matches!(error.kind(), ErrorKind::Request | ErrorKind::Data | ErrorKind::Corrupt | ErrorKind::Cancelled) {
             return None;
         }
         let last = self.failures.back().copied();
@@ -138,7 +138,8 @@ mod tests {
     #[test]
     fn what_the_same_input_brings_about_again_is_final() {
         let settings = RestartSettings::FixedDelay { attempts: 2, delay: SECOND };
-        for error in [Error::data("line 17"), Error::request("no such column"), Error::cancelled("stop")] {
+        let corrupt = Error::corrupt("a checksum");
+        for error in [Error::data("line 17"), Error::request("no such column"), Error::cancelled("stop"), corrupt] {
             assert_eq!(RestartStrategy::new(settings, 1).after(&error, SECOND), None);
         }
     }

@@ -1,9 +1,9 @@
 //! `tidemill run --local`: the jobs of a script, in this process, from where the last one left them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidemill::sql::parser::{Statement, parse_script};
 use tidemill::sql::{JobFolders, Outcome, Session, SessionJob, store_folder};
@@ -24,6 +24,9 @@ use crate::cli::watch::Watch;
 
 /// Time between checkpoints where nobody says otherwise.
 const INTERVAL: &str = "10 s";
+
+/// How often failures are looked for.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Runs the command.
 pub fn run(arguments: &Run) -> ExitCode {
@@ -123,16 +126,21 @@ fn take_folder(session: &mut Session, arguments: &Run) -> Result<Folder> {
 async fn watch(jobs: &[SessionJob], reporter: &mut Reporter, terminations: &Terminations) -> Result<(), Stop> {
     let mut failure = None;
     let mut watch = Watch::new(Instant::now(), reporter.is_terminal(), terminations.subscribe());
-    let mut begun = BTreeSet::new();
+    let mut told = BTreeMap::new();
     for job in jobs {
         watch.job(&job.handle);
-        if begun.insert(job.id.clone()) {
-            begin(job, reporter, &mut watch).await?;
-        }
+        begin(job, reporter, &mut watch).await?;
     }
     for job in jobs {
         watch.job(&job.handle);
-        let ended = watch.wait(job.handle.wait()).await;
+        let ended = loop {
+            let look = tokio::time::timeout(LOOK, job.handle.wait());
+            match watch.wait(look).await {
+                Ok(Ok(result)) => break Ok(result),
+                Ok(Err(_)) => tell_failures(jobs, &mut told, reporter, &mut watch),
+                Err(stop) => break Err(stop),
+            }
+        };
         watch.clear();
         match ended {
             Ok(Ok(result)) => reporter.note(&ending(job, &result)),
@@ -153,6 +161,18 @@ async fn watch(jobs: &[SessionJob], reporter: &mut Reporter, terminations: &Term
         }
     }
     failure.map_or(Ok(()), |error| Err(Stop::Failed(error)))
+}
+
+/// Says why jobs restart, when they do.
+fn tell_failures(jobs: &[SessionJob], told: &mut BTreeMap<String, usize>, reporter: &mut Reporter, watch: &mut Watch) {
+    for job in jobs.iter().filter(|job| job.handle.outcome().is_none()) {
+        let failures = job.handle.failures();
+        let before = told.insert(job.id.clone(), failures.len()).unwrap_or_default();
+        for failure in failures.iter().skip(before) {
+            watch.clear();
+            reporter.note(&format!("{} restarts: {}", job.statement, failure.error));
+        }
+    }
 }
 
 /// Says from where a job goes on.

@@ -86,7 +86,7 @@ fn expected_keyed(old: &[Old], groups: &Range<u32>) -> Vec<StateLayer> {
             let rows = batches.iter().map(|batch| rows_of_groups(batch, groups).unwrap()).collect();
             match extent {
                 Extent::Whole => layers.truncate(begin),
-                Extent::Changed | Extent::Removed => {}
+                Extent::Changed | Extent::Removed | Extent::Added => {}
             }
             layers.push(if *extent == Extent::Removed { StateLayer::Removed(rows) } else { StateLayer::Rows(rows) });
         }

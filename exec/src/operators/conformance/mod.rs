@@ -157,7 +157,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn a_restored_operator_cannot_be_told_apart(draft in any_draft(), stop in any::<prop::sample::Index>(), cut in 1..30usize) {
+    fn a_restored_operator_cannot_be_told_apart(draft in any_draft(), stop in any::<prop::sample::Index>(),
+                                                base in prop::option::of(any::<prop::sample::Index>()), cut in 1..30usize) {
         for subject in subjects() {
             // Which rows are late may depend on where a batch was cut, not on a restore.
             let late_rows = subject.demands.late_rows && subject.late_rows_whatever_the_cut;
@@ -165,10 +166,12 @@ proptest! {
             let way = Way { cut, ..PLAIN };
             let expected = tables(&run(&subject, &script, way));
             let stop = stop.index(script.steps.len());
+            let base = base.map(|base| base.index(script.steps.len()));
             let parallelisms: &[usize] = if subject.keys.is_some() { &[1, 2, 3] } else { &[1] };
             for parallelism in parallelisms {
-                let restored = tables(&restore::run_restored(&subject, &script, way, stop, *parallelism));
-                prop_assert_eq!(&expected, &restored, "{}, stopped in step {}, then {}", subject.name, stop, parallelism);
+                let restored = tables(&restore::run_restored(&subject, &script, way, (base, stop), *parallelism));
+                let name = &subject.name;
+                prop_assert_eq!(&expected, &restored, "{}, stopped in step {}, then {}", name, stop, parallelism);
             }
         }
     }

@@ -15,20 +15,34 @@ use super::{Record, Seen, Shell, Way};
 const GROUPS: u32 = 128;
 
 /// States as a checkpoint holds them.
-type Stored = Vec<(StateDescriptor, Vec<RecordBatch>)>;
+type Stored = Vec<(StateDescriptor, Vec<StateLayer>)>;
 
 /// The script up to the rows of step `stop`, a snapshot, and the rest with `parallelism` operators that know no more than it.
-pub fn run_restored(subject: &Subject, script: &Script, way: Way, stop: usize, parallelism: usize) -> Record {
+/// With `base` there is a snapshot of everything at the beginning of that step, and then one of changes in every step.
+pub fn run_restored(
+    subject: &Subject,
+    script: &Script,
+    way: Way,
+    (base, stop): (Option<usize>, usize),
+    parallelism: usize,
+) -> Record {
     let mut record = vec![];
     let mut first = Shell::open(subject, way);
     let reads_table = first.read_table(&script.table);
     record.push(std::mem::take(&mut first.seen));
-    for step in &script.steps[..stop] {
+    let mut stored = Stored::new();
+    for (place, step) in script.steps[..stop].iter().enumerate() {
+        match base {
+            Some(base) if base == place => store(&mut first, SnapshotScope::Base, &mut stored),
+            Some(base) if base < place => store(&mut first, SnapshotScope::Changes, &mut stored),
+            _ => {}
+        }
         record.push(first.step(&step.rows, step.watermark));
     }
     first.feed_rows(&script.steps[stop].rows);
     let before = std::mem::take(&mut first.seen);
-    let stored = snapshot(&mut first);
+    let is_increment = base.is_some_and(|base| base < stop);
+    store(&mut first, if is_increment { SnapshotScope::Changes } else { SnapshotScope::Copy }, &mut stored);
     // What happens behind a snapshot is not in it.
     first.step(&[], i64::MAX);
 
@@ -51,30 +65,44 @@ pub fn run_restored(subject: &Subject, script: &Script, way: Way, stop: usize, p
     record
 }
 
-fn snapshot(shell: &mut Shell<'_>) -> Stored {
-    let snapshot = shell.operator.snapshot(SnapshotScope::Copy).unwrap();
-    assert!(snapshot.states.iter().all(|state| state.extent == Extent::Whole));
-    let encode = |FrozenState { descriptor, encode, .. }| (descriptor, encode().unwrap());
-    let stored: Stored = snapshot.states.into_iter().map(encode).collect();
-    for (state, batches) in &stored {
-        assert!(batches.iter().all(|batch| batch.schema() == state.schema), "{}: {}", shell.subject.name, state.name);
+/// Takes a snapshot and lays it over what is stored.
+fn store(shell: &mut Shell<'_>, scope: SnapshotScope, stored: &mut Stored) {
+    let name = &shell.subject.name;
+    let snapshot = shell.operator.snapshot(scope).unwrap();
+    if scope != SnapshotScope::Changes {
+        stored.clear();
     }
-    stored
+    for FrozenState { descriptor, extent, encode } in snapshot.states {
+        let batches = encode().unwrap();
+        assert!(batches.iter().all(|batch| batch.schema() == descriptor.schema), "{name}: {}", descriptor.name);
+        let is_known = |(state, _): &&mut (StateDescriptor, _)| state.name == descriptor.name;
+        match (stored.iter_mut().find(is_known), extent) {
+            (Some((_, layers)), Extent::Changed | Extent::Added) => layers.push(StateLayer::Rows(batches)),
+            (Some((_, layers)), Extent::Removed) => layers.push(StateLayer::Removed(batches)),
+            (Some((_, layers)), Extent::Whole) => *layers = vec![StateLayer::Rows(batches)],
+            (None, Extent::Whole) => stored.push((descriptor, vec![StateLayer::Rows(batches)])),
+            (None, _) => panic!("{name}: changes of '{}', of which there is nothing", descriptor.name),
+        }
+    }
 }
 
 /// What a restore gives to one subtask.
 fn share(stored: &Stored, subtask: usize, parallelism: usize) -> RestoredState {
     let key_groups = groups_of(subtask, parallelism, GROUPS);
-    let of_state = |(state, batches): &(StateDescriptor, Vec<RecordBatch>)| {
-        let batches = match state.kind {
-            StateKind::Keyed => batches.iter().map(|batch| rows_of_groups(batch, &key_groups).unwrap()).collect(),
-            StateKind::List => {
-                let list = OperatorList::restore(state.schema.clone(), batches.clone()).unwrap();
-                OperatorList::deal(&[list], Dealing::Split, parallelism).unwrap()[subtask].batches().to_vec()
-            }
-            StateKind::UnionList | StateKind::Broadcast => batches.clone(),
-        };
-        (state.clone(), vec![StateLayer::Rows(batches)])
+    let share = |state: &StateDescriptor, batches: &[RecordBatch]| match state.kind {
+        StateKind::Keyed => batches.iter().map(|batch| rows_of_groups(batch, &key_groups).unwrap()).collect(),
+        StateKind::List => {
+            let list = OperatorList::restore(state.schema.clone(), batches.to_vec()).unwrap();
+            OperatorList::deal(&[list], Dealing::Split, parallelism).unwrap()[subtask].batches().to_vec()
+        }
+        StateKind::UnionList | StateKind::Broadcast => batches.to_vec(),
+    };
+    let of_layer = |state: &StateDescriptor, layer: &StateLayer| match layer {
+        StateLayer::Rows(batches) => StateLayer::Rows(share(state, batches)),
+        StateLayer::Removed(batches) => StateLayer::Removed(share(state, batches)),
+    };
+    let of_state = |(state, layers): &(StateDescriptor, Vec<StateLayer>)| {
+        (state.clone(), layers.iter().map(|layer| of_layer(state, layer)).collect())
     };
     RestoredState { key_groups: key_groups.clone(), states: stored.iter().map(of_state).collect() }
 }

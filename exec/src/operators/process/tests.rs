@@ -287,7 +287,7 @@ fn snapshots_of_changes_hold_timers_too() {
         });
         match extent {
             Extent::Whole => state.states[place].1 = vec![StateLayer::Rows(batches)],
-            Extent::Changed => state.states[place].1.push(StateLayer::Rows(batches)),
+            Extent::Changed | Extent::Added => state.states[place].1.push(StateLayer::Rows(batches)),
             Extent::Removed => state.states[place].1.push(StateLayer::Removed(batches)),
         }
     }

@@ -78,6 +78,8 @@ impl OperatorFactory for WindowAggregate {
             advancing: false,
             pending: Pending::default(),
             batch_rows: usize::MAX,
+            subtask: 0,
+            parallelism: 1,
             max_parallelism: 1,
             late: Counter::default(),
         }))
@@ -107,6 +109,8 @@ struct WindowAggregateOperator {
     advancing: bool,
     pending: Pending,
     batch_rows: usize,
+    subtask: usize,
+    parallelism: usize,
     max_parallelism: u32,
     late: Counter,
 }
@@ -114,6 +118,7 @@ struct WindowAggregateOperator {
 impl Operator for WindowAggregateOperator {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.batch_rows = context.batch_rows;
+        (self.subtask, self.parallelism) = (context.subtask, context.parallelism);
         self.max_parallelism = context.max_parallelism;
         self.late = context.metrics.counter(LATE_RECORDS_DROPPED);
         Ok(())
@@ -174,8 +179,8 @@ impl Operator for WindowAggregateOperator {
         self.state_bytes
     }
 
-    fn snapshot(&mut self, _scope: SnapshotScope) -> Result<Snapshot> {
-        self.frozen_state()
+    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        self.frozen_state(scope)
     }
 
     fn restore(&mut self, state: RestoredState) -> Result<()> {

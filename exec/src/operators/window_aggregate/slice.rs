@@ -129,6 +129,8 @@ impl FrozenGroups {
 pub struct Slice {
     open: Option<Groups>,
     frozen: Vec<FrozenGroups>,
+    /// How many of the frozen parts are in a checkpoint: the first ones.
+    stored: usize,
     weight: usize,
 }
 
@@ -155,14 +157,34 @@ impl Slice {
         self.frozen.push(groups);
     }
 
-    /// All groups of the slice in one piece, each key once.
-    pub fn whole(&mut self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<&FrozenGroups> {
+    /// The parts that no checkpoint holds so far; from now on one does.
+    pub fn store_new(&mut self) -> Result<&[FrozenGroups]> {
+        let parts = self.frozen()?.len();
+        let new = std::mem::replace(&mut self.stored, parts);
+        Ok(&self.frozen[new..])
+    }
+
+    /// All groups of the slice in one piece, each key once, for a checkpoint that others build on.
+    pub fn store_whole(&mut self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<&[FrozenGroups]> {
         if self.frozen()?.len() != 1 {
-            let mut merged = Groups::new(key_types, aggregates)?;
-            self.frozen.iter().try_for_each(|frozen| merged.merge(frozen))?;
-            self.frozen = vec![merged.freeze()?];
+            self.frozen = vec![self.merged(key_types, aggregates)?];
         }
-        self.frozen.first().ok_or_else(|| Error::internal("a slice without groups"))
+        self.stored = 1;
+        Ok(&self.frozen)
+    }
+
+    /// The same for one that nobody builds on.
+    pub fn copy(&mut self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<Vec<FrozenGroups>> {
+        match self.frozen()?.len() {
+            1 => Ok(self.frozen.clone()),
+            _ => Ok(vec![self.merged(key_types, aggregates)?]),
+        }
+    }
+
+    fn merged(&self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<FrozenGroups> {
+        let mut merged = Groups::new(key_types, aggregates)?;
+        self.frozen.iter().try_for_each(|frozen| merged.merge(frozen))?;
+        merged.freeze()
     }
 
     /// Bytes that the slice occupied when it was last weighed.

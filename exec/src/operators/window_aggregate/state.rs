@@ -1,4 +1,8 @@
 //! The slices in snapshots: a row for each key and slice, with the state of each aggregate.
+//!
+//! A snapshot of changes has only what came since the last one, as rows beside the older ones: the parts of a group are put
+//! together when its window fires, and after a restore as well. Nobody says that a slice is gone; a restore knows it by how far
+//! the subtask had come that stored it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,22 +10,31 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_empty_array};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
-use tidemill_core::Result;
-use tidemill_core::state::{RestoredState, Snapshot};
+use tidemill_core::key::groups_of;
+use tidemill_core::state::{Extent, RestoredState, Snapshot, SnapshotScope, adapt, keyed_schema, rows_of_groups};
+use tidemill_core::{Result, Watermark};
 
 use super::slice::FrozenGroups;
 use super::{WindowAggregateOperator, take_all};
 use crate::operators::aggregate::Aggregate;
-use crate::operators::saved::{KeyedRows, freeze_watermark, key_fields, restored_rows, restored_watermark};
+use crate::operators::saved::{
+    KeyedRows, freeze_numbers, freeze_watermark, key_fields, restored_numbers, restored_watermark,
+};
 
 /// The state that holds the groups of all slices: the key of a group and the start of its slice, and its accumulators.
 const SLICES: &str = "slices";
+/// Of each subtask the key groups, from and to, and the watermark whose windows it has fired.
+const PROGRESS: &str = "progress";
 
 impl WindowAggregateOperator {
-    /// All slices, and the watermark whose windows have fired.
-    pub fn frozen_state(&mut self) -> Result<Snapshot> {
-        let slices = self.frozen_slices()?.freeze(SLICES, self.max_parallelism);
-        Ok(Snapshot::whole([slices, freeze_watermark(self.completed)?]))
+    /// The slices, and the watermark whose windows have fired.
+    pub fn frozen_state(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        let slices = self.frozen_slices(scope)?.freeze(SLICES, self.max_parallelism);
+        let own = groups_of(self.subtask, self.parallelism, self.max_parallelism);
+        let progress = [i64::from(own.start), i64::from(own.end), self.completed.0];
+        let mut snapshot = Snapshot::whole([freeze_watermark(self.completed)?, freeze_numbers(PROGRESS, &progress)?]);
+        snapshot.push(if scope == SnapshotScope::Changes { Extent::Added } else { Extent::Whole }, slices);
+        Ok(snapshot)
     }
 
     /// The same back again.
@@ -29,8 +42,18 @@ impl WindowAggregateOperator {
         self.completed = restored_watermark(&mut state);
         self.watermark = self.completed;
         let (keys, kept) = self.fields()?;
-        let batches = restored_rows(&mut state, SLICES, &keys, &kept)?;
-        batches.iter().try_for_each(|batch| self.restore_slices(batch))
+        let progress = restored_numbers(&mut state, PROGRESS);
+        let schema = keyed_schema(&keys, &kept);
+        let columns: Vec<usize> = (1..schema.fields().len()).collect();
+        for batch in state.take(SLICES) {
+            let batch = adapt(SLICES, &batch, &schema)?;
+            for of_subtask in progress.chunks_exact(3) {
+                let groups = of_subtask[0] as u32..of_subtask[1] as u32;
+                let rows = rows_of_groups(&batch, &groups)?.project(&columns)?;
+                self.restore_slices(&rows, Watermark(of_subtask[2]))?;
+            }
+        }
+        Ok(())
     }
 
     /// The columns of the state: what tells groups apart, and what is kept of each.
@@ -41,15 +64,23 @@ impl WindowAggregateOperator {
         Ok((keys.chain([slice]).collect(), kept?))
     }
 
-    fn frozen_slices(&mut self) -> Result<KeyedRows> {
+    fn frozen_slices(&mut self, scope: SnapshotScope) -> Result<KeyedRows> {
         let (keys, kept) = self.fields()?;
         let mut hashes = Vec::new();
         let mut parts: Vec<Vec<ArrayRef>> = vec![Vec::new(); keys.len() + kept.len()];
         for (start, slice) in &mut self.slices {
-            let (mut columns, of_slice) = slice.whole(&self.key_types, &self.plan.aggregates)?.encode(&kept)?;
-            columns.insert(keys.len() - 1, Arc::new(Int64Array::from(vec![*start; of_slice.len()])));
-            hashes.extend(of_slice);
-            parts.iter_mut().zip(columns).for_each(|(parts, column)| parts.push(column));
+            let (types, aggregates) = (&self.key_types, &self.plan.aggregates);
+            let groups = match scope {
+                SnapshotScope::Changes => slice.store_new()?,
+                SnapshotScope::Base => slice.store_whole(types, aggregates)?,
+                SnapshotScope::Copy => &slice.copy(types, aggregates)?,
+            };
+            for groups in groups {
+                let (mut columns, of_part) = groups.encode(&kept)?;
+                columns.insert(keys.len() - 1, Arc::new(Int64Array::from(vec![*start; of_part.len()])));
+                hashes.extend(of_part);
+                parts.iter_mut().zip(columns).for_each(|(parts, column)| parts.push(column));
+            }
         }
         self.weigh(i64::MIN..i64::MAX);
         let column = |(parts, field): (Vec<ArrayRef>, &FieldRef)| match parts.is_empty() {
@@ -60,12 +91,17 @@ impl WindowAggregateOperator {
         Ok(KeyedRows { keys, kept, columns, hashes })
     }
 
-    fn restore_slices(&mut self, rows: &RecordBatch) -> Result<()> {
+    /// Rows of a subtask that had come to `completed`.
+    fn restore_slices(&mut self, rows: &RecordBatch, completed: Watermark) -> Result<()> {
         let keys = self.plan.keys.len();
         let starts = rows.column(keys).as_primitive::<Int64Type>().values();
         let mut rows_of: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
         starts.iter().enumerate().for_each(|(row, start)| rows_of.entry(*start).or_default().push(row as u32));
         for (start, places) in rows_of {
+            let last = self.plan.spec.windows_of_slice(start)?.next_back();
+            if last.is_none_or(|last| self.is_complete(last, completed)) {
+                continue;
+            }
             let of_slice = take_all(rows.columns(), &UInt32Array::from(places.clone()))?;
             let groups = FrozenGroups::decode(of_slice[..keys].to_vec(), &of_slice[keys + 1..], places.len())?;
             self.slices.entry(start).or_default().add(groups);

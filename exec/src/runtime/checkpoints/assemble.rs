@@ -95,8 +95,8 @@ fn lay_over(
             state.descriptor = descriptor.clone();
             state.layers = vec![layer];
         }
-        Extent::Changed | Extent::Removed if layer.chunks.is_empty() => {}
-        Extent::Changed | Extent::Removed => state.layers.push(layer),
+        Extent::Changed | Extent::Removed | Extent::Added if layer.chunks.is_empty() => {}
+        Extent::Changed | Extent::Removed | Extent::Added => state.layers.push(layer),
     }
     Ok(())
 }

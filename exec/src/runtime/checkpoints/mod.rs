@@ -21,7 +21,7 @@ mod pending;
 mod statistics;
 mod store;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +36,7 @@ use tokio::sync::mpsc;
 use crate::checkpoint::CheckpointContent;
 use crate::runtime::environment::Environment;
 use crate::runtime::participant::{FromTask, ToTask};
-use crate::runtime::reader::SharedEnumerator;
-use crate::runtime::task::{Message, SubtaskEnd};
+use crate::runtime::task::SubtaskEnd;
 use attempt::Uncommitted;
 use command::Command;
 use pending::{Ended, Pending, SharedState, SubtaskKey};

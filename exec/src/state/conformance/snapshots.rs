@@ -30,6 +30,7 @@ pub fn layers(snapshots: impl IntoIterator<Item = Snapshot>) -> Vec<(StateDescri
         let batches = through_ipc(batches);
         let layer = match extent {
             Extent::Whole | Extent::Changed => StateLayer::Rows(batches),
+            Extent::Added => panic!("a backend has nothing beside what it stored"),
             Extent::Removed => StateLayer::Removed(batches),
         };
         let name = descriptor.name.clone();
@@ -68,6 +69,7 @@ pub fn fold(mut rows: Rows, snapshot: Snapshot) -> Rows {
         for (key, row) in texts(&descriptor, &batches) {
             match extent {
                 Extent::Whole | Extent::Changed => drop(rows.insert((descriptor.name.clone(), key), row)),
+                Extent::Added => panic!("a backend has nothing beside what it stored"),
                 Extent::Removed => drop(rows.remove(&(descriptor.name.clone(), key))),
             }
         }
