@@ -16,7 +16,7 @@ use super::catalog::Catalog;
 use super::insert::job_name;
 use super::parser::{Parsed, Statement};
 use super::query::Query;
-use super::recovery::JobFolders;
+use super::recovery::{JobFolders, folder_name, store_folder};
 use super::rows::Rows;
 use super::state::{base_state, statement_state};
 
@@ -208,13 +208,10 @@ impl Session {
             Statement::Explain(explain) => Outcome::Table(self.explain(parsed, explain).await?),
             Statement::Describe(name) => Outcome::Table(self.describe(name).await?),
             Statement::Show(show) => Outcome::Table(self.show(show).await?),
-            Statement::StopJob { id, savepoint, drain } => {
-                if *savepoint || *drain {
-                    let error = Error::request("STOP JOB with a savepoint or drained is not supported yet");
-                    return Err(error.with_hint("CANCEL JOB ends a job at once"));
-                }
-                self.cancel_job(id)?
-            }
+            Statement::StopJob { id, savepoint, drain } => match *savepoint || *drain {
+                true => self.stop_job(id, *drain).await?,
+                false => self.cancel_job(id)?,
+            },
             Statement::CancelJob { id } => self.cancel_job(id)?,
             Statement::Help => Outcome::Shell(ShellWord::Help),
             Statement::Quit => Outcome::Shell(ShellWord::Quit),
@@ -266,14 +263,29 @@ impl Session {
         handle
     }
 
+    fn job(&self, id: &str) -> Result<&SessionJob> {
+        let job = self.jobs.iter().find(|job| job.id == id);
+        job.ok_or_else(|| Error::request(format!("no job '{id}'")).with_hint("`SHOW JOBS` lists them"))
+    }
+
     fn cancel_job(&self, id: &str) -> Result<Outcome> {
-        match self.jobs.iter().find(|job| job.id == id) {
-            Some(job) => {
-                job.handle.cancel();
-                Ok(Outcome::Done(format!("job {id} is being cancelled")))
-            }
-            None => Err(Error::request(format!("no job '{id}'")).with_hint("`SHOW JOBS` lists them")),
-        }
+        self.job(id)?.handle.cancel();
+        Ok(Outcome::Done(format!("job {id} is being cancelled")))
+    }
+
+    /// Ends a job behind a savepoint (SVP-07).
+    async fn stop_job(&self, id: &str, drain: bool) -> Result<Outcome> {
+        let job = self.job(id)?;
+        let dir = self.settings.checkpoints().savepoint_dir.ok_or_else(|| {
+            let error = Error::request("there is no place for savepoints");
+            error.with_hint("SET 'execution.checkpointing.savepoint-dir' = '…'")
+        })?;
+        let name = format!("{}-{}", folder_name(&job.statement), self.run_id());
+        let folder = store_folder(&self.stores.resolve(&dir)?.child(&name));
+        let url = folder.url.clone();
+        job.handle.control().await?.stop(drain, Some(folder)).await?;
+        job.handle.wait().await?;
+        Ok(Outcome::Done(format!("job {id} has stopped; its savepoint is {url}")))
     }
 }
 

@@ -255,3 +255,23 @@ fn state_that_nobody_claims_is_refused_unless_it_may_be_dropped() {
     let output = folder.run(&[&resume[..], &["--allow-non-restored-state"]].concat());
     assert_eq!(code(&output), 0, "{}", stderr(&output));
 }
+
+#[test]
+fn stop_job_with_savepoint_ends_a_job_of_a_script_and_shows_what_it_wrote() {
+    let folder = Folder::new();
+    let script = format!(
+        "{} SET 'table.dml-sync' = 'false'; SET 'execution.checkpointing.savepoint-dir' = 'saved';
+         CREATE TABLE out (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv');
+         INSERT INTO out SELECT n FROM ticks; STOP JOB '1' WITH SAVEPOINT;",
+        super::TICKS
+    );
+    let output = folder.run(&["sql", "-e", &script]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).contains("its savepoint is"), "{}", stderr(&output));
+    let saved = files(&folder.path().join("saved"));
+    assert_eq!(saved.len(), 1, "{saved:?}");
+    assert!(saved[0].join("_metadata").exists());
+    let nowhere =
+        folder.run(&["sql", "-e", &script.replace("SET 'execution.checkpointing.savepoint-dir' = 'saved';", "")]);
+    assert!(error(&nowhere).contains("savepoint-dir"), "{}", error(&nowhere));
+}

@@ -152,7 +152,10 @@ fn without_an_end_it_never_ends() {
             panic!("a split")
         };
         let mut reader = source.reader(&context).unwrap();
+        // Splits that never end are read together, so a reader asks until it has all of its own.
+        assert!(matches!(reader.next().await.unwrap(), SourceEvent::NeedsSplit));
         reader.add_splits(vec![split]).await.unwrap();
+        reader.no_more_splits();
         for _ in 0..50 {
             assert!(matches!(reader.next().await.unwrap(), SourceEvent::Batch { .. }));
         }

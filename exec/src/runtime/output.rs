@@ -64,7 +64,7 @@ impl TaskOutput {
             edge.barrier(barrier).await?;
         }
         match &mut self.sink {
-            Some(sink) => sink.prepare(barrier.id).await.map(Some),
+            Some(sink) => sink.prepare(barrier).await.map(Some),
             None => Ok(None),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 use tidemill_core::clock::Spawner;
-use tidemill_core::event::CheckpointId;
+use tidemill_core::event::Barrier;
 use tidemill_core::sink::{ChangelogMode, Committable, SinkWriter, WriterState};
 use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
 use tokio::sync::{mpsc, oneshot};
@@ -39,7 +39,7 @@ enum Work {
     Restore(Vec<WriterState>),
     Write(Batch),
     Flush,
-    Prepare(CheckpointId, oneshot::Sender<Result<(Vec<Committable>, Vec<WriterState>)>>),
+    Prepare(Barrier, oneshot::Sender<Result<(Vec<Committable>, Vec<WriterState>)>>),
     End(oneshot::Sender<Vec<Committable>>),
 }
 
@@ -88,10 +88,11 @@ impl SinkHandle {
         }
     }
 
-    /// Has everything that was written so far made ready to be committed; what comes back brings it. The task does not wait.
-    pub async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Prepared> {
+    /// Has what was written so far made ready for a checkpoint; what comes back brings it. The task does not wait. Behind the
+    /// last barrier of a job nothing stays in progress.
+    pub async fn prepare(&mut self, barrier: Barrier) -> Result<Prepared> {
         let (reply, prepared) = oneshot::channel();
-        self.order(Work::Prepare(checkpoint, reply)).await?;
+        self.order(Work::Prepare(barrier, reply)).await?;
         Ok(prepared)
     }
 
@@ -135,8 +136,8 @@ async fn work(mut writer: Box<dyn SinkWriter>, mut inbox: mpsc::Receiver<Order>)
             Work::Restore(states) => writer.restore(states).await?,
             Work::Write(batch) => writer.write(batch).await?,
             Work::Flush => writer.flush().await?,
-            Work::Prepare(checkpoint, reply) => {
-                let prepared = prepare(&mut *writer, checkpoint).await;
+            Work::Prepare(barrier, reply) => {
+                let prepared = prepare(&mut *writer, barrier).await;
                 let failure = prepared.as_ref().err().cloned();
                 // Nobody asks for it when the job is being cancelled.
                 let _ = reply.send(prepared);
@@ -156,14 +157,14 @@ async fn work(mut writer: Box<dyn SinkWriter>, mut inbox: mpsc::Receiver<Order>)
 }
 
 /// What a writer has for a checkpoint.
-async fn prepare(
-    writer: &mut dyn SinkWriter,
-    checkpoint: CheckpointId,
-) -> Result<(Vec<Committable>, Vec<WriterState>)> {
+async fn prepare(writer: &mut dyn SinkWriter, barrier: Barrier) -> Result<(Vec<Committable>, Vec<WriterState>)> {
     // Whoever shows rows at once shows those of the checkpoint now.
     writer.flush().await?;
-    let committables = writer.prepare_commit(Some(checkpoint)).await?;
-    Ok((committables, writer.snapshot(checkpoint).await?))
+    if barrier.kind.stops() {
+        return Ok((writer.prepare_commit(None).await?, Vec::new()));
+    }
+    let committables = writer.prepare_commit(Some(barrier.id)).await?;
+    Ok((committables, writer.snapshot(barrier.id).await?))
 }
 
 fn without_update_before(batch: Batch) -> Result<Batch> {

@@ -33,7 +33,7 @@ use snapshots::layers;
 pub type Make<'a> = &'a dyn Fn(&arrow::datatypes::Fields, u32) -> Box<dyn KeyedStates>;
 
 /// Key groups in these tests: few enough that keys share some.
-const GROUPS: u32 = 16;
+pub const GROUPS: u32 = 16;
 
 /// All laws as tests of the module in which it stands.
 macro_rules! keyed_states_laws {

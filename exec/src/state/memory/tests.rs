@@ -7,6 +7,7 @@ use tidemill_core::state::CurrentKey;
 
 use super::*;
 use crate::state::StateRegistry;
+use crate::state::conformance::GROUPS;
 use crate::state::conformance::keyed_states_laws;
 use crate::state::conformance::snapshots::layers;
 
@@ -16,7 +17,7 @@ keyed_states_laws!(|keys: &Fields, max_parallelism: u32| -> Box<dyn KeyedStates>
 
 #[test]
 fn without_a_key_there_is_one_slot() {
-    let mut states = MemoryStates::new(&Fields::empty(), 128).unwrap();
+    let mut states = MemoryStates::new(&Fields::empty(), GROUPS).unwrap();
     let count = StateRegistry::new(&mut states).value_state::<i64>("count").unwrap();
     let mut slots = vec![];
     states.lookup(&[], &hash_columns(&[], 3).unwrap(), &mut slots).unwrap();
@@ -25,8 +26,8 @@ fn without_a_key_there_is_one_slot() {
     states.release().unwrap();
 
     let saved = layers([states.snapshot(SnapshotScope::Copy).unwrap()]);
-    let mut fresh = MemoryStates::new(&Fields::empty(), 128).unwrap();
-    fresh.restore(&mut RestoredState { key_groups: 0..128, states: saved }).unwrap();
+    let mut fresh = MemoryStates::new(&Fields::empty(), GROUPS).unwrap();
+    fresh.restore(&mut RestoredState { key_groups: 0..GROUPS, states: saved }).unwrap();
     let count = StateRegistry::new(&mut fresh).value_state::<i64>("count").unwrap();
     assert_eq!(count.get(&mut CurrentKey::new(&mut fresh, 0, 0)).unwrap(), Some(&3));
 }
