@@ -17,6 +17,8 @@ pub struct JobFolders {
     pub id: Arc<str>,
     /// Whether jobs go on from their newest checkpoints; else checkpoints in a folder are an error.
     pub resume: bool,
+    /// The savepoint that the job in this folder had begun from, for when it has no checkpoint yet.
+    pub origin: Option<String>,
 }
 
 impl JobFolders {
@@ -59,9 +61,13 @@ impl Session {
             Some(path) => Some(store_folder(&self.stores.resolve(path)?)),
             None => None,
         };
+        let origin = match self.folders.as_ref().and_then(|folders| folders.origin.as_ref()) {
+            Some(origin) => Some(store_folder(&self.stores.resolve(origin)?)),
+            None => None,
+        };
         let begin = |resume| match from {
             Some(from) => Begin::From(from),
-            None if resume => Begin::Resume,
+            None if resume => Begin::Resume { origin },
             None => Begin::Anew,
         };
         let (folder, begin) = match (&self.folders, self.settings.checkpoints().dir) {

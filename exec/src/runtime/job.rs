@@ -88,8 +88,11 @@ pub enum Begin {
     /// Nothing. Checkpoints in the folder are an error.
     #[default]
     Anew,
-    /// The newest checkpoint in the folder; nothing if there is none.
-    Resume,
+    /// The newest checkpoint in the folder; if there is none, what the job had begun from.
+    Resume {
+        /// A savepoint; nothing if it had begun anew.
+        origin: Option<StoreFolder>,
+    },
     /// A savepoint. Checkpoints in the folder are an error.
     From(StoreFolder),
 }

@@ -7,7 +7,7 @@ use futures::future::{join_all, select_all};
 use tidemill_core::event::Barrier;
 use tidemill_core::operator::Emission;
 use tidemill_core::sink::Committable;
-use tidemill_core::{Batch, Result};
+use tidemill_core::{Batch, Error, Result};
 
 use crate::exchange::{Demand, EdgeWriter};
 use crate::runtime::sink::{Prepared, SinkHandle};
@@ -66,6 +66,14 @@ impl TaskOutput {
         match &mut self.sink {
             Some(sink) => sink.prepare(barrier).await.map(Some),
             None => Ok(None),
+        }
+    }
+
+    /// Why the sink failed.
+    pub async fn sink_failure(&mut self) -> Error {
+        match &mut self.sink {
+            Some(sink) => sink.failure().await,
+            None => Error::internal("a task without a sink waits for one"),
         }
     }
 

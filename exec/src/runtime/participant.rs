@@ -90,7 +90,7 @@ pub struct Participant {
     pub reports: mpsc::UnboundedSender<FromTask>,
     /// Where it waits for the sink.
     pub io: Arc<dyn Spawner>,
-    /// Parts that wait for the sink; each ends when it has been handed in.
+    /// Parts that wait for the sink; each says when it has been handed in.
     pub waiting: Vec<oneshot::Receiver<()>>,
 }
 
@@ -119,7 +119,6 @@ impl Participant {
         let (handed_in, waiting) = oneshot::channel();
         self.waiting.push(waiting);
         let wait = async move {
-            let _handed_in = handed_in;
             let message = match prepared.await {
                 Ok(Ok((committables, writer_states))) => {
                     let snapshot = SubtaskSnapshot { committables, writer_states, ..snapshot };
@@ -130,16 +129,19 @@ impl Participant {
                 Err(_) => return,
             };
             let _ = reports.send(message);
+            let _ = handed_in.send(());
         };
         self.io.spawn("prepare to commit", Box::pin(wait));
     }
 
-    /// Waits until every part has been handed in. Before the subtask ends: whoever hears of its end has heard of them.
-    pub async fn settle(&mut self) {
+    /// Waits until every part has been handed in. Before the subtask ends: whoever hears of its end has heard of them. `false` if
+    /// one never will be, because the sink failed.
+    pub async fn settle(&mut self) -> bool {
+        let mut all = true;
         for waiting in self.waiting.drain(..) {
-            // Its sender is dropped, not used.
-            let _ = waiting.await;
+            all &= waiting.await.is_ok();
         }
+        all
     }
 
     /// The subtask's part of every checkpoint after its end.

@@ -159,18 +159,17 @@ impl JobRun {
         };
         let settings = self.settings.checkpoints();
         let restored = match &self.persistence.begin {
-            Begin::Resume => store.newest().map(|content| (store.folder().clone(), content.clone())),
+            Begin::Resume { origin } => match (store.newest(), origin) {
+                (Some(content), _) => Some((store.folder().clone(), content.clone())),
+                (None, Some(origin)) => Some(self.savepoint(origin).await?),
+                (None, None) => None,
+            },
             _ if store.newest().is_some() => {
                 let error = format!("{} holds checkpoints of this job", store.url());
                 return Err(Error::request(error).with_hint("go on from them with --resume, or give another folder"));
             }
             Begin::Anew => None,
-            Begin::From(folder) => {
-                let opened = open_savepoint(folder.store.clone(), &folder.root, clock.clone()).await;
-                let content = opened.map_err(|error| error.context(&folder.url))?.content;
-                // Whoever begins from the end of another job wants to go on.
-                Some((folder.clone(), CheckpointContent { is_final: false, ..content }))
-            }
+            Begin::From(folder) => Some(self.savepoint(folder).await?),
         };
         let from = restored.as_ref().map(|(folder, content)| ResumedFrom {
             checkpoint: content.checkpoint,
@@ -189,6 +188,15 @@ impl JobRun {
             Checkpointer::new(self.name.clone(), job, settings, environment, self.committers.clone(), store);
         self.publish_begun.send_replace(Some(Begun { control, statistics, from }));
         Ok((checkpointer, restored))
+    }
+
+    /// What a savepoint holds, and where.
+    async fn savepoint(&self, folder: &StoreFolder) -> Result<(StoreFolder, CheckpointContent)> {
+        let clock = self.environment.clock.clone();
+        let opened = open_savepoint(folder.store.clone(), &folder.root, clock).await;
+        let content = opened.map_err(|error| error.context(&folder.url))?.content;
+        // Whoever begins from the end of another job wants to go on.
+        Ok((folder.clone(), CheckpointContent { is_final: false, ..content }))
     }
 
     /// The place of the job's own checkpoints, without one.
@@ -314,7 +322,9 @@ impl JobRun {
             };
             let Some((subtask, result)) = report else { break };
             running -= 1;
-            match result.and_then(|end| checkpointer.on_end(subtask, end)) {
+            // Once something has failed no checkpoint may become complete: of who failed it would hold nothing.
+            let heard = |end| if failure.is_none() { checkpointer.on_end(subtask, end) } else { Ok(()) };
+            match result.and_then(heard) {
                 Ok(()) => {}
                 Err(error) => {
                     // What fails after the first failure only echoes it.

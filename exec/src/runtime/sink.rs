@@ -119,7 +119,8 @@ impl SinkHandle {
         }
     }
 
-    async fn failure(&mut self) -> Error {
+    /// Why the writer failed.
+    pub async fn failure(&mut self) -> Error {
         match self.failure.take() {
             Some(failure) => failure.await.unwrap_or_else(|_| Error::internal("a sink writer ended without a word")),
             None => Error::internal("a sink writer was used after it failed"),

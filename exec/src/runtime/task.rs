@@ -104,7 +104,9 @@ impl ChainTask {
                 Some(InputEvent::Barrier(barrier)) => {
                     self.checkpoint(barrier).await?;
                     if barrier.kind.stops() {
-                        self.participant.settle().await;
+                        if !self.participant.settle().await {
+                            return Err(self.output.sink_failure().await);
+                        }
                         return Ok(SubtaskEnd::default());
                     }
                 }
@@ -183,6 +185,7 @@ impl ChainTask {
             place += 1;
         }
         let committables = self.output.end().await?;
+        // The sink has ended well, so it has prepared all of them.
         self.participant.settle().await;
         let snapshot = self.participant.at_end(&mut self.chain)?;
         Ok(SubtaskEnd { committables, snapshot: Some(snapshot) })

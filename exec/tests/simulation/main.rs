@@ -25,15 +25,15 @@ use std::ops::Range;
 use std::time::Duration;
 
 use tidemill_core::{Error, ErrorKind};
-use tidemill_exec::runtime::{Begin, Ending, Persistence, StoreFolder, simulate};
+use tidemill_exec::runtime::{Begin, Ending, JobHandle, JobResult, Persistence, StoreFolder, simulate};
 
 use chance::Chance;
 use job::{Plan, graph, settings};
 use outside::Outside;
 use store::FaultyStore;
 
-/// Processes that are killed before one may run to the end.
-const KILLS_MAX: u64 = 6;
+/// Processes that are killed or stopped before one may run to the end.
+const ENDS_MAX: u64 = 6;
 /// Longer than any of these jobs takes, in simulated time.
 const PATIENCE: Duration = Duration::from_secs(3600 * 24);
 
@@ -54,15 +54,21 @@ enum Troubles {
     Failures,
     /// Processes are killed at any moment.
     Kills,
-    /// The store fails before or after it did what it was asked, and parts of jobs fail, and processes are killed.
+    /// Savepoints are taken, and the job is stopped behind one and goes on from it, or from its checkpoints.
+    Stops,
+    /// The store fails before or after it did what it was asked, and parts of jobs fail, and processes are stopped or killed.
     Everything,
+}
+
+impl Troubles {
+    const ALL: [Self; 5] = [Self::None, Self::Failures, Self::Kills, Self::Stops, Self::Everything];
 }
 
 #[test]
 fn every_row_counts_once() {
     let mut failed = Vec::new();
     for seed in seeds() {
-        let troubles = [Troubles::None, Troubles::Failures, Troubles::Kills, Troubles::Everything][seed as usize % 4];
+        let troubles = Troubles::ALL[seed as usize % Troubles::ALL.len()];
         let outcome = std::panic::catch_unwind(|| run(seed, troubles));
         if outcome.is_err() {
             eprintln!("seed {seed} failed: {troubles:?}");
@@ -78,10 +84,11 @@ fn run(seed: u64, troubles: Troubles) {
     let plan = Plan::draw(&chance, troubles);
     let outside = Outside::new(chance.clone(), plan.sink_failures);
     let store = FaultyStore::shared(chance.clone(), plan.store_failures);
-    let kills = if plan.kills { chance.below(KILLS_MAX) } else { 0 };
-    let mut checkpoints = 0;
+    let ends = if plan.kills || plan.stops { chance.below(ENDS_MAX) } else { 0 };
+    let (mut checkpoints, mut home) = (0, 0);
+    let (mut from, mut origin) = (None::<StoreFolder>, None);
     for process in 0.. {
-        let is_last = process >= kills;
+        let is_last = process >= ends;
         if is_last {
             // So that it ends: from now on nothing fails any more.
             chance.be_kind();
@@ -91,24 +98,39 @@ fn run(seed: u64, troubles: Troubles) {
         let job = graph(&plan, &outside, &chance, parallelism);
         let settings = settings(&plan, parallelism);
         let job = job.to_job_graph(&settings).unwrap();
-        let folder = StoreFolder { store: store.clone(), root: "job".into(), url: "memory://job".to_owned() };
+        let place = |name: String| StoreFolder { store: store.clone(), root: name.as_str().into(), url: name };
+        let begin = match from.take() {
+            // A savepoint may lie anywhere, and who begins from it has a folder of its own.
+            Some(savepoint) => {
+                (home, origin) = (process, Some(savepoint.clone()));
+                Begin::From(savepoint)
+            }
+            None => Begin::Resume { origin: origin.clone() },
+        };
+        let (folder, saved) = (place(format!("job-{home}")), place(format!("savepoint-{process}")));
+        let (between, stop) = (place(format!("between-{process}")), saved.clone());
+        let stops = plan.stops && chance.below(2) == 0;
         let ended = simulate(seed.wrapping_mul(1000) + process, |environment| async move {
-            let persistence = Persistence { folder: Some(folder), begin: Begin::Resume, ignore_unclaimed: false };
+            let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false };
             let handle = tidemill_exec::runtime::execute_from(&job, &environment, &settings, persistence).unwrap();
             let outcome = tokio::select! {
                 biased;
                 outcome = handle.wait() => Some(outcome),
                 () = environment.clock.sleep(lifetime) => None,
             };
+            let outcome = match outcome {
+                None if stops => stop_behind_a_savepoint(&handle, between, stop).await,
+                outcome => outcome,
+            };
             (outcome, handle.checkpoints().len())
         });
         let (outcome, taken) = ended.unwrap();
         checkpoints += taken;
         match outcome {
-            Some(Ok(result)) => {
-                assert_ne!(result.ending, Ending::Stopped);
-                break;
+            Some(Ok(result)) if result.ending == Ending::Stopped => {
+                from = Some(saved).filter(|_| chance.below(2) == 0);
             }
+            Some(Ok(_)) => break,
             // A job may give up when too much goes wrong; somebody starts it again.
             Some(Err(error)) => assert!(!is_last && is_trouble(&error), "process {process}: {error}"),
             None => assert!(!is_last, "process {process} hangs"),
@@ -118,6 +140,19 @@ fn run(seed: u64, troubles: Troubles) {
     let is_long = plan.rows_by_key().values().sum::<i64>() > 200;
     assert!(troubles != Troubles::None || checkpoints > 0 || !is_long, "there are checkpoints");
     assert!(outside.left_over() == 0, "what was never published is gone");
+}
+
+/// Takes a savepoint, then stops the job behind another. `None` if that fails: then the process is killed.
+async fn stop_behind_a_savepoint(
+    handle: &JobHandle,
+    between: StoreFolder,
+    stop: StoreFolder,
+) -> Option<tidemill_core::Result<JobResult>> {
+    let control = handle.control().await.ok()?;
+    // A store that fails may spoil it; the job goes on.
+    let _ = control.savepoint(between).await;
+    control.stop(false, Some(stop)).await.ok()?;
+    Some(handle.wait().await)
 }
 
 fn is_trouble(error: &Error) -> bool {

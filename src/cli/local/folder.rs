@@ -12,6 +12,9 @@ use tidemill_core::{Error, Result};
 #[derive(Debug, Serialize, Deserialize)]
 struct Identity {
     id: String,
+    /// The savepoint that they began from.
+    #[serde(default)]
+    from: Option<String>,
 }
 
 /// A folder that this process has to itself.
@@ -23,6 +26,8 @@ pub struct Folder {
     pub local: PathBuf,
     /// Part of the names of the files that jobs write.
     pub id: String,
+    /// The savepoint that the job here began from.
+    pub from: Option<String>,
     // Held until the process ends, however it ends.
     _lock: File,
 }
@@ -35,15 +40,16 @@ pub fn default_dir(file: &Path) -> PathBuf {
 
 impl Folder {
     /// Takes the folder `url`. Of a folder in a store, the lock lies in `beside`, on this machine.
-    pub async fn take(url: &str, beside: &Path, new_id: String) -> Result<Self> {
+    /// `from` is the savepoint that its job is to begin from now.
+    pub async fn take(url: &str, beside: &Path, new_id: String, from: Option<String>) -> Result<Self> {
         let dir = Stores::local().resolve(url)?.durable();
         let local = dir.file_path().unwrap_or_else(|| beside.to_owned());
         std::fs::create_dir_all(&local).map_err(|error| {
             Error::from(error).context(format!("the folder for checkpoints, '{}'", local.display()))
         })?;
         let lock = lock(&local)?;
-        let id = identity(&dir, new_id).await?;
-        Ok(Self { dir, local, id, _lock: lock })
+        let Identity { id, from } = identity(&dir, new_id, from).await?;
+        Ok(Self { dir, local, id, from, _lock: lock })
     }
 }
 
@@ -62,11 +68,15 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// The identity in the folder, made by whoever comes first.
-async fn identity(dir: &Location, new_id: String) -> Result<String> {
+/// The identity in the folder, made by whoever comes first; beginning from a savepoint is written down.
+async fn identity(dir: &Location, new_id: String, from: Option<String>) -> Result<Identity> {
     let place = dir.child("job.json");
-    let fresh = serde_json::to_vec(&Identity { id: new_id })
-        .map_err(|error| Error::internal("an identity that is no JSON").with_source(error))?;
+    let is_new_origin = from.is_some();
+    let write = |identity: &Identity| {
+        let text = serde_json::to_vec(identity);
+        text.map_err(|error| Error::internal("an identity that is no JSON").with_source(error))
+    };
+    let fresh = write(&Identity { id: new_id, from: from.clone() })?;
     let options = PutOptions::from(PutMode::Create);
     match place.store.put_opts(&place.path, fresh.into(), options).await {
         Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
@@ -74,7 +84,12 @@ async fn identity(dir: &Location, new_id: String) -> Result<String> {
     }
     let found = place.store.get(&place.path).await.map_err(|error| place.error(error))?;
     let found = found.bytes().await.map_err(|error| place.error(error))?;
-    let identity: Identity = serde_json::from_slice(&found)
+    let mut identity: Identity = serde_json::from_slice(&found)
         .map_err(|error| Error::corrupt(format!("{place} does not say whose jobs these are")).with_source(error))?;
-    Ok(identity.id)
+    if is_new_origin && identity.from != from {
+        identity.from = from;
+        let changed = write(&identity)?;
+        place.store.put(&place.path, changed.into()).await.map_err(|error| place.error(error))?;
+    }
+    Ok(identity)
 }

@@ -113,11 +113,12 @@ fn take_folder(session: &mut Session, arguments: &Run) -> Result<Folder> {
     let beside = default_dir(&arguments.file);
     let url = session.settings().checkpoints().dir.unwrap_or_else(|| beside.display().to_string());
     let new_id = format!("{:x}-{:x}", session.engine().environment().seed, std::process::id());
-    let folder = session.block_on(Folder::take(&url, &beside, new_id))?;
+    let folder = session.block_on(Folder::take(&url, &beside, new_id, arguments.from_savepoint.clone()))?;
     session.set_job_folders(JobFolders {
         dir: folder.dir.clone(),
         id: Arc::from(folder.id.as_str()),
         resume: arguments.resume,
+        origin: folder.from.clone(),
     });
     Ok(folder)
 }

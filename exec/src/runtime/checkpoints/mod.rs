@@ -72,6 +72,8 @@ pub struct Checkpointer {
     /// When the last one was decided.
     decided: Duration,
     due: Option<Duration>,
+    /// A barrier that ends the job is under way: nothing follows it, or what follows would hold nothing.
+    is_stopping: bool,
     has_stopped: bool,
     attempt: Attempt,
 }
@@ -119,6 +121,7 @@ impl Checkpointer {
             failures: 0,
             decided: Duration::ZERO,
             due: None,
+            is_stopping: false,
             has_stopped: false,
             attempt: Attempt::new(mpsc::unbounded_channel().1, BTreeMap::new(), BTreeMap::new()),
         };
@@ -150,6 +153,7 @@ impl Checkpointer {
     pub fn begin(&mut self, attempt: Attempt) {
         self.attempt = attempt;
         self.needs_full = true;
+        (self.is_stopping, self.has_stopped) = (false, false);
         self.failures = 0;
         self.decided = self.environment.clock.monotonic();
         self.due = self.settings.interval.filter(|_| self.takes_checkpoints()).map(|interval| self.decided + interval);
@@ -272,7 +276,8 @@ impl Checkpointer {
     }
 
     fn next_trigger(&self) -> Option<Duration> {
-        let due = self.due.filter(|_| self.under_way() < self.settings.max_concurrent)?;
+        let may_trigger = !self.is_stopping && self.under_way() < self.settings.max_concurrent;
+        let due = self.due.filter(|_| may_trigger)?;
         Some(due.max(self.decided + self.settings.min_pause))
     }
 
@@ -298,6 +303,11 @@ impl Checkpointer {
             let _ = reply.send(Err(error.with_hint("set execution.runtime-mode to streaming")));
             return;
         }
+        if self.is_stopping {
+            let _ = reply.send(Err(Error::unavailable("the job is stopping already")));
+            return;
+        }
+        self.is_stopping = kind.stops();
         let id = self.trigger(kind, target);
         if let Some(pending) = self.attempt.pending.get_mut(&id) {
             pending.reply = Some(reply);
