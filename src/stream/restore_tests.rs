@@ -122,9 +122,9 @@ impl<'a> Subtasks<'a> {
         };
         for subtask in 0..parallelism {
             let own = |row: &u32| {
-                hashes.get(*row as usize).is_none_or(|hash| {
-                    subtask_of(key_group(*hash, GROUPS), parallelism, GROUPS) == subtask
-                })
+                hashes
+                    .get(*row as usize)
+                    .is_none_or(|hash| subtask_of(key_group(*hash, GROUPS), parallelism, GROUPS) == subtask)
             };
             let rows: UInt32Array = (0..batch.num_rows() as u32).filter(own).collect::<Vec<u32>>().into();
             let batch = Batch::append(take_record_batch(batch.records(), &rows).unwrap());
@@ -315,6 +315,9 @@ fn sessions_are_restored() {
     });
 }
 
+type SpreadState =
+    AggregatingState<Row, <Spread as AggregateFunction<Row>>::Accumulator, <Spread as AggregateFunction<Row>>::Output>;
+
 /// States of every kind, timers of both domains, a map that is broadcast.
 #[derive(Clone, Default)]
 struct Everything {
@@ -322,7 +325,7 @@ struct Everything {
     all: ListState<(i64, String)>,
     by_value: MapState<i64, u32>,
     most: ReducingState<i64>,
-    spread: AggregatingState<Row, (i64, i64, Vec<i64>), (i64, i64, usize)>,
+    spread: SpreadState,
     rules: BroadcastMap<i64, String>,
 }
 
@@ -394,7 +397,12 @@ impl CoProcessFunction<Row, Row, String> for Everything {
         self.add(row, context)
     }
 
-    fn process_second(&mut self, row: Row, context: &mut Context<'_, String>, out: &mut Collector<String>) -> Result<()> {
+    fn process_second(
+        &mut self,
+        row: Row,
+        context: &mut Context<'_, String>,
+        out: &mut Collector<String>,
+    ) -> Result<()> {
         out.collect(self.text(row.1, context)?);
         Ok(())
     }
@@ -443,9 +451,7 @@ impl BroadcastProcessFunction<Row, Row, String> for Everything {
 #[test]
 fn process_functions_are_restored() {
     check(|rows, _| rows.key_by(key).process(Everything::default()).print_to_err());
-    check(|rows, others| {
-        rows.key_by(key).connect(&others.key_by(key)).process(Everything::default()).print_to_err()
-    });
+    check(|rows, others| rows.key_by(key).connect(&others.key_by(key)).process(Everything::default()).print_to_err());
     check(|rows, others| {
         let rules = others.filter(|row| row.2 % 4 == 0).broadcast_stream();
         rows.key_by(key).connect_broadcast(&rules).process(Everything::default()).print_to_err()
