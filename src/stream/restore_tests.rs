@@ -315,6 +315,9 @@ fn sessions_are_restored() {
     });
 }
 
+type SpreadState =
+    AggregatingState<Row, <Spread as AggregateFunction<Row>>::Accumulator, <Spread as AggregateFunction<Row>>::Output>;
+
 /// States of every kind, timers of both domains, a map that is broadcast.
 #[derive(Clone, Default)]
 struct Everything {
@@ -322,7 +325,7 @@ struct Everything {
     all: ListState<(i64, String)>,
     by_value: MapState<i64, u32>,
     most: ReducingState<i64>,
-    spread: AggregatingState<Row, (i64, i64, Vec<i64>), (i64, i64, usize)>,
+    spread: SpreadState,
     rules: BroadcastMap<i64, String>,
 }
 

@@ -82,14 +82,14 @@ impl ProcessFunction<Row, String> for Bursts {
 
 fn bursts(rows: &[Row], quiet: i64) -> Vec<(String, i64, Vec<i64>)> {
     let mut open: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-    let mut done = vec![];
+    let (mut done, mut watermark) = (vec![], i64::MIN);
     for (key, time, _) in rows {
         let times = open.entry(key.clone()).or_default();
-        // The watermark in front of this record is one below it, and a timer fires when that has reached it.
-        if times.last().is_some_and(|last| last + quiet < *time) {
+        if times.last().is_some_and(|last| last + quiet <= watermark) {
             let burst = std::mem::take(times);
             done.push((key.clone(), burst[burst.len() - 1] + quiet, burst));
         }
+        watermark = time - 1;
         times.push(*time);
     }
     done.extend(open.into_iter().map(|(key, times)| (key, times[times.len() - 1] + quiet, times)));
@@ -104,10 +104,12 @@ fn timers_fire_once_and_those_that_were_deleted_do_not() {
     for parallelism in [1, 3] {
         for quiet in [10, 20, 60] {
             let environment = Setup { parallelism, gate: "0 ms", batch_rows: 1 }.environment();
-            let bursts_of = timed(&environment, uneven.clone()).key_by(|row| row.0.clone()).process(Bursts::of(quiet));
-            let mut seen = bursts_of.name("bursts").uid("bursts").collect().unwrap();
+            let rows = timed(&environment, uneven.clone()).set_parallelism(1);
+            let bursts_of = rows.key_by(|row| row.0.clone()).process(Bursts::of(quiet)).name("bursts").uid("bursts");
+            let mut seen = bursts_of.collect().unwrap();
             let mut expected = bursts(&uneven, quiet);
-            (seen.sort(), expected.sort());
+            seen.sort();
+            expected.sort();
             assert_eq!(seen, expected, "quiet for {quiet}");
         }
     }
@@ -446,10 +448,7 @@ fn what_is_wrong_with_a_function_is_said() {
     said(keyed(Wrong::NoColumns), "the columns of serde_json::value::Value are not known");
     said(keyed(Wrong::BroadcastWithoutStream), "broadcast state 'rules' in 'process', which no stream is broadcast to");
     said(keyed(Wrong::Undeclared), "a state is used that was not declared");
-    said(
-        plain(Wrong::StateWithoutKey),
-        "keyed state 'count' in 'process', whose records have no key; call key_by first",
-    );
+    said(plain(Wrong::StateWithoutKey), "keyed state 'count' in 'process', whose records have no key");
     said(plain(Wrong::TimerWithoutKey), "a timer at 7 in a function that has no key");
     said(plain(Wrong::KeyWithoutKey), "the key of a record that has none");
     said(plain(Wrong::Undeclared), "a state is used that was not declared");

@@ -206,10 +206,7 @@ where
     ) -> Result<()> {
         self.tail.open(context);
         let has_broadcast = self.inputs.second.as_ref().is_some_and(|(_, is_broadcast)| *is_broadcast);
-        let states = match states {
-            Some(states) => Some(&mut *states as &mut dyn KeyedStates),
-            None => None,
-        };
+        let states = states.map(|states| &mut *states as &mut dyn KeyedStates);
         self.logic.open(&mut RuntimeContext::new(context, states, Some(broadcast).filter(|_| has_broadcast)))
     }
 
