@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use tidemill_core::clock::Clock;
@@ -19,6 +20,8 @@ use crate::error::{io_kind, store_kind};
 const TRIES: u32 = 5;
 /// How long the first pause between tries is; each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How many files are deleted at a time.
+const DELETIONS_MAX: usize = 8;
 
 /// A folder of a store.
 #[derive(Clone, Debug)]
@@ -110,6 +113,14 @@ impl Files {
             })
             .await;
         deleted.map_err(|error| store_error(format!("deleting '{path}'"), error))
+    }
+
+    /// Deletes files as well as it can, several at a time. How many went away.
+    pub async fn delete_all(&self, paths: impl IntoIterator<Item = &Path>) -> usize {
+        let deletions: Vec<BoxFuture<'_, Result<()>>> =
+            paths.into_iter().map(|path| self.delete(path).boxed()).collect();
+        let deleted: Vec<Result<()>> = stream::iter(deletions).buffer_unordered(DELETIONS_MAX).collect().await;
+        deleted.iter().filter(|deleted| deleted.is_ok()).count()
     }
 
     /// Tries again what may pass, a few times, with pauses.

@@ -57,7 +57,8 @@ pub async fn restored_state(
             StateKind::UnionList => read.layers(all(&stored)).await?,
             StateKind::Broadcast => {
                 let copies = all(&stored);
-                read.layers(vec![copies[subtask % copies.len()]]).await?
+                let own = stored.get(subtask).copied().flatten();
+                read.layers(vec![own.unwrap_or(copies[subtask % copies.len()])]).await?
             }
         };
         states.push((descriptor.clone(), layers));

@@ -15,7 +15,7 @@ use tidemill_core::event::CheckpointId;
 
 use super::content::Manifest;
 use super::files::Files;
-use super::store::read_manifest;
+use super::store::read_numbered;
 
 /// What a writer remembers of manifests, so that it reads each of them once.
 #[derive(Debug, Default)]
@@ -41,12 +41,13 @@ impl Retention {
     ) -> Result<usize> {
         let mut kept = BTreeSet::new();
         let mut deleted = 0;
-        for (number, path) in manifests.iter().rev() {
+        for numbered in manifests.iter().rev() {
+            let (number, path) = numbered;
             // Somebody may have taken over: what is newer than our own is not ours to judge.
             if *number > newest.number {
                 continue;
             }
-            let checkpoint = self.named(files, newest, *number, path).await?.map(|named| named.checkpoint);
+            let checkpoint = self.named(files, newest, numbered).await?.map(|named| named.checkpoint);
             let is_next =
                 checkpoint.is_some_and(|checkpoint| checkpoint > 0 && kept.len() < count && kept.insert(checkpoint));
             if is_next || *number == newest.number {
@@ -69,37 +70,34 @@ impl Retention {
         segments: &[Path],
     ) -> Result<usize> {
         let mut named = BTreeSet::new();
-        for (number, path) in manifests {
-            let segments = self.named(files, newest, *number, path).await?.map(|named| &named.segments);
+        for numbered in manifests {
+            let segments = self.named(files, newest, numbered).await?.map(|named| &named.segments);
             named.extend(segments.into_iter().flatten().map(|segment| files.path(segment)));
         }
-        let mut deleted = 0;
-        for path in segments.iter().filter(|path| !named.contains(*path) && is_dead(path, newest)) {
-            deleted += usize::from(files.delete(path).await.is_ok());
-        }
         self.known.retain(|number, _| manifests.iter().any(|(other, _)| other == number));
-        Ok(deleted)
+        let dead: Vec<&Path> = segments.iter().filter(|path| !named.contains(*path) && is_dead(path, newest)).collect();
+        Ok(files.delete_all(dead).await)
     }
 
     /// What a manifest names; nothing if it is gone.
-    async fn named(
-        &mut self,
-        files: &Files,
-        newest: &Manifest,
-        number: u64,
-        path: &Path,
-    ) -> Result<Option<&mut Named>> {
+    async fn named(&mut self, files: &Files, newest: &Manifest, numbered: &(u64, Path)) -> Result<Option<&mut Named>> {
+        let number = numbered.0;
         let entry = match self.known.entry(number) {
             Entry::Occupied(known) => return Ok(Some(known.into_mut())),
             Entry::Vacant(entry) => entry,
         };
-        let manifest = match number == newest.number {
-            true => Some(newest.clone()),
-            false => read_manifest(files, path).await?,
+        let named = match number == newest.number {
+            true => Some(Named::by(newest)),
+            false => read_numbered(files, numbered).await?.as_ref().map(Named::by),
         };
-        let Some(Manifest { content, .. }) = manifest else { return Ok(None) };
-        let segments = content.segments.into_iter().map(|segment| segment.path).collect();
-        Ok(Some(entry.insert(Named { checkpoint: content.checkpoint, segments })))
+        Ok(named.map(|named| entry.insert(named)))
+    }
+}
+
+impl Named {
+    fn by(manifest: &Manifest) -> Self {
+        let segments = manifest.content.segments.iter().map(|segment| segment.path.clone()).collect();
+        Self { checkpoint: manifest.content.checkpoint, segments }
     }
 }
 

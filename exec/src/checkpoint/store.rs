@@ -60,8 +60,8 @@ impl CheckpointStore {
         let files = Files { store, root, clock };
         for _ in 0..LOOKS {
             let manifests = manifests(&files, None).await?;
-            let Some((_, path)) = manifests.last() else { return Ok(Self { files, newest: None }) };
-            match read_manifest(&files, path).await {
+            let Some(last) = manifests.last() else { return Ok(Self { files, newest: None }) };
+            match read_numbered(&files, last).await {
                 Ok(Some(newest)) => return Ok(Self { files, newest: Some(newest) }),
                 // A job is at work there, and deletes what is old.
                 Ok(None) => continue,
@@ -126,7 +126,7 @@ impl Writer {
             return Err(Error::internal(format!("checkpoint {now} is published after checkpoint {before}")));
         }
         let Manifest { number, generation, nonce, .. } = self.newest;
-        let next = Manifest { number: number + 1, generation, nonce, content };
+        let next = Manifest { number: number.saturating_add(1), generation, nonce, content };
         create(&self.files, &next).await?;
         self.newest = next;
         Ok(&self.newest)
@@ -171,6 +171,16 @@ pub(super) async fn read_manifest(files: &Files, path: &Path) -> Result<Option<M
     decode(&bytes).map(Some).map_err(|error| error.context(format!("manifest '{path}'")))
 }
 
+/// A manifest of the sequence, if it is there.
+pub(super) async fn read_numbered(files: &Files, (number, path): &(u64, Path)) -> Result<Option<Manifest>> {
+    match read_manifest(files, path).await? {
+        Some(manifest) if manifest.number != *number => {
+            Err(Error::corrupt(format!("manifest '{path}': it is number {} in truth", manifest.number)))
+        }
+        manifest => Ok(manifest),
+    }
+}
+
 /// Creates a manifest, or says who came first.
 async fn create(files: &Files, manifest: &Manifest) -> Result<()> {
     let bytes = Bytes::from(encode(manifest)?);
@@ -208,9 +218,9 @@ async fn name_good_one(files: &Files, manifests: &[(u64, Path)], error: Error) -
     }
     let (kind, hint) = (error.kind(), error.hint().map(str::to_owned));
     let mut good = None;
-    for (_, path) in manifests.iter().rev().skip(1) {
-        if let Ok(Some(manifest)) = read_manifest(files, path).await {
-            good = Some((path, manifest.content.checkpoint));
+    for numbered in manifests.iter().rev().skip(1) {
+        if let Ok(Some(manifest)) = read_numbered(files, numbered).await {
+            good = Some((&numbered.1, manifest.content.checkpoint));
             break;
         }
     }

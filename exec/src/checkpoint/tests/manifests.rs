@@ -179,3 +179,22 @@ fn loop_until_rich() -> Manifest {
     };
     (0..).map(|seed| manifest(&mut Chance(seed))).find(is_rich).unwrap()
 }
+
+#[test]
+#[ignore = "writes the examples that the fuzzer begins with"]
+fn write_seeds() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
+    for target in ["manifest", "segment"] {
+        std::fs::create_dir_all(seeds.join(target)).unwrap();
+    }
+    let small = (0..).map(|seed| encode(&manifest(&mut Chance(seed))).unwrap()).filter(|bytes| bytes.len() < 6000);
+    for (number, bytes) in small.take(6).enumerate() {
+        std::fs::write(seeds.join(format!("manifest/{number}")), &bytes[..bytes.len() - 16]).unwrap();
+    }
+    for kind in 0..9 {
+        let descriptor = descriptor("state", StateKind::Keyed, &[kind]);
+        let rows = rows(&descriptor, &[kind], 3, 0..8, &mut Chance(kind));
+        let bytes = crate::checkpoint::codec::encode(&descriptor.schema, &rows).unwrap();
+        std::fs::write(seeds.join(format!("segment/{kind}")), bytes).unwrap();
+    }
+}

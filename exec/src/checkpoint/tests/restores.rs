@@ -114,7 +114,8 @@ fn check(old: &[Old], restored: RestoredState, subtask: usize, parallelism: usiz
     assert_eq!(layers(&union), comparable(&union.schema, &of_union));
 
     let copies: Vec<&Vec<RecordBatch>> = old.iter().filter_map(|old| old.broadcast.as_ref()).collect();
-    let own = copies.get(subtask % copies.len().max(1)).map(|copy| one(copy.to_vec()));
+    let own = old.get(subtask).and_then(|old| old.broadcast.as_ref());
+    let own = own.or(copies.get(subtask % copies.len().max(1)).copied()).map(|copy| one(copy.to_vec()));
     assert_eq!(layers(&broadcast), own.unwrap_or_default());
 }
 
