@@ -201,7 +201,9 @@ fn partition_values(
                 [] => format!("'{}' has none", table.name),
                 columns => format!("'{}' is partitioned by {}", table.name, columns.join(", ")),
             };
-            return Err(here(Error::request(format!("column '{}' is no partition column", column.name)).with_hint(hint)));
+            return Err(here(
+                Error::request(format!("column '{}' is no partition column", column.name)).with_hint(hint),
+            ));
         }
         let literal = literal(value).ok_or_else(|| {
             here(Error::request(format!("'{value}' is no constant")).with_hint("write a string, a number or a date"))

@@ -129,7 +129,8 @@ impl TableDefinition {
         let temporary = if self.temporary { "TEMPORARY " } else { "" };
         let comment = self.comment.iter().map(|comment| format!(" COMMENT {}", literal(comment))).collect::<String>();
         let columns: Vec<String> = self.partitioned_by.iter().map(|column| quoted(column)).collect();
-        let partitions = if columns.is_empty() { String::new() } else { format!(" PARTITIONED BY ({})", columns.join(", ")) };
+        let partitions =
+            if columns.is_empty() { String::new() } else { format!(" PARTITIONED BY ({})", columns.join(", ")) };
         let options: Vec<String> =
             self.options.iter().map(|(key, value)| format!("  {} = {}", literal(key), literal(value))).collect();
         format!(
