@@ -446,7 +446,12 @@ impl Checkpointer {
                 let verdict = self.count_failure(id, kind, &reason, true);
                 pending.answer(Err(error.clone()));
                 // Another job has taken over: there is nothing to try again.
-                return if error.kind() == ErrorKind::Cancelled { Err(error) } else { verdict };
+                if error.kind() == ErrorKind::Cancelled {
+                    return Err(error);
+                }
+                // What is complete behind it is not lost with it.
+                self.store_next();
+                return verdict;
             }
         };
         self.failures = 0;

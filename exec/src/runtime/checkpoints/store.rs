@@ -1,8 +1,10 @@
 //! Where a job's checkpoints go, and how one gets there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use tidemill_core::clock::Clock;
@@ -156,7 +158,8 @@ impl StoreStep {
     /// Stores the checkpoint, then commits what it holds.
     pub async fn run(mut self) -> Stored {
         let parts = self.pending.parts.keys().copied().collect();
-        let outcome = self.store_and_commit().await;
+        let outcome = AssertUnwindSafe(self.store_and_commit()).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Error::internal("storing a checkpoint panicked")));
         Stored { store: self.store, pending: self.pending, parts, outcome }
     }
 
