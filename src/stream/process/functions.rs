@@ -15,7 +15,7 @@ use crate::stream::rows::Collector;
 /// fields are lost with the subtask.
 ///
 /// An alert for every engine whose temperature has risen for ten seconds without a fall. A timer says that the time is over; the
-/// next fall deletes it:
+/// fall before that deletes it. (A fall behind it may be seen before the timer fires: time advances behind a batch of records.)
 ///
 /// ```
 /// use tidemill::Result;
@@ -48,7 +48,7 @@ use crate::stream::rows::Collector;
 ///         self.last.set(context.state(), temperature)?;
 ///         let timer = self.timer.get(context.state())?.copied();
 ///         match timer {
-///             Some(timer) if last.is_some_and(|last| temperature < last) => {
+///             Some(timer) if time < timer && last.is_some_and(|last| temperature < last) => {
 ///                 context.delete_event_time_timer(timer)?;
 ///                 self.timer.clear(context.state())
 ///             }
