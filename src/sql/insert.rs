@@ -25,6 +25,7 @@ use super::logical::with_order_columns;
 use super::parser::{Insert, Parsed, Statement};
 use super::program::{Program, runs_as_batch};
 use super::query::Query;
+use super::recovery::QUERY;
 use super::session::Session;
 use super::shaped_sink::ShapedSink;
 
@@ -49,7 +50,7 @@ impl Session {
         let (sink, rows) = CollectSink::new(COLLECTED_BATCHES);
         let sink = shaped(Arc::new(sink), program.schema.clone());
         program.add_sink("collect", sink, &self.settings);
-        let job = program.start("query", self)?;
+        let job = program.start(QUERY, self)?;
         let Program { schema: all_columns, bounded, updates, order, .. } = program;
         let schema = Arc::new(all_columns.project(&(0..shown).collect::<Vec<_>>())?);
         Ok(Query { schema, bounded, append_only: !updates, job, order, rows, all_columns })

@@ -8,6 +8,9 @@ use tidemill_exec::runtime::{Begin, Persistence, StoreFolder};
 
 use super::session::Session;
 
+/// What the job of a query is called.
+pub const QUERY: &str = "query";
+
 /// A folder with a sub-folder of checkpoints for each job, named by its sink: what `tidemill run --local` works in.
 #[derive(Clone, Debug)]
 pub struct JobFolders {
@@ -75,12 +78,13 @@ impl Session {
                 let name = format!("{name}{}", self.repetition(name));
                 (Some(folders.folder_of(&name)), begin(folders.resume))
             }
-            (None, Some(dir)) => {
+            // The rows of a query go to whoever asks, who is gone with the process.
+            (None, Some(dir)) if name != QUERY => {
                 // Each run has a folder of its own: nobody asked to go on from another.
                 let place = self.stores.resolve(&dir)?.child(&format!("{}-{}", folder_name(name), self.run_id()));
                 (Some(store_folder(&place)), begin(false))
             }
-            (None, None) => (None, begin(false)),
+            (None, _) => (None, begin(false)),
         };
         Ok(Persistence { folder, begin, ignore_unclaimed: recovery.ignore_unclaimed })
     }

@@ -106,6 +106,7 @@ fn checkpoints_are_not_overwritten_and_one_folder_has_one_process() {
         stdout(&output).matches("\"completed\"").count()
     };
     while completed() < 2 {
+        assert!(running.try_wait().unwrap().is_none(), "the job ended before it had two checkpoints");
         std::thread::sleep(Duration::from_millis(20));
     }
     let second = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
@@ -175,7 +176,7 @@ fn what_is_no_job_is_said_before_anything_runs() {
 /// A folder with the job's script, stopped by a kill after a few checkpoints of `copies`.
 fn killed_after_checkpoints(settings: &[&str]) -> (Folder, std::path::PathBuf) {
     let folder = Folder::new();
-    folder.write("job.sql", &script(5_000));
+    folder.write("job.sql", &script(10_000));
     let arguments =
         [&["run", "--local", "-f", "job.sql", "-D", "execution.checkpointing.num-retained=2"], settings].concat();
     let mut running = folder.command(&arguments).spawn().unwrap();
@@ -184,6 +185,7 @@ fn killed_after_checkpoints(settings: &[&str]) -> (Folder, std::path::PathBuf) {
         stdout(&output).matches("\"completed\"").count()
     };
     while completed() < 3 {
+        assert!(running.try_wait().unwrap().is_none(), "the job ended before it had three checkpoints");
         std::thread::sleep(Duration::from_millis(20));
     }
     running.kill().unwrap();
@@ -249,7 +251,7 @@ fn another_number_of_key_groups_is_refused() {
 #[test]
 fn state_that_nobody_claims_is_refused_unless_it_may_be_dropped() {
     let (folder, _) = killed_after_checkpoints(&[]);
-    let script = script(5_000);
+    let script = script(60_000);
     let (before, _) = script.split_once("INSERT INTO counts").unwrap();
     let changed = "INSERT INTO counts SELECT CAST(ts AS TIMESTAMP(3)), kind, 1 FROM numbers;";
     folder.write("job.sql", &format!("{before} {changed}"));

@@ -9,7 +9,6 @@ use super::*;
 use crate::state::StateRegistry;
 use crate::state::conformance::GROUPS;
 use crate::state::conformance::keyed_states_laws;
-use crate::state::conformance::snapshots::layers;
 
 keyed_states_laws!(|keys: &Fields, max_parallelism: u32| -> Box<dyn KeyedStates> {
     Box::new(MemoryStates::new(keys, max_parallelism).unwrap())
@@ -25,7 +24,8 @@ fn without_a_key_there_is_one_slot() {
     count.set(&mut CurrentKey::new(&mut states, 0, 0), 3).unwrap();
     states.release().unwrap();
 
-    let saved = layers([states.snapshot(SnapshotScope::Copy).unwrap()]);
+    let snapshot = states.snapshot(SnapshotScope::Copy).unwrap().states.into_iter();
+    let saved = snapshot.map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap())])).collect();
     let mut fresh = MemoryStates::new(&Fields::empty(), GROUPS).unwrap();
     fresh.restore(&mut RestoredState { key_groups: 0..GROUPS, states: saved }).unwrap();
     let count = StateRegistry::new(&mut fresh).value_state::<i64>("count").unwrap();
