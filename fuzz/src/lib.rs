@@ -5,20 +5,8 @@
 
 use std::panic;
 
-/// The part of `tidemill_exec::checkpoint` that reads bytes.
 #[allow(dead_code, unused_imports, missing_docs)]
-pub mod checkpoint {
-    #[path = "../../../exec/src/checkpoint/codec.rs"]
-    pub mod codec;
-    #[path = "../../../exec/src/checkpoint/content.rs"]
-    pub mod content;
-    #[path = "../../../exec/src/checkpoint/generated.rs"]
-    #[allow(clippy::all, unsafe_op_in_unsafe_fn, mismatched_lifetime_syntaxes)]
-    #[rustfmt::skip]
-    mod generated;
-    #[path = "../../../exec/src/checkpoint/manifest.rs"]
-    pub mod manifest;
-}
+pub mod checkpoint;
 
 /// Lets panics unwind, as they do outside of the fuzzer: those inside of Arrow become errors, and any other one still ends the
 /// process at the border of the target.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Suggested order of reading: [`content`] (what there is), [`segment`] (rows), [`manifest`] (the rest), [`store`] (who may
-//! write), [`retention`] (what may go), [`savepoint`], [`restore`] (the way back). Stores are those of the `object_store`
+//! write), `retention` (what may go), [`savepoint`], [`restore`] (the way back). Stores are those of the `object_store`
 //! crate; clocks and random numbers are arguments.
 
 #[doc(hidden)]
