@@ -12,6 +12,7 @@ mod common;
 use std::process::ExitCode;
 
 use common::measure::{cpu_seconds, timed};
+use common::windows::{self, COUNT};
 use common::{announce, bytes, head, median, progress, row, sql};
 use tidemill::stream::Parameters;
 use tidemill::{Error, Result};
@@ -19,17 +20,7 @@ use tidemill::{Error, Result};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const TABLES: &str = "
-CREATE TABLE rows (k BIGINT, ts TIMESTAMP(6), WATERMARK FOR ts AS ts) WITH (
-  'connector' = 'datagen', 'number-of-rows' = '{rows}', 'seed' = '1',
-  'fields.k.kind' = 'random', 'fields.k.min' = '0', 'fields.k.max' = '999999',
-  'fields.ts.kind' = 'sequence', 'fields.ts.start' = '2024-01-01 00:00:00', 'fields.ts.step' = '1 us');
-CREATE TABLE nowhere (k BIGINT, n BIGINT) WITH ('connector' = 'blackhole');
-";
-
-const COUNT: &str = "
-INSERT INTO nowhere SELECT k, COUNT(*) FROM TABLE(TUMBLE(TABLE rows, DESCRIPTOR(ts), INTERVAL '10' SECOND))
-GROUP BY k, window_start, window_end";
+const KEYS: u64 = 1_000_000;
 
 /// What a run took, and its checkpoints.
 struct Run {
@@ -88,7 +79,7 @@ fn run(rows: u64, interval: Option<&str>) -> Result<Run> {
             .extend([("execution.checkpointing.interval", interval), ("execution.checkpointing.dir", dir.as_str())]);
     }
     let mut session = sql::session(settings)?;
-    sql::script(&mut session, &TABLES.replace("{rows}", &rows.to_string()))?;
+    sql::script(&mut session, &windows::tables(rows, KEYS))?;
     let before = cpu_seconds()?;
     let (outcome, wall) = timed(|| sql::script(&mut session, COUNT))?;
     drop(outcome);

@@ -1,12 +1,14 @@
 //! What the benchmarks share: how they start, the command and the table that they print, medians.
 //!
-//! Beside it: [`measure`] (time, CPU, memory), [`process`] (other processes: this program again, the scripts), [`sql`] (sessions).
+//! Beside it: [`measure`] (time, CPU, memory), [`process`] (other processes: this program again, the scripts), [`sql`] (sessions), [`windows`] (the
+//! windowed count).
 
 #![allow(dead_code, reason = "every benchmark uses its own part of this")]
 
 pub mod measure;
 pub mod process;
 pub mod sql;
+pub mod windows;
 
 use std::fmt::Display;
 use std::process::ExitCode;

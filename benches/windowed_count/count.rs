@@ -5,18 +5,9 @@ use tidemill::sql::Session;
 
 use crate::common::measure::{cpu_seconds, timed};
 use crate::common::sql;
+use crate::common::windows::{self, COUNT};
 
-const TABLES: &str = "
-CREATE TABLE rows (k BIGINT, ts TIMESTAMP(6), WATERMARK FOR ts AS ts) WITH (
-  'connector' = 'datagen', 'number-of-rows' = '{rows}', 'seed' = '1',
-  'fields.k.kind' = 'random', 'fields.k.min' = '0', 'fields.k.max' = '99999',
-  'fields.ts.kind' = 'sequence', 'fields.ts.start' = '2024-01-01 00:00:00', 'fields.ts.step' = '1 us');
-CREATE TABLE nowhere (k BIGINT, n BIGINT) WITH ('connector' = 'blackhole');
-";
-
-const COUNT: &str = "
-INSERT INTO nowhere SELECT k, COUNT(*) FROM TABLE(TUMBLE(TABLE rows, DESCRIPTOR(ts), INTERVAL '10' SECOND))
-GROUP BY k, window_start, window_end";
+const KEYS: u64 = 100_000;
 
 /// What a run took, in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +41,6 @@ pub fn run(gate: &str, rows: u64) -> Result<Spent> {
 fn session(gate: &str, rows: u64) -> Result<Session> {
     let streaming = ("execution.runtime-mode", "streaming");
     let mut session = sql::session([streaming, ("execution.buffer-timeout", gate), ("parallelism.default", "2")])?;
-    sql::script(&mut session, &TABLES.replace("{rows}", &rows.to_string()))?;
+    sql::script(&mut session, &windows::tables(rows, KEYS))?;
     Ok(session)
 }

@@ -79,7 +79,7 @@ pub struct OfJob {
     pub job: Option<String>,
     /// The folder of the process: that of its checkpoints
     #[arg(long, value_name = "D")]
-    pub dir: PathBuf,
+    pub dir: Option<PathBuf>,
     /// Form of lists
     #[arg(long, value_enum, value_name = "box|json", default_value = "box", ignore_case = true)]
     pub format: ListFormat,

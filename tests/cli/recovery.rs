@@ -154,7 +154,7 @@ fn a_savepoint_is_a_place_to_begin_from_also_with_another_parallelism() {
     expected.sort();
     assert!(lines(&folder.path().join("copies")) == expected);
 
-    let disposed = folder.run(&["savepoint", "--dispose", "moved", "--dir", "."]);
+    let disposed = folder.run(&["savepoint", "--dispose", "moved"]);
     assert_eq!(code(&disposed), 0, "{}", stderr(&disposed));
     assert!(!folder.path().join("moved/_metadata").exists());
 }

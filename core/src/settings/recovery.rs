@@ -23,8 +23,6 @@ pub struct CheckpointSettings {
     pub num_retained: usize,
     /// Whether one stores only what changed, where that is known.
     pub incremental: bool,
-    /// Whether they outlive a job that was cancelled.
-    pub retain_on_cancellation: bool,
     /// Where they are stored; `None` for memory.
     pub dir: Option<String>,
     /// Where savepoints are stored that name no place.
@@ -91,9 +89,6 @@ impl Settings {
             tolerable_failures: self.number("execution.checkpointing.tolerable-failed-checkpoints", 0),
             num_retained: self.number("execution.checkpointing.num-retained", 1),
             incremental: self.is_true("execution.checkpointing.incremental"),
-            retain_on_cancellation: self
-                .text("execution.checkpointing.externalized-checkpoint-retention")
-                .eq_ignore_ascii_case("RETAIN_ON_CANCELLATION"),
             dir: self.place("execution.checkpointing.dir"),
             savepoint_dir: self.place("execution.checkpointing.savepoint-dir"),
         }

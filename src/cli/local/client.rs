@@ -55,7 +55,11 @@ pub fn stop(arguments: &StopJob) -> ExitCode {
 }
 
 fn show(arguments: &OfJob, ask: Ask) -> ExitCode {
-    told(question(&arguments.dir, arguments.job.clone(), ask).and_then(|answer| print(answer, arguments.format)))
+    let asked = match &arguments.dir {
+        Some(dir) => question(dir, arguments.job.clone(), ask),
+        None => Err(Error::request("which process is meant? --dir names its folder")),
+    };
+    told(asked.and_then(|answer| print(answer, arguments.format)))
 }
 
 fn told(result: Result<()>) -> ExitCode {

@@ -22,6 +22,9 @@ pub const CONTROL_FILE: &str = "control.json";
 /// The longest question or answer that is read.
 pub const MESSAGE_BYTES_MAX: u64 = 8 << 20;
 
+/// How long a question may be on its way.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Where a process listens.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Address {
@@ -145,7 +148,8 @@ impl Office {
         let (read, mut write) = connection.into_split();
         let mut line = String::new();
         let mut read = BufReader::new(read.take(MESSAGE_BYTES_MAX));
-        if read.read_line(&mut line).await.is_err() {
+        // Whoever connects and says nothing does not hold a connection for ever.
+        if !matches!(tokio::time::timeout(PATIENCE, read.read_line(&mut line)).await, Ok(Ok(_))) {
             return;
         }
         let answer = match serde_json::from_str::<Question>(&line) {
