@@ -46,6 +46,8 @@ need_build_tools() {
   command -v c++ >/dev/null || missing+=(build-essential)
   command -v mold >/dev/null || missing+=(mold)
   command -v pkg-config >/dev/null || missing+=(pkg-config)
+  # RocksDB: its bindings are made from its headers, by libclang.
+  compgen -G "/usr/lib/llvm-*/lib/libclang*.so*" >/dev/null || missing+=(libclang-dev)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   ((${#missing[@]} == 0)) || need_debian "${missing[@]}"
 }
