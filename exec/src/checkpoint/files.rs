@@ -123,21 +123,28 @@ impl Files {
         deleted.iter().filter(|deleted| deleted.is_ok()).count()
     }
 
-    /// Tries again what may pass, a few times, with pauses.
-    async fn patiently<T, F>(&self, mut once: impl FnMut() -> F) -> object_store::Result<T>
+    async fn patiently<T, F>(&self, once: impl FnMut() -> F) -> object_store::Result<T>
     where
         F: Future<Output = object_store::Result<T>>,
     {
-        let mut pause = PAUSE;
-        for _ in 1..TRIES {
-            match once().await {
-                Err(error) if may_pass(&error) => self.clock.sleep(pause).await,
-                done => return done,
-            }
-            pause *= 2;
-        }
-        once().await
+        patiently(&*self.clock, once).await
     }
+}
+
+/// Tries again what may pass, a few times, with pauses.
+pub(super) async fn patiently<T, F>(clock: &dyn Clock, mut once: impl FnMut() -> F) -> object_store::Result<T>
+where
+    F: Future<Output = object_store::Result<T>>,
+{
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        match once().await {
+            Err(error) if may_pass(&error) => clock.sleep(pause).await,
+            done => return done,
+        }
+        pause *= 2;
+    }
+    once().await
 }
 
 /// A file below a folder. The name may have several parts.

@@ -20,6 +20,7 @@ mod files;
 #[allow(missing_docs, dead_code, unused_imports, unsafe_op_in_unsafe_fn, clippy::all, clippy::unwrap_used)]
 mod generated;
 pub mod manifest;
+mod patient;
 pub mod restore;
 mod retention;
 pub mod savepoint;
@@ -33,6 +34,7 @@ pub use content::{
     CheckpointContent, CheckpointKind, Manifest, StoredChunk, StoredLayer, StoredOperator, StoredSegment, StoredState,
     StoredSubtask,
 };
+pub use patient::patient;
 pub use restore::restored_state;
 pub use savepoint::{dispose_savepoint, open_savepoint, savepoint_segment_path, write_savepoint};
 pub use segment::{SegmentWriter, read_layer};

@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec::{self, decode_chunk, groups_of_rows};
 use super::content::{StoredChunk, StoredLayer, StoredSegment};
-use super::files::{below, missing, store_error};
+use super::files::{below, store_error};
 use super::upload::Upload;
 
 /// The most rows of a chunk.
@@ -160,7 +160,7 @@ impl Pending {
 
 /// The rows of a layer; of keyed state those of `key_groups` alone, where they are given.
 ///
-/// Errors name the file: it is missing; or bytes of it are not what was written ([`Corrupt`](tidemill_core::ErrorKind)).
+/// Errors name the file: it is missing, or bytes of it are not what was written ([`Corrupt`](tidemill_core::ErrorKind) both).
 pub async fn read_layer(
     store: &dyn ObjectStore,
     root: &Path,
@@ -212,7 +212,8 @@ async fn read_chunks(store: &dyn ObjectStore, path: &Path, chunks: &[&StoredChun
     match store.get_ranges(path, &ranges).await {
         Ok(read) if read.len() == ranges.len() => Ok(read),
         Ok(_) => Err(Error::unavailable(format!("reading '{path}': not all ranges came back"))),
-        Err(object_store::Error::NotFound { .. }) => Err(missing(path)),
+        // A manifest names it: trying again does not bring it back.
+        Err(object_store::Error::NotFound { .. }) => Err(Error::corrupt(format!("'{path}' is missing"))),
         Err(error) => {
             // Stores say in words of their own that a file is shorter than it was.
             let length = store.head(path).await.map(|meta| meta.size).ok();

@@ -109,6 +109,11 @@ impl Writer {
         self.newest.content.completed()
     }
 
+    /// Whether somebody else has taken over.
+    pub async fn is_fenced(&self) -> Result<bool> {
+        Ok(!manifests(&self.files, Some(self.newest.number)).await?.is_empty())
+    }
+
     /// Where a checkpoint's new segment lies, relative to the root; `number` tells those of one checkpoint apart.
     pub fn segment_path(&self, checkpoint: CheckpointId, number: u32) -> Arc<str> {
         let Manifest { generation, nonce, .. } = self.newest;

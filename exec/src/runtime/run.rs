@@ -18,7 +18,7 @@ use tidemill_core::graph::{JobGraph, VertexHead};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tokio::sync::{mpsc, watch};
 
-use crate::checkpoint::{CheckpointContent, open_savepoint};
+use crate::checkpoint::{CheckpointContent, open_savepoint, patient};
 use crate::latch::Latch;
 use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder};
 use crate::runtime::environment::Environment;
@@ -94,10 +94,10 @@ impl JobRun {
                 Ok(ending) => return Ok(ending),
                 Err(error) => error,
             };
-            checkpointer.settle().await;
+            checkpointer.settle(self.settings.cancellation_timeout()).await;
             ending = Ending::Finished;
             loop {
-                let may_go_on = self.may_go_on(&checkpointer);
+                let may_go_on = self.may_go_on(&mut checkpointer).await;
                 self.pause_after(error, &mut strategy, may_go_on).await?;
                 match self.reopen(&mut checkpointer).await {
                     Ok(newest) => {
@@ -111,9 +111,9 @@ impl JobRun {
         }
     }
 
-    /// Whether a checkpoint outlives the process.
-    fn may_go_on(&self, checkpointer: &Checkpointer) -> bool {
-        self.persistence.folder.is_some() && checkpointer.last().is_some()
+    /// Whether somebody may go on with the job, from a checkpoint that outlives the process or because it has done so already.
+    async fn may_go_on(&self, checkpointer: &mut Checkpointer) -> bool {
+        self.persistence.folder.is_some() && (checkpointer.last().is_some() || checkpointer.may_be_fenced().await)
     }
 
     /// An attempt failed: waits until another may begin, or says that none will.
@@ -142,7 +142,7 @@ impl JobRun {
     async fn reopen(&self, checkpointer: &mut Checkpointer) -> Result<Option<Arc<RestoredJob>>> {
         checkpointer.reopen(self.nonce()).await?;
         let Some(content) = checkpointer.last().cloned() else { return Ok(None) };
-        Ok(Some(Arc::new(RestoredJob { content, ..self.stored(checkpointer)? })))
+        Ok(Some(self.restored(checkpointer.folder().clone(), content)))
     }
 
     /// A number that no other writer of checkpoints has drawn.
@@ -176,10 +176,7 @@ impl JobRun {
             url: folder.url.clone(),
             source_positions: content.source_positions.clone(),
         });
-        let restored = restored.map(|(folder, content)| {
-            let StoreFolder { store, root, .. } = folder;
-            Arc::new(RestoredJob { store, root, content: Arc::new(content) })
-        });
+        let restored = restored.map(|(folder, content)| self.restored(folder, Arc::new(content)));
         if let Some(restored) = restored.as_ref().filter(|restored| !restored.content.is_final) {
             restored.check(&self.job, self.persistence.ignore_unclaimed)?;
         }
@@ -199,11 +196,10 @@ impl JobRun {
         Ok((folder.clone(), CheckpointContent { is_final: false, ..content }))
     }
 
-    /// The place of the job's own checkpoints, without one.
-    fn stored(&self, checkpointer: &Checkpointer) -> Result<RestoredJob> {
-        let store = checkpointer.store().ok_or_else(|| Error::internal("a checkpoint is still being stored"))?;
-        let StoreFolder { store, root, .. } = store.folder().clone();
-        Ok(RestoredJob { store, root, content: Arc::default() })
+    /// A checkpoint to go on from, whose segments are read with patience.
+    fn restored(&self, folder: StoreFolder, content: Arc<CheckpointContent>) -> Arc<RestoredJob> {
+        let StoreFolder { store, root, .. } = folder;
+        Arc::new(RestoredJob { store: patient(store, self.environment.clock.clone()), root, content })
     }
 
     /// Finishes what a process that ended with its job may have left to commit.
@@ -264,7 +260,7 @@ impl JobRun {
         };
         checkpointer.begin(attempt);
         let ending = self.watch(subtasks, &stop, checkpointer).await?;
-        checkpointer.settle().await;
+        checkpointer.settle(self.settings.cancellation_timeout()).await;
         if ending == Ending::Finished {
             checkpointer.finish().await?;
             for (vertex, committables) in checkpointer.uncommitted() {

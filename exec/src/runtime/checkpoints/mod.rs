@@ -20,6 +20,7 @@ mod command;
 mod pending;
 mod statistics;
 mod store;
+mod timing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,9 +41,9 @@ use crate::runtime::task::SubtaskEnd;
 use attempt::Uncommitted;
 use command::Command;
 use pending::{Ended, Pending, SharedState, SubtaskKey};
-use store::{StoreStep, Stored};
+use store::{StorePlace, StoreStep, Stored};
 
-pub use attempt::Attempt;
+pub use attempt::{Attempt, TaskControl};
 pub use command::{CheckpointControl, StoreFolder};
 pub use statistics::{CheckpointInfo, CheckpointStatistics, CheckpointStatus};
 pub use store::JobStore;
@@ -59,8 +60,12 @@ pub struct Checkpointer {
     committers: Committers,
     commands: mpsc::UnboundedReceiver<Command>,
     statistics: CheckpointStatistics,
-    /// Where checkpoints go; away while one is being stored.
+    /// Where checkpoints go.
+    place: StorePlace,
+    /// The right to write there; away while a checkpoint is being stored.
     store: Option<JobStore>,
+    /// Since when one is being stored.
+    storing: Option<(CheckpointId, Duration)>,
     stored: (mpsc::UnboundedSender<Stored>, mpsc::UnboundedReceiver<Stored>),
     /// The newest durable checkpoint.
     last: Option<Arc<CheckpointContent>>,
@@ -114,7 +119,9 @@ impl Checkpointer {
             committers,
             commands,
             statistics: statistics.clone(),
+            place: store.place(),
             store: Some(store),
+            storing: None,
             stored: mpsc::unbounded_channel(),
             last,
             needs_full: true,
@@ -133,19 +140,26 @@ impl Checkpointer {
         self.last.as_ref()
     }
 
-    /// Where checkpoints go. `None` while one is being stored.
-    pub fn store(&self) -> Option<&JobStore> {
-        self.store.as_ref()
+    /// Whether another process may go on with the job.
+    pub async fn may_be_fenced(&mut self) -> bool {
+        match &self.store {
+            Some(store) => store.may_be_fenced().await,
+            None => true,
+        }
     }
 
-    /// Takes the folder over anew, and looks what its newest checkpoint is. Between attempts.
+    /// Where checkpoints go.
+    pub fn folder(&self) -> &StoreFolder {
+        &self.place.folder
+    }
+
+    /// Takes the folder over anew, and looks what its newest checkpoint is. Between attempts. Whatever the attempt before may
+    /// still have on its way to the store comes too late.
     pub async fn reopen(&mut self, nonce: u64) -> Result<()> {
-        let Some(store) = &mut self.store else {
-            return Err(Error::internal("a checkpoint is still being stored"));
-        };
-        store.reopen(nonce, self.environment.clock.clone()).await?;
+        let store = JobStore::reopen(&self.place, nonce, self.environment.clock.clone()).await?;
         self.last = store.newest().cloned().map(Arc::new);
         self.next_id = self.next_id.max(store.highest_id() + 1);
+        (self.store, self.storing) = (Some(store), None);
         Ok(())
     }
 
@@ -159,16 +173,30 @@ impl Checkpointer {
         self.due = self.settings.interval.filter(|_| self.takes_checkpoints()).map(|interval| self.decided + interval);
     }
 
-    /// The attempt is over: gives up what is under way, and waits for what is being stored.
-    pub async fn settle(&mut self) {
+    /// The attempt is over: gives up what is under way, and waits for what is being stored, though no longer than `patience`: a
+    /// store that hangs is left to itself.
+    pub async fn settle(&mut self, patience: Duration) {
         let waiting = std::mem::take(&mut self.attempt.waiting);
         let pending = std::mem::take(&mut self.attempt.pending).into_values();
         for mut pending in pending.chain(waiting) {
             self.failed(pending.barrier.id, "the job ended before it was complete");
             pending.answer(Err(Error::unavailable("the job ended before the checkpoint was complete")));
         }
+        let mut patience = self.environment.clock.sleep(patience);
         while self.store.is_none() {
-            let Some(stored) = self.stored.1.recv().await else { return };
+            let stored = tokio::select! {
+                biased;
+                stored = self.stored.1.recv() => stored,
+                () = &mut patience => None,
+            };
+            let Some(stored) = stored else {
+                // What it may still say is not heard any more.
+                self.stored = mpsc::unbounded_channel();
+                if let Some((id, _)) = self.storing.take() {
+                    self.failed(id, "the store did not answer");
+                }
+                return;
+            };
             // Whatever is wrong with it, the attempt is over already.
             let _ = self.on_stored(stored);
         }
@@ -203,6 +231,7 @@ impl Checkpointer {
             Occurrence::Triggered(id, vertex, Ok(state)) => {
                 if let Some(pending) = self.attempt.pending.get_mut(&id) {
                     pending.enumerators.insert(vertex, state);
+                    self.attempt.barriers_come(vertex, id);
                 }
                 self.look();
                 Ok(())
@@ -269,34 +298,6 @@ impl Checkpointer {
         self.attempt.pending.len() + self.attempt.waiting.len() + usize::from(self.store.is_none())
     }
 
-    fn deadline(&self) -> Option<Duration> {
-        let pending = self.attempt.pending.values();
-        let timeout = pending.map(|pending| pending.triggered + self.settings.timeout).min();
-        timeout.into_iter().chain(self.next_trigger()).min()
-    }
-
-    fn next_trigger(&self) -> Option<Duration> {
-        let may_trigger = !self.is_stopping && self.under_way() < self.settings.max_concurrent;
-        let due = self.due.filter(|_| may_trigger)?;
-        Some(due.max(self.decided + self.settings.min_pause))
-    }
-
-    fn on_time(&mut self) -> Result<()> {
-        let now = self.environment.clock.monotonic();
-        let is_late = |pending: &&Pending| pending.triggered + self.settings.timeout <= now;
-        let late: Vec<CheckpointId> =
-            self.attempt.pending.values().filter(is_late).map(|pending| pending.barrier.id).collect();
-        for id in late {
-            let reason = format!("it took longer than the timeout of {:?}", self.settings.timeout);
-            self.give_up(id, &reason, true)?;
-        }
-        if self.next_trigger().is_some_and(|due| due <= now) {
-            self.due = self.settings.interval.map(|interval| now + interval);
-            self.trigger(BarrierKind::Checkpoint, None);
-        }
-        Ok(())
-    }
-
     fn on_command(&mut self, Command { kind, target, reply }: Command) {
         if !self.takes_checkpoints() {
             let error = Error::request("a job that runs as a batch, or whose exchanges block, takes no checkpoints");
@@ -332,6 +333,7 @@ impl Checkpointer {
         let pending = Pending {
             barrier,
             triggered: clock.monotonic(),
+            is_overtaking: false,
             enumerators: BTreeMap::new(),
             parts: BTreeMap::new(),
             target,
@@ -344,12 +346,16 @@ impl Checkpointer {
             triggered_at: barrier.timestamp,
             duration: Duration::ZERO,
             stalled: Duration::ZERO,
+            alignment: Duration::ZERO,
+            unaligned: false,
+            in_flight_bytes: 0,
             new_bytes: 0,
             total_bytes: 0,
             path: String::new(),
             failure: None,
         });
         self.attempt.pending.insert(id, pending);
+        self.overtake_if_due();
         for (vertex, enumerator) in &self.attempt.enumerators {
             let (vertex, enumerator) = (*vertex, enumerator.clone());
             let answer = self.attempt.triggered.0.clone();
@@ -372,8 +378,13 @@ impl Checkpointer {
                 let committables = std::mem::take(&mut snapshot.committables).into_iter();
                 let uncommitted = |committable| Uncommitted { subtask, since: checkpoint, committable };
                 attempt.uncommitted.extend(committables.map(uncommitted));
-                let stalled = snapshot.stalled;
-                self.statistics.update(checkpoint, |info| info.stalled = info.stalled.max(stalled));
+                let (stalled, alignment, in_flight) = (snapshot.stalled, snapshot.alignment, snapshot.in_flight_bytes);
+                self.statistics.update(checkpoint, |info| {
+                    info.stalled = info.stalled.max(stalled);
+                    info.alignment = info.alignment.max(alignment);
+                    info.unaligned |= in_flight.is_some();
+                    info.in_flight_bytes += in_flight.unwrap_or_default();
+                });
                 if let Some(pending) = attempt.pending.get_mut(&checkpoint) {
                     pending.parts.insert(subtask, snapshot);
                 }
@@ -405,6 +416,7 @@ impl Checkpointer {
         let id = next.barrier.id;
         let committables = self.committables_until(id);
         let (Some(store), Some(pending)) = (self.store.take(), self.attempt.waiting.pop_front()) else { return };
+        self.storing = Some((id, self.environment.clock.monotonic()));
         let step = StoreStep {
             name: self.name.clone(),
             job: self.job.clone(),
@@ -436,7 +448,7 @@ impl Checkpointer {
     fn on_stored(&mut self, Stored { store, mut pending, parts, outcome }: Stored) -> Result<()> {
         let Barrier { id, kind, .. } = pending.barrier;
         let url = pending.target.as_ref().map_or_else(|| store.url().to_owned(), |target| target.url.clone());
-        self.store = Some(store);
+        (self.store, self.storing) = (Some(store), None);
         self.decided = self.environment.clock.monotonic();
         let took = self.decided.saturating_sub(pending.triggered);
         let durable = match outcome {

@@ -61,6 +61,8 @@ pub struct Pending {
     pub barrier: Barrier,
     /// When it was triggered.
     pub triggered: Duration,
+    /// Whether its barriers overtake rows.
+    pub is_overtaking: bool,
     /// What enumerators remember, by vertex.
     pub enumerators: BTreeMap<usize, Vec<u8>>,
     /// The parts so far.

@@ -20,7 +20,7 @@ use super::assemble::{OperatorParts, SubtaskPart, assemble};
 use super::command::StoreFolder;
 use super::pending::{Ended, Pending, SubtaskKey};
 use crate::checkpoint::{
-    CheckpointContent, CheckpointKind, CheckpointStore, SegmentWriter, StoredOperator, StoredSegment, Writer,
+    CheckpointContent, CheckpointKind, CheckpointStore, SegmentWriter, StoredOperator, StoredSegment, Writer, patient,
     savepoint_segment_path, write_savepoint,
 };
 use crate::runtime::job_state::{freeze_committables, freeze_enumerator, freeze_writer_states};
@@ -30,8 +30,16 @@ use crate::runtime::job_state::{freeze_committables, freeze_enumerator, freeze_w
 pub struct JobStore {
     folder: StoreFolder,
     writer: Writer,
+    clock: Arc<dyn Clock>,
     nonce: u64,
     /// Whether anything is left of it when the process has ended.
+    is_durable: bool,
+}
+
+/// Where the checkpoints of a job go, whoever has the right to write there.
+#[derive(Clone, Debug)]
+pub struct StorePlace {
+    pub folder: StoreFolder,
     is_durable: bool,
 }
 
@@ -44,17 +52,21 @@ impl JobStore {
 
     /// Takes over the checkpoints in `folder`: whoever wrote there before is fenced. `nonce` tells this writer from all others.
     pub async fn open(folder: StoreFolder, nonce: u64, clock: Arc<dyn Clock>) -> Result<Self> {
-        let store = CheckpointStore::open(folder.store.clone(), folder.root.clone(), clock).await;
+        let store = CheckpointStore::open(folder.store.clone(), folder.root.clone(), clock.clone()).await;
         let store = store.map_err(|error| error.context(&folder.url))?;
         let writer = store.take_over(nonce).await.map_err(|error| error.context(&folder.url))?;
-        Ok(Self { folder, writer, nonce, is_durable: true })
+        Ok(Self { folder, writer, clock, nonce, is_durable: true })
     }
 
-    /// Takes the folder over once more.
-    pub async fn reopen(&mut self, nonce: u64, clock: Arc<dyn Clock>) -> Result<()> {
-        let reopened = Self::open(self.folder.clone(), nonce, clock).await?;
-        *self = Self { is_durable: self.is_durable, ..reopened };
-        Ok(())
+    /// Takes the folder of another one over.
+    pub async fn reopen(place: &StorePlace, nonce: u64, clock: Arc<dyn Clock>) -> Result<Self> {
+        let StorePlace { folder, is_durable } = place.clone();
+        Ok(Self { is_durable, ..Self::open(folder, nonce, clock).await? })
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> StorePlace {
+        StorePlace { folder: self.folder.clone(), is_durable: self.is_durable }
     }
 
     /// The folder.
@@ -65,6 +77,11 @@ impl JobStore {
     /// The newest checkpoint in it.
     pub fn newest(&self) -> Option<&CheckpointContent> {
         self.writer.checkpoint()
+    }
+
+    /// Whether another process may have taken the folder over; one that does not answer may.
+    pub async fn may_be_fenced(&self) -> bool {
+        self.writer.is_fenced().await.unwrap_or(true)
     }
 
     /// The highest number that a checkpoint has had.
@@ -120,7 +137,7 @@ impl JobStore {
 
     fn segment(&self, checkpoint: CheckpointId) -> SegmentWriter {
         let path = self.writer.segment_path(checkpoint, 0);
-        SegmentWriter::create(self.folder.store.clone(), &self.folder.root, path)
+        SegmentWriter::create(patient(self.folder.store.clone(), self.clock.clone()), &self.folder.root, path)
     }
 }
 
@@ -170,11 +187,10 @@ impl StoreStep {
         let operators = self.operators();
         let target = self.pending.target.clone();
         let mut segments: Vec<SegmentWriter> = is_checkpoint.then(|| self.store.segment(id)).into_iter().collect();
-        segments.extend(
-            target
-                .as_ref()
-                .map(|target| SegmentWriter::create(target.store.clone(), &target.root, savepoint_segment_path(0))),
-        );
+        segments.extend(target.as_ref().map(|target| {
+            let store = patient(target.store.clone(), self.clock.clone());
+            SegmentWriter::create(store, &target.root, savepoint_segment_path(0))
+        }));
         let previous = self.previous.clone().filter(|_| is_checkpoint);
         let stored = assemble(operators, previous.as_deref(), &mut segments).await?;
         let mut contents = Vec::new();

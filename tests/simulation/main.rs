@@ -2,32 +2,39 @@
 //!
 //! ```text
 //! left (2..4 splits)  ──hash──┐
-//!                             ├─> number the rows of each key ──> transactional sink
+//!                             ├─> number the rows of each key ──hash──> do they come in order? ──> transactional sink
 //! right (1..3 splits) ──hash──┘
 //! ```
 //!
 //! A world outlives its processes: what was read is there to be read again, and a store and a place where sinks publish remain.
 //! A process runs the job on one thread in simulated time until it ends or is killed; then the next one goes on, with another
 //! parallelism. All chance follows from a seed. Of every key, the rows that were published have the numbers 1 to n, once each:
-//! none was lost, none counted twice, and state agrees with output.
+//! none was lost, none counted twice, and state agrees with output; and on their way none overtook another.
 //!
 //! `TIDEMILL_SEEDS=FROM..TO` runs other seeds; a seed that fails is printed, and `TIDEMILL_SEEDS=N` runs it again.
 
 #![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 mod chance;
+mod clock;
 mod job;
 mod outside;
 mod store;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_core::{Error, ErrorKind};
-use tidemill_exec::runtime::{Begin, Ending, JobHandle, JobResult, Persistence, StoreFolder, simulate};
+use tidemill_core::graph::JobGraph;
+use tidemill_core::settings::Origin;
+use tidemill_core::{Error, ErrorKind, Settings};
+use tidemill_exec::runtime::{
+    Begin, Ending, Environment, JobHandle, JobResult, Persistence, StoreFolder, execute_from, simulate,
+};
 
 use chance::Chance;
+use clock::JumpingClock;
 use job::{Plan, graph, settings};
 use outside::Outside;
 use store::FaultyStore;
@@ -56,36 +63,59 @@ enum Troubles {
     Kills,
     /// Savepoints are taken, and the job is stopped behind one and goes on from it, or from its checkpoints.
     Stops,
-    /// The store fails before or after it did what it was asked, and parts of jobs fail, and processes are stopped or killed.
+    /// Replies of the store are lost or never come, its disk is full, and it takes its time; and processes are killed.
+    Store,
+    /// Clocks are set, forwards and backwards; and processes are killed.
+    Clocks,
+    /// The sink is slow and buffers are small, so that barriers overtake rows; and processes are killed.
+    BackPressure,
+    /// The job is started once more while it runs, from the same folder. Not among those that run: such worlds do not come to an
+    /// end yet.
+    #[allow(dead_code, reason = "left out of ALL until such a world ends")]
+    Twins,
+    /// All of it.
     Everything,
 }
 
 impl Troubles {
-    const ALL: [Self; 5] = [Self::None, Self::Failures, Self::Kills, Self::Stops, Self::Everything];
+    const ALL: [Self; 8] = [
+        Self::None,
+        Self::Failures,
+        Self::Kills,
+        Self::Stops,
+        Self::Store,
+        Self::Clocks,
+        Self::BackPressure,
+        Self::Everything,
+    ];
 }
 
 #[test]
 fn every_row_counts_once() {
-    let mut failed = Vec::new();
+    let (mut failed, mut overtaken) = (Vec::new(), 0);
     for seed in seeds() {
         let troubles = Troubles::ALL[seed as usize % Troubles::ALL.len()];
         let outcome = std::panic::catch_unwind(|| run(seed, troubles));
-        if outcome.is_err() {
-            eprintln!("seed {seed} failed: {troubles:?}");
-            failed.push(seed);
+        match outcome {
+            Ok(some) => overtaken += some,
+            Err(_) => {
+                eprintln!("seed {seed} failed: {troubles:?}");
+                failed.push(seed);
+            }
         }
     }
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+    assert!(overtaken > 0 || seeds().count() < 200, "barriers overtake rows in some of these worlds");
 }
 
-/// A world from its beginning to the end of its job.
-fn run(seed: u64, troubles: Troubles) {
+/// A world from its beginning to the end of its job; how many of its checkpoints hold rows that barriers overtook.
+fn run(seed: u64, troubles: Troubles) -> usize {
     let chance = Chance::new(seed);
     let plan = Plan::draw(&chance, troubles);
-    let outside = Outside::new(chance.clone(), plan.sink_failures);
-    let store = FaultyStore::shared(chance.clone(), plan.store_failures);
+    let outside = Outside::new(chance.clone(), plan.sink_failures, plan.sink_pause_millis);
+    let store = FaultyStore::shared(chance.clone(), plan.store);
     let ends = if plan.kills || plan.stops { chance.below(ENDS_MAX) } else { 0 };
-    let (mut checkpoints, mut home) = (0, 0);
+    let (mut checkpoints, mut overtaken, mut home) = (0, 0, 0);
     let (mut from, mut origin) = (None::<StoreFolder>, None);
     for process in 0.. {
         let is_last = process >= ends;
@@ -110,9 +140,19 @@ fn run(seed: u64, troubles: Troubles) {
         let (folder, saved) = (place(format!("job-{home}")), place(format!("savepoint-{process}")));
         let (between, stop) = (place(format!("between-{process}")), saved.clone());
         let stops = plan.stops && chance.below(2) == 0;
-        let ended = simulate(seed.wrapping_mul(1000) + process, |environment| async move {
+        let twin_comes = plan.twins && !is_last;
+        let (clocks, store, jumps) = (chance.clone(), store.clone(), plan.jumps);
+        let ended = simulate(seed.wrapping_mul(1000) + process, |mut environment| async move {
+            if jumps {
+                environment.clock = Arc::new(JumpingClock::new(environment.clock, clocks));
+            }
+            store.set_clock(environment.clock.clone());
             let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false };
-            let handle = tidemill_exec::runtime::execute_from(&job, &environment, &settings, persistence).unwrap();
+            let handle = if twin_comes {
+                start_twice(&job, &environment, &settings, persistence).await
+            } else {
+                execute_from(&job, &environment, &settings, persistence).unwrap()
+            };
             let outcome = tokio::select! {
                 biased;
                 outcome = handle.wait() => Some(outcome),
@@ -122,10 +162,14 @@ fn run(seed: u64, troubles: Troubles) {
                 None if stops => stop_behind_a_savepoint(&handle, between, stop).await,
                 outcome => outcome,
             };
-            (outcome, handle.checkpoints().len())
+            for failure in handle.failures() {
+                assert!(failure.error.kind() != ErrorKind::Internal, "{}", failure.error);
+            }
+            (outcome, handle.checkpoints())
         });
         let (outcome, taken) = ended.unwrap();
-        checkpoints += taken;
+        checkpoints += taken.len();
+        overtaken += taken.iter().filter(|taken| taken.in_flight_bytes > 0).count();
         match outcome {
             Some(Ok(result)) if result.ending == Ending::Stopped => {
                 from = Some(saved).filter(|_| chance.below(2) == 0);
@@ -139,7 +183,35 @@ fn run(seed: u64, troubles: Troubles) {
     check(&plan, &outside.published());
     let is_long = plan.rows_by_key().values().sum::<i64>() > 200;
     assert!(troubles != Troubles::None || checkpoints > 0 || !is_long, "there are checkpoints");
-    assert!(outside.left_over() == 0, "what was never published is gone");
+    // Whoever was fenced may have begun something that nobody goes on with.
+    assert!(plan.twins || outside.left_over() == 0, "what was never published is gone");
+    overtaken
+}
+
+/// Starts the job, and once it is at work somebody starts it once more from the same folder: returns that one. The first one has
+/// to give way by itself.
+async fn start_twice(
+    job: &JobGraph,
+    environment: &Environment,
+    settings: &Settings,
+    persistence: Persistence,
+) -> JobHandle {
+    let mut once = settings.clone();
+    once.set("restart-strategy.type", "none", Origin::Program).unwrap();
+    let first = execute_from(job, environment, &once, persistence.clone()).unwrap();
+    let ended = first.clone();
+    let at_work = async {
+        while first.checkpoints().is_empty() {
+            environment.clock.sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = ended.wait() => {}
+        () = at_work => {}
+    }
+    // Another process draws other numbers.
+    let other = Environment { seed: environment.seed ^ 0x7717, ..environment.clone() };
+    execute_from(job, &other, settings, persistence).unwrap()
 }
 
 /// Takes a savepoint, then stops the job behind another. `None` if that fails: then the process is killed.
@@ -156,7 +228,7 @@ async fn stop_behind_a_savepoint(
 }
 
 fn is_trouble(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled)
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled | ErrorKind::Exhausted)
 }
 
 /// Of every key the published rows have the numbers 1 to n.
