@@ -4,7 +4,6 @@
 //! rows, with room for everything or for next to nothing in its output, with the hashes of an exchange or without, stopped and
 //! restored at another parallelism. A new operator is a line in `subjects.rs`; what it must keep stands here.
 
-mod everywhere;
 mod restore;
 mod script;
 mod subjects;
@@ -176,39 +175,6 @@ proptest! {
             }
         }
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
-
-    #[test]
-    fn a_crash_at_any_place_changes_nothing(draft in any_draft(), cut in 1..12usize) {
-        for subject in subjects() {
-            let late_rows = subject.demands.late_rows && subject.late_rows_whatever_the_cut;
-            let script = draft.script(Demands { late_rows, ..subject.demands });
-            let way = Way { cut, ..PLAIN };
-            let expected = run(&subject, &script, way);
-            for place in 0..everywhere::places(&script, way) {
-                let crashed = everywhere::run_crashed(&subject, &script, way, place);
-                let name = &subject.name;
-                prop_assert_eq!(tables(&expected), tables(&crashed), "{}, crashed in unit {}", name, place);
-                // What is only added to is the same row by row between two watermarks.
-                if subject.time.is_some() {
-                    prop_assert_eq!(sorted(&expected), sorted(&crashed), "{}, crashed in unit {}", name, place);
-                }
-            }
-        }
-    }
-}
-
-/// The rows between two watermarks, in no order.
-fn sorted(record: &Record) -> Vec<Vec<String>> {
-    let rows = |seen: &Vec<Seen>| {
-        let mut rows: Vec<String> = seen.iter().map(|seen| format!("{seen:?}")).collect();
-        rows.sort_unstable();
-        rows
-    };
-    record.iter().map(rows).collect()
 }
 
 /// Every operator with its script.
