@@ -186,7 +186,7 @@ impl Slice {
             None => {
                 self.close()?;
                 let mut merged = accumulators(aggregates)?;
-                self.merge_into(&mut merged, None)?;
+                self.merge_into(&mut merged, None, self.index.slots())?;
                 merged
             }
         };
@@ -225,9 +225,8 @@ impl Slice {
         self.closed.push(part);
     }
 
-    /// Adds all that is closed to groups: those of the slots, or those that `group_of` tells.
-    fn merge_into(&self, accumulators: &mut Accumulators, group_of: Option<&[usize]>) -> Result<()> {
-        let groups = group_of.map_or(self.index.slots(), |groups| groups.iter().max().map_or(0, |last| last + 1));
+    /// Adds all that is closed to the groups of the slots, or to those that `group_of` tells, of `groups` in all.
+    fn merge_into(&self, accumulators: &mut Accumulators, group_of: Option<&[usize]>, groups: usize) -> Result<()> {
         for part in &self.closed {
             let mut slots = part.slots.to_vec();
             if let Some(group_of) = group_of {
@@ -243,7 +242,7 @@ impl Slice {
     /// All that is closed, in one part.
     fn merged(&self, aggregates: &[Aggregate]) -> Result<ClosedPart> {
         let mut merged = accumulators(aggregates)?;
-        self.merge_into(&mut merged, None)?;
+        self.merge_into(&mut merged, None, self.index.slots())?;
         Ok(ClosedPart { slots: Slots::First(self.index.slots()), states: states_of(&mut merged)? })
     }
 
@@ -282,7 +281,7 @@ impl Merged {
         let hashes: Vec<u64> = all.iter().map(|slot| slice.index.hash(*slot)).collect();
         let mut groups = Vec::with_capacity(all.len());
         self.index.intern(&slice.index.keys(&all)?, &hashes, &mut groups)?;
-        slice.merge_into(&mut self.accumulators, Some(&groups))
+        slice.merge_into(&mut self.accumulators, Some(&groups), self.index.slots())
     }
 
     /// The results of all groups.
