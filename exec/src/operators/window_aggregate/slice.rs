@@ -161,7 +161,7 @@ impl Slice {
     pub fn store_whole(&mut self, fields: &[FieldRef], aggregates: &[Aggregate]) -> Result<Vec<Rows>> {
         self.close()?;
         if self.closed.len() > 1 {
-            let merged = self.merged(aggregates)?;
+            let merged = self.merged_part(aggregates)?;
             (self.closed, self.closed_bytes) = (Vec::new(), 0);
             self.push(merged);
         }
@@ -175,7 +175,7 @@ impl Slice {
         match self.closed.as_slice() {
             [] => Ok(Vec::new()),
             [part] => Ok(vec![self.rows(part, fields)?]),
-            _ => Ok(vec![self.rows(&self.merged(aggregates)?, fields)?]),
+            _ => Ok(vec![self.rows(&self.merged_part(aggregates)?, fields)?]),
         }
     }
 
@@ -185,9 +185,7 @@ impl Slice {
             Some(open) => open.accumulators,
             None => {
                 self.close()?;
-                let mut merged = accumulators(aggregates)?;
-                self.merge_into(&mut merged, None, self.index.slots())?;
-                merged
+                self.merged(aggregates)?.accumulators
             }
         };
         results(&self.index, merged)
@@ -225,25 +223,29 @@ impl Slice {
         self.closed.push(part);
     }
 
-    /// Adds all that is closed to the groups of the slots, or to those that `group_of` tells, of `groups` in all.
-    fn merge_into(&self, accumulators: &mut Accumulators, group_of: Option<&[usize]>, groups: usize) -> Result<()> {
+    /// Adds all that is closed to the groups of the slots, or to those that `group_of` tells.
+    fn merge_into(&self, groups: &mut Groups, group_of: Option<&[usize]>) -> Result<()> {
         for part in &self.closed {
             let mut slots = part.slots.to_vec();
             if let Some(group_of) = group_of {
                 slots.iter_mut().for_each(|slot| *slot = group_of[*slot]);
             }
-            for (accumulator, state) in accumulators.iter_mut().zip(&part.states) {
-                accumulator.merge_batch(state, &slots, groups).map_err(from_datafusion)?;
-            }
+            groups.merge(&part.states, &slots)?;
         }
         Ok(())
     }
 
+    /// All that is closed, by slot.
+    fn merged(&self, aggregates: &[Aggregate]) -> Result<Groups> {
+        let mut merged = Groups::new(aggregates)?;
+        self.merge_into(&mut merged, None)?;
+        Ok(merged)
+    }
+
     /// All that is closed, in one part.
-    fn merged(&self, aggregates: &[Aggregate]) -> Result<ClosedPart> {
-        let mut merged = accumulators(aggregates)?;
-        self.merge_into(&mut merged, None, self.index.slots())?;
-        Ok(ClosedPart { slots: Slots::First(self.index.slots()), states: states_of(&mut merged)? })
+    fn merged_part(&self, aggregates: &[Aggregate]) -> Result<ClosedPart> {
+        let states = states_of(&mut self.merged(aggregates)?.accumulators)?;
+        Ok(ClosedPart { slots: Slots::First(self.index.slots()), states })
     }
 
     fn rows(&self, part: &ClosedPart, fields: &[FieldRef]) -> Result<Rows> {
@@ -265,13 +267,36 @@ impl Slice {
 /// What several slices hold together: the groups of a window.
 pub struct Merged {
     index: KeyIndex,
+    groups: Groups,
+}
+
+/// Accumulators that parts are put together in.
+struct Groups {
     accumulators: Accumulators,
+    /// How many groups there are.
+    count: usize,
+}
+
+impl Groups {
+    fn new(aggregates: &[Aggregate]) -> Result<Self> {
+        Ok(Self { accumulators: accumulators(aggregates)?, count: 0 })
+    }
+
+    /// Adds states, a row for each of these groups. A group that is new is the next one: accumulators take it that whatever is
+    /// below the number of groups has been there.
+    fn merge(&mut self, states: &[Vec<ArrayRef>], groups: &[usize]) -> Result<()> {
+        self.count = groups.iter().fold(self.count, |count, group| count.max(group + 1));
+        for (accumulator, state) in self.accumulators.iter_mut().zip(states) {
+            accumulator.merge_batch(state, groups, self.count).map_err(from_datafusion)?;
+        }
+        Ok(())
+    }
 }
 
 impl Merged {
     /// Nothing yet.
     pub fn new(key_types: &[DataType], aggregates: &[Aggregate]) -> Result<Self> {
-        Ok(Self { index: KeyIndex::new(key_types)?, accumulators: accumulators(aggregates)? })
+        Ok(Self { index: KeyIndex::new(key_types)?, groups: Groups::new(aggregates)? })
     }
 
     /// Adds a slice, which goes on.
@@ -281,12 +306,12 @@ impl Merged {
         let hashes: Vec<u64> = all.iter().map(|slot| slice.index.hash(*slot)).collect();
         let mut groups = Vec::with_capacity(all.len());
         self.index.intern(&slice.index.keys(&all)?, &hashes, &mut groups)?;
-        slice.merge_into(&mut self.accumulators, Some(&groups), self.index.slots())
+        slice.merge_into(&mut self.groups, Some(&groups))
     }
 
     /// The results of all groups.
     pub fn into_results(self) -> Result<Results> {
-        results(&self.index, self.accumulators)
+        results(&self.index, self.groups.accumulators)
     }
 }
 
