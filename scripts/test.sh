@@ -4,7 +4,7 @@
 # usage: scripts/test.sh [--quick | --full] [--seeds N] [-h | --help]
 #
 #   --quick   formatting, Rust tests and tidiness only
-#   --full    also what takes long: whole grids of settings (TIDEMILL_TEST_FULL=1)
+#   --full    also what takes long: whole grids of settings, long simulations (TIDEMILL_TEST_FULL=1), long fuzzing
 #   --seeds   how many worlds the simulation runs instead of 200; it prints the seeds that fail, and
 #             "TIDEMILL_SEEDS=SEED cargo test --release -p tidemill-exec --test simulation" runs one of them again
 #
@@ -13,10 +13,12 @@
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 quick=
+# For each target.
+fuzz_seconds=30
 while (($#)); do
   case $1 in
     --quick) quick=yes; shift ;;
-    --full) export TIDEMILL_TEST_FULL=1; shift ;;
+    --full) export TIDEMILL_TEST_FULL=1; fuzz_seconds=600; shift ;;
     --seeds) export TIDEMILL_SEEDS=0..${2:?how many seeds}; shift 2 ;;
     -h | --help) usage; exit ;;
     *) usage >&2; exit 2 ;;
@@ -77,6 +79,7 @@ step "cargo test" cargo test --release --workspace --locked --no-fail-fast
 if [[ ! $quick ]]; then
   step "cargo doc" env RUSTDOCFLAGS=-Dwarnings cargo doc --release --workspace --no-deps --locked
   step "python wheel" wheel
+  step "fuzz" bash scripts/fuzz.sh "$fuzz_seconds"
 fi
 step "tidy" bash scripts/tidy.sh
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::{Folder, code, error, stderr, stdout};
 
 /// Rows of the job below.
-const ROWS: u64 = 60_000;
+pub const ROWS: u64 = 60_000;
 
 /// Two inserts from one table of made-up rows: the rows as they are, and how many of each kind in each second.
-fn script(rate: u64) -> String {
+pub fn script(rate: u64) -> String {
     format!(
         "SET 'execution.runtime-mode' = 'streaming';
          SET 'execution.checkpointing.interval' = '100 ms';
@@ -41,7 +41,7 @@ fn lines(folder: &Path) -> Vec<String> {
     lines
 }
 
-fn check_answer(folder: &Folder) {
+pub fn check_answer(folder: &Folder) {
     let mut expected: Vec<String> = (0..ROWS).map(|id| format!("{id},{}", id % 7)).collect();
     expected.sort();
     let copies = lines(&folder.path().join("copies"));

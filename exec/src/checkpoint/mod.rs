@@ -20,6 +20,7 @@ mod files;
 #[allow(missing_docs, dead_code, unused_imports, unsafe_op_in_unsafe_fn, clippy::all, clippy::unwrap_used)]
 mod generated;
 pub mod manifest;
+mod narrow;
 mod patient;
 pub mod restore;
 mod retention;

@@ -14,7 +14,7 @@ use tidemill_core::{Batch, Error, Result, RowKind};
 
 use super::{LookupJoin, LookupJoinOperator};
 use crate::operators::expression::batch_of;
-use crate::operators::saved::{KeyedRows, key_fields, restored_rows};
+use crate::operators::saved::{KeyedPart, KeyedRows, key_fields, restored_rows};
 use crate::state::KeyIndex;
 
 /// The state's name.
@@ -116,5 +116,5 @@ fn by_key(plan: &LookupJoin, rows: RecordBatch) -> Result<KeyedRows> {
     let mut columns = index.keys(&all)?;
     columns.push(Arc::new(lists));
     let hashes = all.iter().map(|slot| index.hash(*slot)).collect();
-    Ok(KeyedRows { keys, kept, columns, hashes })
+    Ok(KeyedRows { keys, kept, parts: vec![KeyedPart { columns, hashes }] })
 }

@@ -7,18 +7,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_empty_array};
-use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type};
 use tidemill_core::key::groups_of;
 use tidemill_core::state::{Extent, RestoredState, Snapshot, SnapshotScope, adapt, keyed_schema, rows_of_groups};
 use tidemill_core::{Result, Watermark};
 
-use super::slice::FrozenGroups;
+use super::slice::Rows;
 use super::{WindowAggregateOperator, take_all};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::saved::{
-    KeyedRows, freeze_numbers, freeze_watermark, key_fields, restored_numbers, restored_watermark,
+    KeyedPart, KeyedRows, freeze_numbers, freeze_watermark, key_fields, restored_numbers, restored_watermark,
 };
 
 /// The state that holds the groups of all slices: the key of a group and the start of its slice, and its accumulators.
@@ -66,29 +65,21 @@ impl WindowAggregateOperator {
 
     fn frozen_slices(&mut self, scope: SnapshotScope) -> Result<KeyedRows> {
         let (keys, kept) = self.fields()?;
-        let mut hashes = Vec::new();
-        let mut parts: Vec<Vec<ArrayRef>> = vec![Vec::new(); keys.len() + kept.len()];
+        let aggregates = &self.plan.aggregates;
+        let mut parts = Vec::new();
         for (start, slice) in &mut self.slices {
-            let (types, aggregates) = (&self.key_types, &self.plan.aggregates);
-            let groups = match scope {
-                SnapshotScope::Changes => slice.store_new()?,
-                SnapshotScope::Base => slice.store_whole(types, aggregates)?,
-                SnapshotScope::Copy => &slice.copy(types, aggregates)?,
+            let of_slice = match scope {
+                SnapshotScope::Changes => slice.store_new(&kept)?,
+                SnapshotScope::Base => slice.store_whole(&kept, aggregates)?,
+                SnapshotScope::Copy => slice.copy(&kept, aggregates)?,
             };
-            for groups in groups {
-                let (mut columns, of_part) = groups.encode(&kept)?;
-                columns.insert(keys.len() - 1, Arc::new(Int64Array::from(vec![*start; of_part.len()])));
-                hashes.extend(of_part);
-                parts.iter_mut().zip(columns).for_each(|(parts, column)| parts.push(column));
+            for Rows { keys, states, hashes } in of_slice {
+                let start: ArrayRef = Arc::new(Int64Array::from(vec![*start; hashes.len()]));
+                parts.push(KeyedPart { columns: keys.into_iter().chain([start]).chain(states).collect(), hashes });
             }
         }
         self.weigh(i64::MIN..i64::MAX);
-        let column = |(parts, field): (Vec<ArrayRef>, &FieldRef)| match parts.is_empty() {
-            true => Ok(new_empty_array(field.data_type())),
-            false => Ok(concat(&parts.iter().map(|part| part.as_ref()).collect::<Vec<_>>())?),
-        };
-        let columns = parts.into_iter().zip(keys.iter().chain(&kept)).map(column).collect::<Result<_>>()?;
-        Ok(KeyedRows { keys, kept, columns, hashes })
+        Ok(KeyedRows { keys, kept, parts })
     }
 
     /// Rows of a subtask that had come to `completed`.
@@ -103,8 +94,7 @@ impl WindowAggregateOperator {
                 continue;
             }
             let of_slice = take_all(rows.columns(), &UInt32Array::from(places.clone()))?;
-            let groups = FrozenGroups::decode(of_slice[..keys].to_vec(), &of_slice[keys + 1..], places.len())?;
-            self.slices.entry(start).or_default().add(groups);
+            self.slice(start)?.restore(&of_slice[..keys], &of_slice[keys + 1..], places.len())?;
             self.weigh(start..start.saturating_add(1));
         }
         Ok(())
