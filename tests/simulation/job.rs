@@ -86,8 +86,7 @@ impl Plan {
             store: StoreTroubles {
                 away: has(&[everything], 25),
                 lost_replies: has(&[Troubles::Store, everything], 15),
-                // Left out until every world with a store that hangs comes to an end.
-                hangs: 0,
+                hangs: has(&[Troubles::Store, everything], 40),
                 full_disk: has(&[Troubles::Store, everything], 40),
                 pause_millis: has(&[Troubles::Store, Troubles::Twins], 1 + chance.below(300)),
             },

@@ -30,8 +30,8 @@ pub enum InputEvent {
     Barrier(Cut),
     /// What the cut of this checkpoint overtook, all of it.
     InFlight(CheckpointId, InFlight),
-    /// No cut of this checkpoint will come.
-    Declined(CheckpointId),
+    /// The subtask takes no part in this checkpoint, and why: no cut of it will come, or what its cut overtook is too much.
+    Declined(CheckpointId, &'static str),
     /// Nothing follows on this port.
     EndOfPort(usize),
 }
@@ -63,7 +63,7 @@ impl InputEvent {
             Self::SetIdle(false) => Some(Event::Active),
             Self::Barrier(cut) => Some(Event::Barrier(cut.barrier)),
             Self::EndOfPort(_) => Some(Event::EndOfInput),
-            Self::Declined(_) | Self::InFlight(..) => None,
+            Self::Declined(..) | Self::InFlight(..) => None,
         }
     }
 }
@@ -223,7 +223,7 @@ impl GateInput {
                 // The barriers of the other inputs cannot come before this one has been read to its end.
                 Event::Barrier(barrier) if only.is_some() && !self.is_recorded(channel, barrier.id) => {
                     self.alignment.settle(barrier.id);
-                    self.pending.push_back(InputEvent::Declined(barrier.id));
+                    self.pending.push_back(InputEvent::Declined(barrier.id, "a join is still reading its table"));
                 }
                 event => self.take_in(channel, event),
             }
@@ -234,8 +234,9 @@ impl GateInput {
         let port = self.gate.port(channel);
         let merged = match event {
             Event::Batch(batch) => {
-                if let Some(recording) = &mut self.recording {
-                    recording.rows(channel, &batch);
+                if let Some(given_up) = self.recording.take_if(|recording| !recording.rows(channel, &batch)) {
+                    let reason = "more rows than a checkpoint may hold were in flight to a task";
+                    self.pending.push_back(InputEvent::Declined(given_up.checkpoint, reason));
                 }
                 return self.pending.push_back(InputEvent::Rows(port, batch));
             }

@@ -8,11 +8,17 @@
 //!
 //! State is frozen and the barrier sent on with the first barrier that is urgent. The rows are read and worked off as ever; what
 //! is read of channel 1 meanwhile is recorded. The subtask hands its part in once no channel is missing.
+//!
+//! What stands in the queues is bounded by their credit. What is recorded while a barrier is missing has a bound of its own,
+//! behind which the subtask takes no part in the checkpoint.
 
 use tidemill_core::event::CheckpointId;
 use tidemill_core::{Batch, Watermark};
 
 use crate::runtime::in_flight::{InFlight, InputEdge, Replay};
+
+/// Bytes that one subtask records for one checkpoint while it waits for barriers that are missing.
+const RECORDED_BYTES_MAX: usize = 64 << 20;
 
 /// What a barrier has overtaken so far.
 #[derive(Debug)]
@@ -23,6 +29,8 @@ pub struct Recording {
     /// How far event time has come on each channel before its barrier.
     times: Vec<Watermark>,
     in_flight: InFlight,
+    /// Bytes of the rows that came while their barrier was missing.
+    recorded_bytes: usize,
     /// How many barriers and ends had come when the channels were last looked through.
     pub controls: u64,
 }
@@ -43,7 +51,7 @@ impl Recording {
         // What is behind the replay holds for every channel once that is over.
         let end = replay.map_or(Watermark::MIN, |replay| replay.end);
         let in_flight = InFlight { edges, begin, end };
-        Self { checkpoint, missing: vec![false; times.len()], times, in_flight, controls: 0 }
+        Self { checkpoint, missing: vec![false; times.len()], times, in_flight, recorded_bytes: 0, controls: 0 }
     }
 
     /// A channel has not brought its barrier.
@@ -56,11 +64,13 @@ impl Recording {
         (0..self.missing.len()).filter(|channel| self.missing[*channel]).collect()
     }
 
-    /// Rows of a channel; they are recorded if its barrier has not come.
-    pub fn rows(&mut self, channel: usize, batch: &Batch) {
+    /// Rows of a channel; they are recorded if its barrier has not come. `false` if that is more than may be.
+    pub fn rows(&mut self, channel: usize, batch: &Batch) -> bool {
         if self.missing[channel] {
+            self.recorded_bytes += batch.size_bytes();
             self.record(channel, [batch.clone()]);
         }
+        self.recorded_bytes <= RECORDED_BYTES_MAX
     }
 
     /// Nothing more of a channel belongs to the checkpoint: its barrier has come, and overtook these rows, or it has ended. Event
@@ -222,6 +232,25 @@ mod tests {
         world.send(1, barrier());
         world.consumer.overtake(1);
         world.says(&["overtakes", "in flight 2 from min to min"]);
+    }
+
+    #[test]
+    fn what_is_recorded_is_bounded_and_beyond_that_there_is_no_part_of_the_checkpoint() {
+        let mut world = World::new(usize::MAX, &[Partitioning::Rebalance, Partitioning::Rebalance]);
+        world.send(0, barrier());
+        world.consumer.overtake(1);
+        world.says(&["overtakes", "nothing"]);
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![7; RECORDED_BYTES_MAX / 8 / 2]));
+        let half = Batch::append(RecordBatch::try_from_iter([("n", column)]).unwrap());
+        for _ in 0..2 {
+            world.send(1, Event::Batch(half.clone()));
+            world.says(&["7", "nothing"]);
+        }
+        world.send(1, Event::Batch(batch(1)));
+        assert!(world.next().starts_with("Declined(1, \"more rows"));
+        world.send(1, barrier());
+        world.send(1, Event::Batch(batch(2)));
+        world.says(&["1", "2", "nothing"]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::checkpoint::{CheckpointContent, open_savepoint, patient};
 use crate::latch::Latch;
-use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder};
+use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, answered};
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::{Expanded, Subtask, enumerators, expand};
 use crate::runtime::job::{
@@ -153,11 +153,14 @@ impl JobRun {
     /// Opens the checkpoints, and finds what to go on from.
     async fn begin(&self) -> Result<(Checkpointer, Option<Arc<RestoredJob>>)> {
         let clock = self.environment.clock.clone();
+        let settings = self.settings.checkpoints();
         let store = match &self.persistence.folder {
             None => JobStore::in_memory(clock.clone()).await?,
-            Some(folder) => JobStore::open(folder.clone(), self.nonce(), clock.clone()).await?,
+            Some(folder) => {
+                let opened = JobStore::open(folder.clone(), self.nonce(), clock.clone());
+                answered(&*clock, settings.timeout, &folder.url, opened).await?
+            }
         };
-        let settings = self.settings.checkpoints();
         let restored = match &self.persistence.begin {
             Begin::Resume { origin } => match (store.newest(), origin) {
                 (Some(content), _) => Some((store.folder().clone(), content.clone())),
@@ -338,6 +341,7 @@ impl JobRun {
 
     /// All subtasks have ended: sees to the checkpoints that are complete, or will be without them.
     async fn conclude(&self, checkpointer: &mut Checkpointer) -> Result<Ending> {
+        checkpointer.conclude();
         while checkpointer.is_concluding() {
             tokio::select! {
                 biased;

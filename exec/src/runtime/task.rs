@@ -151,9 +151,12 @@ impl ChainTask {
             InputEvent::Advance(watermark) => self.chain.call(Call::Advance(watermark))?,
             InputEvent::EndOfPort(port) => self.chain.call(Call::EndOfInput(port))?,
             InputEvent::SetIdle(idle) => return self.output.set_idle(idle).await,
-            InputEvent::Declined(checkpoint) => {
+            InputEvent::Declined(checkpoint, reason) => {
                 self.urgency.pass(checkpoint);
-                self.participant.decline(checkpoint, "a join is still reading its table");
+                match self.overtaking.as_ref().is_some_and(|waiting| waiting.barrier.id == checkpoint) {
+                    true => self.abandon(reason),
+                    false => self.participant.decline(checkpoint, reason),
+                }
                 return Ok(());
             }
             InputEvent::Barrier(cut) => return self.checkpoint(cut).await,

@@ -40,13 +40,13 @@ use crate::runtime::participant::{FromTask, ToTask};
 use crate::runtime::task::SubtaskEnd;
 use attempt::Uncommitted;
 use command::Command;
-use pending::{Ended, Pending, SharedState, SubtaskKey};
+use pending::{Ended, Pending, SharedState, Storing, SubtaskKey, answer};
 use store::{StorePlace, StoreStep, Stored};
 
 pub use attempt::{Attempt, TaskControl};
 pub use command::{CheckpointControl, StoreFolder};
 pub use statistics::{CheckpointInfo, CheckpointStatistics, CheckpointStatus};
-pub use store::JobStore;
+pub use store::{JobStore, answered};
 
 /// The committers of a job's sinks, by vertex.
 pub type Committers = Arc<BTreeMap<usize, Arc<dyn Committer>>>;
@@ -64,8 +64,8 @@ pub struct Checkpointer {
     place: StorePlace,
     /// The right to write there; away while a checkpoint is being stored.
     store: Option<JobStore>,
-    /// Since when one is being stored.
-    storing: Option<(CheckpointId, Duration)>,
+    /// The one that is being stored.
+    storing: Option<Storing>,
     stored: (mpsc::UnboundedSender<Stored>, mpsc::UnboundedReceiver<Stored>),
     /// The newest durable checkpoint.
     last: Option<Arc<CheckpointContent>>,
@@ -143,7 +143,11 @@ impl Checkpointer {
     /// Whether another process may go on with the job.
     pub async fn may_be_fenced(&mut self) -> bool {
         match &self.store {
-            Some(store) => store.may_be_fenced().await,
+            Some(store) => {
+                let clock = &*self.environment.clock;
+                let asked = answered(clock, self.settings.timeout, store.url(), store.is_fenced());
+                asked.await.unwrap_or(true)
+            }
             None => true,
         }
     }
@@ -156,7 +160,9 @@ impl Checkpointer {
     /// Takes the folder over anew, and looks what its newest checkpoint is. Between attempts. Whatever the attempt before may
     /// still have on its way to the store comes too late.
     pub async fn reopen(&mut self, nonce: u64) -> Result<()> {
-        let store = JobStore::reopen(&self.place, nonce, self.environment.clock.clone()).await?;
+        let clock = self.environment.clock.clone();
+        let reopened = JobStore::reopen(&self.place, nonce, clock.clone());
+        let store = answered(&*clock, self.settings.timeout, &self.place.folder.url, reopened).await?;
         self.last = store.newest().cloned().map(Arc::new);
         self.next_id = self.next_id.max(store.highest_id() + 1);
         (self.store, self.storing) = (Some(store), None);
@@ -192,8 +198,10 @@ impl Checkpointer {
             let Some(stored) = stored else {
                 // What it may still say is not heard any more.
                 self.stored = mpsc::unbounded_channel();
-                if let Some((id, _)) = self.storing.take() {
+                if let Some(Storing { id, reply, .. }) = self.storing.take() {
                     self.failed(id, "the store did not answer");
+                    let error = format!("checkpoint {id}: the job ended before the store answered");
+                    answer(reply, Err(Error::unavailable(error)));
                 }
                 return;
             };
@@ -258,6 +266,12 @@ impl Checkpointer {
         Ok(())
     }
 
+    /// All subtasks have ended: from now on no checkpoint begins by itself. Or, with a store that is slower than the interval,
+    /// there would always be one that the end has to wait for.
+    pub fn conclude(&mut self) {
+        self.due = None;
+    }
+
     /// Whether all subtasks have ended, and a checkpoint has yet to be decided.
     pub fn is_concluding(&self) -> bool {
         self.under_way() > 0 || !self.attempt.reports.is_empty()
@@ -283,7 +297,11 @@ impl Checkpointer {
         let uncommitted = self.committables_until(CheckpointId::MAX);
         let timestamp = self.environment.clock.now_millis();
         match &mut self.store {
-            Some(store) => store.publish_end(&self.job, id, timestamp, &uncommitted).await,
+            Some(store) => {
+                let url = store.url().to_owned();
+                let published = store.publish_end(&self.job, id, timestamp, &uncommitted);
+                answered(&*self.environment.clock, self.settings.timeout, &url, published).await
+            }
             None => Err(Error::internal("a job ended while a checkpoint was being stored")),
         }
     }
@@ -415,8 +433,10 @@ impl Checkpointer {
         let (Some(_), Some(next)) = (&self.store, self.attempt.waiting.front()) else { return };
         let id = next.barrier.id;
         let committables = self.committables_until(id);
-        let (Some(store), Some(pending)) = (self.store.take(), self.attempt.waiting.pop_front()) else { return };
-        self.storing = Some((id, self.environment.clock.monotonic()));
+        let (Some(store), Some(mut pending)) = (self.store.take(), self.attempt.waiting.pop_front()) else { return };
+        // A store that never gives the checkpoint back must not keep whoever asked for it.
+        let (since, reply) = (self.environment.clock.monotonic(), pending.reply.take());
+        self.storing = Some(Storing { id, since, reply });
         let step = StoreStep {
             name: self.name.clone(),
             job: self.job.clone(),
@@ -448,7 +468,8 @@ impl Checkpointer {
     fn on_stored(&mut self, Stored { store, mut pending, parts, outcome }: Stored) -> Result<()> {
         let Barrier { id, kind, .. } = pending.barrier;
         let url = pending.target.as_ref().map_or_else(|| store.url().to_owned(), |target| target.url.clone());
-        (self.store, self.storing) = (Some(store), None);
+        self.store = Some(store);
+        pending.reply = self.storing.take().and_then(|storing| storing.reply);
         self.decided = self.environment.clock.monotonic();
         let took = self.decided.saturating_sub(pending.triggered);
         let durable = match outcome {

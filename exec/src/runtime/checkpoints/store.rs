@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use object_store::memory::InMemory;
@@ -79,9 +80,9 @@ impl JobStore {
         self.writer.checkpoint()
     }
 
-    /// Whether another process may have taken the folder over; one that does not answer may.
-    pub async fn may_be_fenced(&self) -> bool {
-        self.writer.is_fenced().await.unwrap_or(true)
+    /// Whether another process has taken the folder over.
+    pub async fn is_fenced(&self) -> Result<bool> {
+        self.writer.is_fenced().await
     }
 
     /// The highest number that a checkpoint has had.
@@ -138,6 +139,23 @@ impl JobStore {
     fn segment(&self, checkpoint: CheckpointId) -> SegmentWriter {
         let path = self.writer.segment_path(checkpoint, 0);
         SegmentWriter::create(patient(self.folder.store.clone(), self.clock.clone()), &self.folder.root, path)
+    }
+}
+
+/// What becomes of `work`, which asks the store at `url`, unless that takes longer than `patience`.
+pub async fn answered<T>(
+    clock: &dyn Clock,
+    patience: Duration,
+    url: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = clock.sleep(patience) => {
+            let error = Error::unavailable(format!("{url}: the store has not answered for {patience:?}"));
+            Err(error.with_hint("execution.checkpointing.timeout says how long it may take"))
+        }
     }
 }
 

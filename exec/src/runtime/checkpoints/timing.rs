@@ -6,14 +6,14 @@ use tidemill_core::event::{BarrierKind, CheckpointId};
 use tidemill_core::{Error, Result};
 
 use super::Checkpointer;
-use super::pending::Pending;
+use super::pending::{Pending, Storing};
 
 impl Checkpointer {
     /// When something is due next.
     pub(super) fn deadline(&self) -> Option<Duration> {
         let pending = self.attempt.pending.values();
         let timeout = pending.map(|pending| pending.triggered + self.settings.timeout).min();
-        let stored = self.storing.map(|(_, since)| since + self.settings.timeout);
+        let stored = self.storing.as_ref().map(|storing| storing.since + self.settings.timeout);
         timeout.into_iter().chain(stored).chain(self.next_trigger()).chain(self.next_overtaking()).min()
     }
 
@@ -44,8 +44,8 @@ impl Checkpointer {
 
     pub(super) fn on_time(&mut self) -> Result<()> {
         let now = self.environment.clock.monotonic();
-        if let Some((id, since)) = self.storing
-            && since + self.settings.timeout <= now
+        if let Some(Storing { id, since, .. }) = &self.storing
+            && *since + self.settings.timeout <= now
         {
             let error = format!("checkpoint {id}: the store has not answered for {:?}", self.settings.timeout);
             return Err(
