@@ -79,8 +79,12 @@ impl Plan {
             concurrent: 1 + chance.below(3),
             kills: !matches!(troubles, Troubles::None | Troubles::Failures | Troubles::Stops),
             stops: matches!(troubles, Troubles::Stops | Troubles::Everything),
-            // Long enough for a store that hangs to be given up.
-            lifetime_millis: if troubles == Troubles::Store { 60_000 } else { 800 },
+            // Long enough for a store that hangs to be given up, and for the second of two processes to come to the end.
+            lifetime_millis: match troubles {
+                Troubles::Store => 60_000,
+                Troubles::Twins => 5_000,
+                _ => 800,
+            },
             reader_failures: has(&[failures, everything], 150),
             sink_failures: has(&[failures, everything], 60),
             store: StoreTroubles {

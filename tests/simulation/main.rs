@@ -148,11 +148,13 @@ fn run(seed: u64, troubles: Troubles) -> usize {
             }
             store.set_clock(environment.clock.clone());
             let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false };
-            let handle = if twin_comes {
-                start_twice(&job, &environment, &settings, persistence).await
-            } else {
-                execute_from(&job, &environment, &settings, persistence).unwrap()
+            let first = match twin_comes {
+                true => Some(start_before_another(&job, &environment, &settings, &persistence).await),
+                false => None,
             };
+            // Another process draws other numbers.
+            environment.seed ^= 0x7717;
+            let handle = execute_from(&job, &environment, &settings, persistence).unwrap();
             let outcome = tokio::select! {
                 biased;
                 outcome = handle.wait() => Some(outcome),
@@ -162,7 +164,11 @@ fn run(seed: u64, troubles: Troubles) -> usize {
                 None if stops => stop_behind_a_savepoint(&handle, between, stop).await,
                 outcome => outcome,
             };
-            for failure in handle.failures() {
+            let is_finished = matches!(&outcome, Some(Ok(result)) if result.ending == Ending::Finished);
+            if let Some(first) = first.as_ref().filter(|_| is_finished) {
+                must_have_given_way(first, &environment).await;
+            }
+            for failure in first.iter().chain([&handle]).flat_map(JobHandle::failures) {
                 assert!(failure.error.kind() != ErrorKind::Internal, "{}", failure.error);
             }
             (outcome, handle.checkpoints(), handle.failures())
@@ -189,13 +195,13 @@ fn run(seed: u64, troubles: Troubles) -> usize {
     overtaken
 }
 
-/// Starts the job, and once it is at work somebody starts it once more from the same folder: returns that one. The first one has
-/// to give way by itself.
-async fn start_twice(
+/// Starts the job, and returns once it is at work: somebody is about to start it once more from the same folder. It does not
+/// restart by itself.
+async fn start_before_another(
     job: &JobGraph,
     environment: &Environment,
     settings: &Settings,
-    persistence: Persistence,
+    persistence: &Persistence,
 ) -> JobHandle {
     let mut once = settings.clone();
     once.set("restart-strategy.type", "none", Origin::Program).unwrap();
@@ -210,9 +216,19 @@ async fn start_twice(
         _ = ended.wait() => {}
         () = at_work => {}
     }
-    // Another process draws other numbers.
-    let other = Environment { seed: environment.seed ^ 0x7717, ..environment.clone() };
-    execute_from(job, &other, settings, persistence).unwrap()
+    first
+}
+
+/// The job that was at work first ends with an error once another process has run it to its end.
+async fn must_have_given_way(first: &JobHandle, environment: &Environment) {
+    tokio::select! {
+        biased;
+        outcome = first.wait() => {
+            let error = outcome.unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Unavailable), "{error}");
+        }
+        () = environment.clock.sleep(PATIENCE) => panic!("the first of two processes goes on for ever"),
+    }
 }
 
 /// Takes a savepoint, then stops the job behind another. `None` if that fails: then the process is killed.
