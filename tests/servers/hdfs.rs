@@ -62,12 +62,6 @@ impl Server for Arc<Hdfs> {
     fn environment(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
-
-    fn kill(&mut self) {
-        unreachable!("other tests use it");
-    }
-
-    fn start_again(&mut self) {}
 }
 
 fn java(folder: &Path, arguments: &[&str]) -> Command {

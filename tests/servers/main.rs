@@ -28,12 +28,6 @@ trait Server {
 
     /// What a process needs in its environment to reach it.
     fn environment(&self) -> Vec<(&'static str, String)>;
-
-    /// Ends it without warning.
-    fn kill(&mut self);
-
-    /// Starts it again where it was.
-    fn start_again(&mut self);
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {

@@ -44,7 +44,17 @@ impl Versitygw {
         files(&self.file(".sgwtmp"))
     }
 
-    pub fn endpoint(&self) -> String {
+    /// Ends it without warning.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again where it was.
+    pub fn start_again(&mut self) {
+        self.process = launch(self.folder.path(), self.port);
+    }
+
+    fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 }
@@ -70,14 +80,6 @@ impl Server for Versitygw {
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.into()),
             ("AWS_ALLOW_HTTP", "true".into()),
         ]
-    }
-
-    fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    fn start_again(&mut self) {
-        self.process = launch(self.folder.path(), self.port);
     }
 }
 
