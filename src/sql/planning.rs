@@ -111,7 +111,7 @@ impl Session {
                     let plan = self.view(state, view, depth + 1).await?;
                     Arc::new(ViewTable::new(plan, Some(view.text.clone())))
                 }
-                None if quoted && looks_like_file(&name) => open(Arc::new(file_table(&self.stores, &name).await?))?,
+                None if quoted && looks_like_file(&name) => open(Arc::new(file_table(&self.stores(), &name).await?))?,
                 None => continue,
             };
             relations.opened.insert(name, table);

@@ -54,18 +54,18 @@ impl Session {
 
     /// A place that a URL or path names.
     pub fn resolve(&self, url: &str) -> Result<Location> {
-        self.stores.resolve(url)
+        self.stores().resolve(url)
     }
 
     /// What the job called `name` keeps, and begins from.
     pub(super) fn persistence(&self, name: &str) -> Result<Persistence> {
         let recovery = self.settings.state_recovery();
         let from = match &recovery.path {
-            Some(path) => Some(store_folder(&self.stores.resolve(path)?)),
+            Some(path) => Some(store_folder(&self.stores().resolve(path)?)),
             None => None,
         };
         let origin = match self.folders.as_ref().and_then(|folders| folders.origin.as_ref()) {
-            Some(origin) => Some(store_folder(&self.stores.resolve(origin)?)),
+            Some(origin) => Some(store_folder(&self.stores().resolve(origin)?)),
             None => None,
         };
         let begin = |resume| match from {
@@ -81,7 +81,7 @@ impl Session {
             // The rows of a query go to whoever asks, who is gone with the process.
             (None, Some(dir)) if name != QUERY => {
                 // Each run has a folder of its own: nobody asked to go on from another.
-                let place = self.stores.resolve(&dir)?.child(&format!("{}-{}", folder_name(name), self.run_id()));
+                let place = self.stores().resolve(&dir)?.child(&format!("{}-{}", folder_name(name), self.run_id()));
                 (Some(store_folder(&place)), begin(false))
             }
             (None, _) => (None, begin(false)),

@@ -54,6 +54,13 @@ pub enum Value {
     OneOf(&'static [&'static str]),
 }
 
+impl Key {
+    /// Whether its value is shown to nobody.
+    pub fn is_secret(&self) -> bool {
+        self.name.contains("secret")
+    }
+}
+
 impl Value {
     /// Whether `text` is such a value; the error says what would be.
     pub fn check(self, text: &str) -> Result<()> {
@@ -327,4 +334,22 @@ pub const KEYS: &[Key] = &[
         "whether the engine owns the savepoint that it began from",
     ),
     renamed("high-availability.type", &["high-availability"], Value::Text, "none", "how a leader is found"),
+    key("fs.default-scheme", Value::Text, "file:///", "what absolute paths without a scheme begin with"),
+    key(
+        "fs.hdfs.hadoopconf",
+        Value::Text,
+        "",
+        "folder of core-site.xml and hdfs-site.xml; that of HADOOP_CONF_DIR or HADOOP_HOME when unset",
+    ),
+    key("s3.endpoint", Value::Text, "", "URL of the S3 server; that of AWS_ENDPOINT_URL, or Amazon's, when unset"),
+    key("s3.endpoint.region", Value::Text, "", "region of the buckets; that of AWS_REGION when unset"),
+    renamed("s3.access-key", &["s3.access.key"], Value::Text, "", "who asks S3; AWS_ACCESS_KEY_ID when unset"),
+    renamed("s3.secret-key", &["s3.secret.key"], Value::Text, "", "its secret; AWS_SECRET_ACCESS_KEY when unset"),
+    renamed(
+        "s3.path.style.access",
+        &["s3.path-style-access"],
+        Value::Boolean,
+        "true",
+        "whether the bucket is part of the path and not of the host's name",
+    ),
 ];

@@ -8,6 +8,7 @@ mod keys;
 #[cfg(test)]
 mod page;
 mod recovery;
+mod stores;
 mod values;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use keys::{KEYS, Key, Value};
 pub use recovery::{CheckpointSettings, RestartSettings, StateRecovery};
+pub use stores::StoreSettings;
 pub use values::{Gate, RuntimeMode, ShuffleMode, parse_bytes, parse_duration};
 
 use crate::error::{Error, Result, nearest, unknown};
@@ -91,12 +93,13 @@ impl Settings {
         Ok(())
     }
 
-    /// Every key with its value and where it came from, by name.
+    /// Every key with its value and where it came from, by name, to be shown: of secrets it is told that they are set.
     pub fn all(&self) -> Vec<(&'static str, &str, Origin)> {
         let mut all: Vec<_> = KEYS
             .iter()
             .map(|spec| {
                 let (value, origin) = self.effective(spec);
+                let value = if spec.is_secret() && !value.is_empty() { "******" } else { value };
                 (spec.name, value, origin)
             })
             .collect();

@@ -14,6 +14,8 @@
 
 #[doc(hidden)]
 pub mod codec;
+#[doc(hidden)]
+pub mod conformance;
 pub mod content;
 mod files;
 #[rustfmt::skip]

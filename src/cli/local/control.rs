@@ -110,14 +110,19 @@ pub struct Control {
 
 impl Control {
     /// Begins to answer for `jobs`. Must be called within a runtime.
-    pub async fn listen(folder: &Folder, jobs: Vec<SessionJob>, settings: &Settings) -> Result<Self> {
+    pub async fn listen(folder: &Folder, jobs: Vec<SessionJob>, settings: &Settings, stores: Stores) -> Result<Self> {
         let unusable = |error: std::io::Error| Error::from(error).context("cannot listen on this machine");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?.to_string();
         let token = token()?;
         let file = folder.local.join(CONTROL_FILE);
         write_secret(&file, &Address { address, pid: std::process::id(), token: token.clone() })?;
-        let office = Arc::new(Office { jobs, token, checkpoints: settings.checkpoints(), dir: folder.dir.to_string() });
+        // As a URL, so that it stays what it is whatever paths without a scheme mean.
+        let dir = match folder.dir.is_local() {
+            true => format!("file://{}", folder.dir),
+            false => folder.dir.to_string(),
+        };
+        let office = Arc::new(Office { jobs, token, checkpoints: settings.checkpoints(), dir, stores });
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 let office = office.clone();
@@ -141,6 +146,7 @@ struct Office {
     token: String,
     checkpoints: CheckpointSettings,
     dir: String,
+    stores: Stores,
 }
 
 impl Office {
@@ -233,7 +239,7 @@ impl Office {
                 std::process::id()
             )
         });
-        Ok(store_folder(&Stores::local().resolve(&path)?))
+        Ok(store_folder(&self.stores.resolve(&path)?))
     }
 }
 

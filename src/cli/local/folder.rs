@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use object_store::{ObjectStoreExt, PutMode, PutOptions};
 use serde::{Deserialize, Serialize};
-use tidemill_connectors::store::{Location, Stores};
+use tidemill_connectors::store::Location;
 use tidemill_core::{Error, Result};
 
 /// Who the jobs of a folder are.
@@ -39,10 +39,10 @@ pub fn default_dir(file: &Path) -> PathBuf {
 }
 
 impl Folder {
-    /// Takes the folder `url`. Of a folder in a store, the lock lies in `beside`, on this machine.
+    /// Takes the folder `dir`. Of a folder in a store, the lock lies in `beside`, on this machine.
     /// `from` is the savepoint that its job is to begin from now.
-    pub async fn take(url: &str, beside: &Path, new_id: String, from: Option<String>) -> Result<Self> {
-        let dir = Stores::local().resolve(url)?.durable();
+    pub async fn take(dir: Location, beside: &Path, new_id: String, from: Option<String>) -> Result<Self> {
+        let dir = dir.durable();
         let local = dir.file_path().unwrap_or_else(|| beside.to_owned());
         std::fs::create_dir_all(&local).map_err(|error| {
             Error::from(error).context(format!("the folder for checkpoints, '{}'", local.display()))
