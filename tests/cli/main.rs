@@ -11,6 +11,7 @@ mod output;
 mod recovery;
 mod scripts;
 mod settings;
+mod state;
 mod streams;
 
 use std::io::Write;
