@@ -91,18 +91,37 @@ impl ParquetLayer {
         let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()).map_err(text)?;
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(parts, metadata);
         let reader = reader.with_row_groups(vec![place]).with_batch_size(BATCH_ROWS).build().map_err(text)?;
-        let batch = |batch: Result<RecordBatch, _>| {
-            let batch = batch.map_err(|error: arrow::error::ArrowError| error.to_string())?;
-            if batch.num_columns() != self.schema.fields().len() {
-                return Err("other columns than those of its state".to_owned());
+        let mut batches = Vec::new();
+        for batch in reader {
+            self.restore(&batch.map_err(|error| error.to_string())?, &mut batches)?;
+        }
+        Ok(batches)
+    }
+
+    /// Appends rows in the columns of the layer; in more batches than they came in where their dictionaries do not fit into one.
+    fn restore(&self, stored: &RecordBatch, batches: &mut Vec<RecordBatch>) -> Result<(), String> {
+        let rows = stored.num_rows();
+        match self.restored_batch(stored) {
+            Ok(batch) => batches.push(batch),
+            Err(_) if rows > 1 => {
+                self.restore(&stored.slice(0, rows / 2), batches)?;
+                self.restore(&stored.slice(rows / 2, rows - rows / 2), batches)?;
             }
-            let columns = batch.columns().iter().zip(self.schema.fields());
-            let columns = columns.map(|(column, field)| restored(column, field.data_type()));
-            let columns = columns.collect::<Result<Vec<ArrayRef>>>().map_err(|error| error.to_string())?;
-            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(|error| error.to_string())
-        };
-        reader.map(batch).collect()
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn restored_batch(&self, stored: &RecordBatch) -> Result<RecordBatch, String> {
+        let fields = self.schema.fields();
+        if stored.num_columns() != fields.len() {
+            return Err("other columns than those of its state".to_owned());
+        }
+        let columns = stored.columns().iter().zip(fields);
+        let columns = columns.map(|(column, field)| restored(column, field.data_type()));
+        let columns = columns.collect::<Result<Vec<ArrayRef>>>().map_err(|error| error.to_string())?;
+        let options = RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(|error| error.to_string())
     }
 }
 

@@ -1,5 +1,7 @@
 //! A savepoint is a folder that stands for itself, of files that hold what went into them.
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int8Type;
 use object_store::local::LocalFileSystem;
 use proptest::prelude::*;
 use tidemill_core::ErrorKind;
@@ -138,6 +140,33 @@ proptest! {
             assert!(error.to_string().starts_with(&format!("'{COUNTS}' at ")), "{error}");
         });
     }
+}
+
+#[test]
+fn dictionaries_that_do_not_fit_into_one_come_back_in_several_batches() {
+    run(async {
+        let store = memory();
+        let keys = |range: std::ops::Range<i32>| {
+            let texts: Vec<String> = range.map(|n| format!("text {n}")).collect();
+            Arc::new(texts.iter().map(|text| Some(text.as_str())).collect::<DictionaryArray<Int8Type>>()) as ArrayRef
+        };
+        let batches = [keys(0..100), keys(100..200), keys(200..300)];
+        let field = Field::new("text", batches[0].data_type().clone(), true);
+        let schema = Arc::new(arrow::datatypes::Schema::new(vec![field]));
+        let batches = batches.map(|column| RecordBatch::try_new(schema.clone(), vec![column]).unwrap());
+        let descriptor = StateDescriptor { name: "count".to_owned(), kind: StateKind::List, schema: schema.clone() };
+        let mut writer = begun(&store, 1000).await;
+        let layer = writer.write_batches(owner(), Extent::Whole, &descriptor, &batches).await.unwrap();
+        let read = read_layer(store.as_ref(), &root(), &layer, None).await.unwrap();
+        assert!(read.len() > 1 && read.iter().all(|batch| batch.schema() == schema));
+        let texts = |batches: &[RecordBatch]| -> Vec<String> {
+            let plain = batches.iter().map(|batch| arrow::compute::cast(batch.column(0), &DataType::Utf8).unwrap());
+            plain
+                .flat_map(|texts| texts.as_string::<i32>().iter().flatten().map(str::to_owned).collect::<Vec<_>>())
+                .collect()
+        };
+        assert_eq!(texts(&read), texts(&batches));
+    });
 }
 
 #[test]
