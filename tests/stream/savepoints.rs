@@ -15,7 +15,7 @@ use tidemill::Result;
 use tidemill::stream::{
     Collector, Context, Environment, ListState, MapState, ProcessFunction, RuntimeContext, ValueState, Watermarks,
 };
-use tidemill_connectors::memory::SequenceSource;
+use tidemill_connectors::SequenceSource;
 use tidemill_core::event::CheckpointId;
 use tidemill_core::source::{
     Boundedness, Source, SourceContext, SourceReader, Split, SplitAssignment, SplitEnumerator,

@@ -1,4 +1,5 @@
-//! Relations that DataFusion does not plan: window table functions and `read_checkpoint`. And those that it plans without what was asked of them.
+//! Relations that DataFusion does not plan: window table functions and `read_checkpoint`. And those that it plans without what was
+//! asked of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
