@@ -161,10 +161,10 @@ pub(super) fn extent_name(extent: Extent) -> &'static str {
     }
 }
 
-/// A name as part of a path that needs no quotes anywhere.
+/// A name as part of a path that needs no quotes anywhere: whatever is not plain becomes one `_`.
 fn file_name(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' };
-    let name: String = name.chars().map(plain).take(NAME_CHARACTERS_MAX).collect();
-    let name = name.trim_matches('_');
-    if name.is_empty() { "_".to_owned() } else { name.to_owned() }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let words = name.split(|c| !is_plain(c)).filter(|word| !word.is_empty());
+    let name: String = words.collect::<Vec<_>>().join("_").chars().take(NAME_CHARACTERS_MAX).collect();
+    if name.is_empty() { "_".to_owned() } else { name }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, GenericListArray, Int32Array, Int64Array,
     IntervalMonthDayNanoArray, MapArray, NullArray, OffsetSizeTrait, StringArray, StructArray, UInt32Array, UnionArray,
+    make_array,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::{cast, take};
@@ -53,7 +54,7 @@ pub fn plain(column: &ArrayRef) -> Result<ArrayRef> {
         }
         (DataType::Struct(_), DataType::Struct(fields)) => {
             let columns = column.as_struct().columns().iter().map(plain).collect::<Result<Vec<_>>>()?;
-            Arc::new(StructArray::try_new_with_length(fields.clone(), columns, column.nulls().cloned(), column.len())?)
+            struct_of(fields, columns, column.nulls().cloned(), column.len())?
         }
         (_, DataType::List(item)) => list(column.as_list::<i32>(), item, plain)?,
         (_, DataType::LargeList(item)) => list(column.as_list::<i64>(), item, plain)?,
@@ -89,7 +90,7 @@ pub fn restored(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
             let columns = column.as_struct().columns().iter().zip(fields);
             let columns =
                 columns.map(|(column, field)| restored(column, field.data_type())).collect::<Result<Vec<_>>>()?;
-            Arc::new(StructArray::try_new_with_length(fields.clone(), columns, column.nulls().cloned(), column.len())?)
+            struct_of(fields, columns, column.nulls().cloned(), column.len())?
         }
         (DataType::List(_), DataType::List(item)) => list(column.as_list::<i32>(), item, again(item.data_type()))?,
         (DataType::LargeList(_), DataType::LargeList(item)) => {
@@ -216,6 +217,17 @@ fn restored_union(column: &StructArray, variants: &UnionFields, mode: UnionMode)
     Ok(Arc::new(UnionArray::try_new(variants.clone(), ids.into(), offsets, children)?))
 }
 
+/// A struct of these columns. A union among them may have variants that count as NULL where it stands for a value.
+fn struct_of(fields: &Fields, columns: Vec<ArrayRef>, nulls: Option<NullBuffer>, rows: usize) -> Result<ArrayRef> {
+    let loose: Fields = fields.iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))).collect();
+    let is_strict = fields.iter().zip(&columns).all(|(field, column)| field.is_nullable() || !column.is_nullable());
+    let of = |fields| StructArray::try_new_with_length(fields, columns, nulls, rows);
+    match is_strict {
+        true => Ok(Arc::new(of(fields.clone())?)),
+        false => retyped(&of(loose)?, DataType::Struct(fields.clone())),
+    }
+}
+
 /// The list with its values changed; what it does not show is left out.
 fn list<O: OffsetSizeTrait>(
     column: &GenericListArray<O>,
@@ -223,7 +235,19 @@ fn list<O: OffsetSizeTrait>(
     change: impl Fn(&ArrayRef) -> Result<ArrayRef>,
 ) -> Result<ArrayRef> {
     let (values, offsets) = shown(column.values(), column.offsets());
-    Ok(Arc::new(GenericListArray::try_new(item.clone(), offsets, change(&values)?, column.nulls().cloned())?))
+    let values = change(&values)?;
+    let is_strict = item.is_nullable() || !values.is_nullable();
+    let loose = Arc::new(item.as_ref().clone().with_nullable(true));
+    let of = |item| GenericListArray::<O>::try_new(item, offsets, values, column.nulls().cloned());
+    match is_strict {
+        true => Ok(Arc::new(of(item.clone())?)),
+        false => retyped(&of(loose)?, GenericListArray::<O>::DATA_TYPE_CONSTRUCTOR(item.clone())),
+    }
+}
+
+/// The column in a type that differs in what may be NULL.
+fn retyped(column: &dyn Array, data_type: DataType) -> Result<ArrayRef> {
+    Ok(make_array(column.to_data().into_builder().data_type(data_type).build()?))
 }
 
 fn fixed_list(

@@ -223,7 +223,7 @@ fn what_is_not_there_is_answered_with_what_is() {
         assert_eq!(find_checkpoint(store.clone(), &root(), clock(), Some(1)).await.unwrap().content, found.content);
 
         let error = found.operator("sum").unwrap_err().to_string();
-        expect!["the checkpoint has no operator 'sum'; did you mean 'sums'? it has 'sums' (ef3c3b1ee1a1f7a0)"]
+        expect!["the checkpoint has no operator 'sum'; did you mean 'sums'? it has 'sums' (562b65afdb173371)"]
             .assert_eq(&error);
         let by_name = found.operator("sums").unwrap();
         assert_eq!(found.operator("mine").unwrap(), by_name);
