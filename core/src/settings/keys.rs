@@ -233,7 +233,7 @@ pub const KEYS: &[Key] = &[
         "execution.checkpointing.externalized-checkpoint-retention",
         Value::OneOf(&["RETAIN_ON_CANCELLATION", "DELETE_ON_CANCELLATION", "NO_EXTERNALIZED_CHECKPOINTS"]),
         "RETAIN_ON_CANCELLATION",
-        "whether checkpoints outlive a job that a user cancels, or, unlike `NO_EXTERNALIZED_CHECKPOINTS`, one that fails",
+        "whether checkpoints outlive a job that a user cancels; `NO_EXTERNALIZED_CHECKPOINTS`: nor one that fails",
     ),
     renamed(
         "execution.checkpointing.num-retained",
