@@ -22,6 +22,8 @@ pub struct JobFolders {
     pub resume: bool,
     /// The savepoint that the job in this folder had begun from, for when it has no checkpoint yet.
     pub origin: Option<String>,
+    /// Whether that job owns the savepoint.
+    pub claims: bool,
 }
 
 impl JobFolders {
@@ -68,6 +70,8 @@ impl Session {
             Some(origin) => Some(store_folder(&self.stores().resolve(origin)?)),
             None => None,
         };
+        let claims =
+            recovery.claims || recovery.path.is_none() && self.folders.as_ref().is_some_and(|folders| folders.claims);
         let begin = |resume| match from {
             Some(from) => Begin::From(from),
             None if resume => Begin::Resume { origin },
@@ -86,7 +90,7 @@ impl Session {
             }
             (None, _) => (None, begin(false)),
         };
-        Ok(Persistence { folder, begin, ignore_unclaimed: recovery.ignore_unclaimed })
+        Ok(Persistence { folder, begin, ignore_unclaimed: recovery.ignore_unclaimed, claims })
     }
 }
 

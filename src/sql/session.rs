@@ -274,7 +274,7 @@ impl Session {
     }
 
     fn cancel_job(&self, id: &str) -> Result<Outcome> {
-        self.job(id)?.handle.cancel();
+        self.job(id)?.handle.cancel_by_user();
         Ok(Outcome::Done(format!("job {id} is being cancelled")))
     }
 

@@ -4,7 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::sql::store_folder;
 use tidemill_connectors::CollectHandle;
+use tidemill_connectors::store::Stores;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::{Batch, Error, Result, Settings};
 use tidemill_exec::exchange::SpillDirs;
@@ -145,6 +147,14 @@ impl JobHandle {
     /// Tells the job to stop; its outcome will be the error kind `Cancelled`.
     pub fn cancel(&self) {
         self.job.cancel();
+    }
+
+    /// Writes a savepoint into the folder `path`, which has to be empty or missing; the job goes on (SVP-01).
+    ///
+    /// Errors: the folder is not empty; the job takes no checkpoints, because it runs as a batch or blocks; it has ended.
+    pub async fn savepoint(&self, path: &str) -> Result<()> {
+        let folder = store_folder(&Stores::local().resolve(path)?);
+        self.job.control().await?.savepoint(folder).await.map(drop)
     }
 
     /// The outcome, if the job has ended.

@@ -239,8 +239,8 @@ pub const KEYS: &[Key] = &[
     key(
         "execution.checkpointing.externalized-checkpoint-retention",
         Value::OneOf(&["RETAIN_ON_CANCELLATION", "DELETE_ON_CANCELLATION", "NO_EXTERNALIZED_CHECKPOINTS"]),
-        "NO_EXTERNALIZED_CHECKPOINTS",
-        "whether checkpoints outlive a cancelled job",
+        "RETAIN_ON_CANCELLATION",
+        "whether checkpoints outlive a job that a user cancels; `NO_EXTERNALIZED_CHECKPOINTS`: nor one that fails",
     ),
     renamed(
         "execution.checkpointing.num-retained",

@@ -28,14 +28,12 @@ They belong to what is not there yet: more state backends, unaligned checkpoints
 ";
 
 /// How the keys begin that nothing reads yet.
-const LATER: [&str; 9] = [
+const LATER: [&str; 7] = [
     "table.exec.state.ttl",
     "rest.",
     "heartbeat.",
     "execution.checkpointing.unaligned.",
     "execution.checkpointing.aligned-checkpoint-timeout",
-    "execution.checkpointing.externalized-checkpoint-retention",
-    "execution.state-recovery.claim-mode",
     "state.backend.",
     "high-availability.",
 ];

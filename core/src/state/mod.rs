@@ -41,7 +41,7 @@ pub use list::{ListCells, ListState};
 pub use map::{MapCells, MapState};
 pub use operator_list::{Dealing, OperatorList};
 pub use reducing::{AggregatingState, ReducingState};
-pub use schema::{KEY_GROUP, adapt, keyed_schema, rows_of_groups};
+pub use schema::{KEY_GROUP, adapt, key_columns, keyed_schema, rows_of_groups};
 pub use snapshot::{
     EncodeState, Extent, FrozenState, RestoredState, Snapshot, SnapshotScope, StateDescriptor, StateKind, StateLayer,
 };

@@ -1,5 +1,6 @@
 //! The columns of stored state, and what may be restored into which.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,12 +12,23 @@ use crate::error::{Error, Result};
 /// The name of the first column of keyed state.
 pub const KEY_GROUP: &str = "key_group";
 
+/// In the metadata of the columns of keyed state: how many columns the key has. They stand behind the key group.
+const KEY_COLUMNS: &str = "tidemill.key_columns";
+
 /// The columns of keyed state: key group, key, and what is kept for it (none for a list of keys).
+///
+/// How many of them are the key is part of the metadata, for those who read state without the operator that wrote it.
 pub fn keyed_schema(keys: &Fields, state: &Fields) -> SchemaRef {
     let group: FieldRef = Arc::new(Field::new(KEY_GROUP, DataType::UInt32, false));
-    Arc::new(Schema::new(
-        [group].into_iter().chain(keys.iter().cloned()).chain(state.iter().cloned()).collect::<Fields>(),
-    ))
+    let fields = [group].into_iter().chain(keys.iter().cloned()).chain(state.iter().cloned()).collect::<Fields>();
+    let metadata = HashMap::from([(KEY_COLUMNS.to_owned(), keys.len().to_string())]);
+    Arc::new(Schema::new_with_metadata(fields, metadata))
+}
+
+/// The places of the key's columns in stored columns of keyed state; `None` if these do not say.
+pub fn key_columns(schema: &Schema) -> Option<Range<usize>> {
+    let end = 1 + schema.metadata().get(KEY_COLUMNS)?.parse::<usize>().ok()?;
+    (end <= schema.fields().len()).then_some(1..end)
 }
 
 /// A restored batch as one of the columns that a state declares now.
@@ -62,6 +74,15 @@ mod tests {
         let columns: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(groups)), Arc::new(values)];
         let fields = Fields::from(vec![Field::new("value", DataType::Int64, false)]);
         RecordBatch::try_new(keyed_schema(&Fields::empty(), &fields), columns).unwrap()
+    }
+
+    #[test]
+    fn columns_say_which_of_them_are_the_key() {
+        let field = |name: &str| Field::new(name, DataType::Int64, false);
+        let schema = keyed_schema(&Fields::from(vec![field("a"), field("b")]), &Fields::from(vec![field("value")]));
+        assert_eq!(key_columns(&schema), Some(1..3));
+        assert_eq!(key_columns(&keyed_schema(&Fields::empty(), &Fields::empty())), Some(1..1));
+        assert_eq!(key_columns(&Schema::new(vec![field("a")])), None);
     }
 
     #[test]

@@ -80,6 +80,16 @@ impl Retention {
         Ok(files.delete_all(dead).await)
     }
 
+    /// How many checkpoints the manifests are of that are known.
+    pub fn checkpoints(&self) -> usize {
+        self.known
+            .values()
+            .map(|named| named.checkpoint)
+            .filter(|checkpoint| *checkpoint > 0)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
     /// What a manifest names; nothing if it is gone.
     async fn named(&mut self, files: &Files, newest: &Manifest, numbered: &(u64, Path)) -> Result<Option<&mut Named>> {
         let number = numbered.0;

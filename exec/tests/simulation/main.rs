@@ -109,9 +109,11 @@ fn run(seed: u64, troubles: Troubles) {
         };
         let (folder, saved) = (place(format!("job-{home}")), place(format!("savepoint-{process}")));
         let (between, stop) = (place(format!("between-{process}")), saved.clone());
+        // Whether a savepoint goes with the oldest checkpoints of who began from it.
+        let claims = seed.is_multiple_of(2);
         let stops = plan.stops && chance.below(2) == 0;
         let ended = simulate(seed.wrapping_mul(1000) + process, |environment| async move {
-            let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false };
+            let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false, claims };
             let handle = tidemill_exec::runtime::execute_from(&job, &environment, &settings, persistence).unwrap();
             let outcome = tokio::select! {
                 biased;

@@ -202,7 +202,7 @@ impl Office {
                 Ok(Answer::Place(place.url))
             }
             Ask::Cancel => {
-                self.find(job.as_deref())?.handle.cancel();
+                self.find(job.as_deref())?.handle.cancel_by_user();
                 Ok(Answer::Done)
             }
         }

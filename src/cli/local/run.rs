@@ -14,7 +14,7 @@ use tidemill_exec::runtime::{Ending, JobResult};
 use tokio::runtime::Handle;
 
 use super::control::Control;
-use super::folder::{Folder, default_dir};
+use super::folder::{BegunFrom, Folder, default_dir};
 use crate::cli::args::{Run, SettingArguments};
 use crate::cli::config;
 use crate::cli::report::{Reporter, Stop};
@@ -116,12 +116,15 @@ fn take_folder(session: &mut Session, arguments: &Run) -> Result<Folder> {
     let url = session.settings().checkpoints().dir.unwrap_or_else(|| beside.display().to_string());
     let new_id = format!("{:x}-{:x}", session.engine().environment().seed, std::process::id());
     let dir = session.resolve(&url)?;
-    let folder = session.block_on(Folder::take(dir, &beside, new_id, arguments.from_savepoint.clone()))?;
+    let claims = session.settings().state_recovery().claims;
+    let origin = arguments.from_savepoint.clone().map(|savepoint| BegunFrom { savepoint, claims });
+    let folder = session.block_on(Folder::take(dir, &beside, new_id, origin))?;
     session.set_job_folders(JobFolders {
         dir: folder.dir.clone(),
         id: Arc::from(folder.id.as_str()),
         resume: arguments.resume,
-        origin: folder.from.clone(),
+        origin: folder.from.as_ref().map(|from| from.savepoint.clone()),
+        claims: folder.from.as_ref().is_some_and(|from| from.claims),
     });
     Ok(folder)
 }

@@ -1,6 +1,7 @@
 //! What the tests of checkpoints share: stores, a clock that never makes anybody wait, and random states.
 
 mod faulty;
+mod inspect;
 mod manifests;
 mod restores;
 mod savepoints;

@@ -252,9 +252,9 @@ impl Checkpointer {
     pub async fn finish(&mut self) -> Result<()> {
         let id = self.next_id;
         let uncommitted = self.committables_until(CheckpointId::MAX);
-        let timestamp = self.environment.clock.now_millis();
+        let clock = self.environment.clock.clone();
         match &mut self.store {
-            Some(store) => store.publish_end(&self.job, id, timestamp, &uncommitted).await,
+            Some(store) => store.publish_end(&self.job, id, clock.now_millis(), &uncommitted, clock).await,
             None => Err(Error::internal("a job ended while a checkpoint was being stored")),
         }
     }
