@@ -164,7 +164,12 @@ pub const KEYS: &[Key] = &[
     key("pipeline.operator-chaining.enabled", Value::Boolean, "true", "whether neighbours may share a task"),
     key("table.local-time-zone", Value::TimeZone, "UTC", "zone in which TIMESTAMP_LTZ is shown and its windows align"),
     key("table.dml-sync", Value::Boolean, "", "whether INSERT waits for its job to end"),
-    key("table.exec.state.ttl", Value::Duration, "", "how long state of a key is kept after its last use"),
+    key(
+        "table.exec.state.ttl",
+        Value::Duration,
+        "0 ms",
+        "how long streaming GROUP BY, DISTINCT, Top-N and deduplication keep a key that no row changes, by the clock; 0: for ever",
+    ),
     key(
         "sql-client.execution.result-mode",
         Value::OneOf(&["table", "changelog", "tableau"]),

@@ -20,6 +20,7 @@ pub use stores::StoreSettings;
 pub use values::{Gate, RuntimeMode, ShuffleMode, parse_bytes, parse_duration};
 
 use crate::error::{Error, Result, nearest, unknown};
+use crate::state::StateTtl;
 
 /// Where a value came from, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,6 +215,12 @@ impl Settings {
     /// `task.cancellation.timeout`.
     pub fn cancellation_timeout(&self) -> Duration {
         parse_duration(self.text("task.cancellation.timeout")).unwrap_or(Duration::from_secs(180))
+    }
+
+    /// When the state of SQL operators expires by which keys are told apart; `None` if it is kept for ever.
+    pub fn state_ttl(&self) -> Option<StateTtl> {
+        let time = parse_duration(self.text("table.exec.state.ttl")).unwrap_or_default();
+        (!time.is_zero()).then(|| StateTtl::new(time))
     }
 
     fn number(&self, key: &'static str, fallback: usize) -> usize {

@@ -28,8 +28,7 @@ They belong to what is not there yet: more state backends, unaligned checkpoints
 ";
 
 /// How the keys begin that nothing reads yet.
-const LATER: [&str; 7] = [
-    "table.exec.state.ttl",
+const LATER: [&str; 6] = [
     "rest.",
     "heartbeat.",
     "execution.checkpointing.unaligned.",

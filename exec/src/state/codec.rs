@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 use serde_arrow::utils::{Item, Items};
+use tidemill_core::state::{EVOLUTION_SERDE, evolving};
 use tidemill_core::{Error, Result};
 
 /// What can be kept as state: any type that serde can write and read, and whose columns follow from the type alone.
@@ -39,7 +40,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
             return Err(Error::request(format!("{} cannot be kept as columns: {reason}", type_name::<T>()))
                 .with_hint("put the option into a tuple or struct, or what it may lack into a variant"));
         }
-        let field = Arc::new(item.as_ref().clone().with_name(name));
+        let field = evolving(&item.as_ref().clone().with_name(name), EVOLUTION_SERDE);
         Ok(Self { item, field, value: PhantomData })
     }
 
@@ -55,7 +56,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
         columns.into_iter().next().ok_or_else(|| Error::internal("a value without a column"))
     }
 
-    /// The values of a column.
+    /// The values of a column. Fields of structs may be missing that serde has a default for.
     pub fn decode(&self, column: &ArrayRef) -> Result<Vec<T>> {
         let nullable = self.item.is_nullable() || column.is_nullable();
         let field = Field::new(self.item.name(), column.data_type().clone(), nullable);
