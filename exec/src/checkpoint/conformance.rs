@@ -21,8 +21,7 @@ use tidemill_core::{ErrorKind, Result};
 use super::files::store_error;
 use super::{
     CheckpointContent, CheckpointStore, Manifest, SegmentWriter, StoredLayer, StoredOperator, StoredSegment,
-    StoredState, StoredSubtask, Writer, dispose_savepoint, open_savepoint, restored_state, savepoint_segment_path,
-    write_savepoint,
+    StoredState, StoredSubtask, Writer, dispose_savepoint, open_savepoint, restored_state, write_savepoint,
 };
 
 /// Writers that race.
@@ -171,7 +170,7 @@ async fn savepoints_are_written_once(place: Place) -> Result<()> {
     let save = |nonce| {
         let place = place.clone();
         async move {
-            let content = place.checkpoint(savepoint_segment_path(0), 4).await?;
+            let content = place.checkpoint("segments/0".into(), 4).await?;
             write_savepoint(place.store.clone(), &place.root, place.clock.clone(), nonce, content).await
         }
     };

@@ -320,7 +320,7 @@ mod tests {
     }
 
     fn name(number: u8) -> (String, Option<u8>) {
-        (format!("name {number}"), (number % 2 == 0).then_some(number))
+        (format!("name {number}"), number.is_multiple_of(2).then_some(number))
     }
 
     #[test]

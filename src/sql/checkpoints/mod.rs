@@ -26,7 +26,7 @@ impl Session {
     ///
     /// Errors: there is no checkpoint, no such operator or state.
     pub(super) async fn checkpoint_table(&self, state: &SessionState, call: &ReadCheckpoint) -> Result<ScanTable> {
-        let folder = store_folder(&self.stores.resolve(&call.url)?);
+        let folder = store_folder(&self.resolve(&call.url)?);
         let clock = self.engine().environment().clock.clone();
         let found = find_checkpoint(folder.store, &folder.root, clock, call.checkpoint).await;
         let found = found.map_err(|error| error.context(&folder.url))?;
