@@ -23,7 +23,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tidemill_core::clock::Clock;
-use tidemill_core::state::{StateDescriptor, StateKind, keyed_schema};
+use tidemill_core::state::{Extent, StateDescriptor, StateKind, keyed_schema};
 
 use super::*;
 pub use faulty::Faulty;
