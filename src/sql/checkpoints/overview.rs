@@ -31,12 +31,12 @@ pub fn overview(found: &FoundCheckpoint) -> Result<RecordBatch> {
     let times = TimestampMillisecondArray::from(vec![content.timestamp_millis; states.len()]).with_timezone("UTC");
     Ok(RecordBatch::try_from_iter([
         ("checkpoint", Arc::new(checkpoints) as ArrayRef),
-        ("triggered_at", Arc::new(times)),
+        ("triggered_at", Arc::new(times) as ArrayRef),
         ("operator", text(&|(operator, _, _)| operator.name.clone())),
         ("id", text(&|(operator, _, _)| operator.id.to_string())),
         ("state", text(&|(_, _, state)| state.descriptor.name.clone())),
         ("kind", text(&|(_, _, state)| state.kind().to_owned())),
-        ("subtask", Arc::new(Int32Array::from_iter_values(subtasks))),
+        ("subtask", Arc::new(Int32Array::from_iter_values(subtasks)) as ArrayRef),
         ("layers", text(&|(_, _, state)| state.extents())),
         ("rows", sum(&|chunk| chunk.rows)),
         ("bytes", sum(&|chunk| chunk.length)),
