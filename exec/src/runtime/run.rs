@@ -394,6 +394,7 @@ impl JobRun {
 
     /// All subtasks have ended: sees to the checkpoints that are complete, or will be without them.
     async fn conclude(&self, checkpointer: &mut Checkpointer) -> Result<Ending> {
+        checkpointer.conclude();
         while checkpointer.is_concluding() {
             tokio::select! {
                 biased;

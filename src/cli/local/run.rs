@@ -107,7 +107,9 @@ fn run_script(mut session: Session, script: &Script, arguments: &Run, reporter: 
         None => None,
     };
     let ended = runtime.block_on(watch(&jobs, reporter, &terminations));
-    drop(control);
+    if let Some(control) = control {
+        runtime.block_on(control.close());
+    }
     ended
 }
 

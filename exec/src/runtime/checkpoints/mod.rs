@@ -229,6 +229,12 @@ impl Checkpointer {
         Ok(())
     }
 
+    /// All subtasks have ended: from now on no checkpoint begins by itself. Or, with a store that is slower than the interval,
+    /// there would always be one that the end has to wait for.
+    pub fn conclude(&mut self) {
+        self.due = None;
+    }
+
     /// Whether all subtasks have ended, and a checkpoint has yet to be decided.
     pub fn is_concluding(&self) -> bool {
         self.under_way() > 0 || !self.attempt.reports.is_empty()
