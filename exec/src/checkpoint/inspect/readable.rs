@@ -41,7 +41,7 @@ impl Readable {
     pub fn new(state: &StateDescriptor, has_layers: bool) -> Self {
         let is_keyed = state.kind == StateKind::Keyed;
         let stored = state.schema.fields();
-        let is_timers = is_keyed && state.name == TIMERS && stored.last().is_some_and(|field| is_timer_list(field));
+        let is_timers = is_keyed && state.name == TIMERS && stored.last().is_some_and(is_timer_list);
         let used = |field: &FieldRef| field.name() == USED && *field.data_type() == DataType::Int64;
         let is_timed = is_keyed && !is_timers && stored.last().is_some_and(used);
         let mut fields = vec![Field::new("subtask", DataType::Int32, false)];
