@@ -65,6 +65,11 @@ pub fn not_restorable(name: &str, saved: &Schema, declared: &Schema, reason: &st
         .with_hint("give the new form a name of its own, or change it back")
 }
 
+/// A column of type `from` as one of type `to`, under the same rules; for who gives a column another type than it was made with.
+pub fn retyped(column: &ArrayRef, from: &Field, to: &Field) -> Result<ArrayRef> {
+    convert(column, from, to, Rules::default(), from.name()).map_err(Error::internal)
+}
+
 /// Why a state cannot become another.
 type Refused<T> = std::result::Result<T, String>;
 

@@ -38,7 +38,9 @@ pub use backend::StateBackend;
 pub use broadcast::BroadcastState;
 pub use column::{EncodeColumn, StateColumn};
 pub use current_key::{CellsOf, CurrentKey, Token};
-pub use evolution::{EVOLUTION, EVOLUTION_COMPLETE, EVOLUTION_SERDE, KEY_COLUMNS, adapt, evolving, not_restorable};
+pub use evolution::{
+    EVOLUTION, EVOLUTION_COMPLETE, EVOLUTION_SERDE, KEY_COLUMNS, adapt, evolving, not_restorable, retyped,
+};
 pub use keyed::{KeyedStates, StateId};
 pub use list::{ListCells, ListState};
 pub use map::{MapCells, MapState};
