@@ -15,7 +15,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, TimestampMillisecondArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit, UInt32Type};
-use tidemill_core::state::{KEY_GROUP, StateDescriptor, StateKind};
+use tidemill_core::state::{KEY_GROUP, StateDescriptor, StateKind, key_columns};
 use tidemill_core::{Error, Result};
 
 use crate::checkpoint::parquet::{plain, plain_field};
@@ -48,7 +48,16 @@ impl Readable {
         fields.extend(has_layers.then(|| Field::new("layer", DataType::Int32, false)));
         fields.extend(is_keyed.then(|| Field::new(KEY_GROUP, DataType::Int32, false)));
         let kept = &stored[usize::from(is_keyed).min(stored.len())..stored.len() - usize::from(is_timers || is_timed)];
-        fields.extend(kept.iter().map(|field| plain_field(field).as_ref().clone()));
+        let keys = key_columns(&state.schema).map_or(0, |keys| keys.len());
+        fields.extend(kept.iter().enumerate().map(|(place, field)| {
+            let field = plain_field(field).as_ref().clone();
+            // Keys that a program computes have no names of their own.
+            match field.name().strip_prefix("$key.").filter(|_| place < keys) {
+                Some(_) if keys == 1 => field.with_name("key"),
+                Some(number) => field.clone().with_name(format!("key_{number}")),
+                None => field,
+            }
+        }));
         if is_timers {
             fields.extend([
                 Field::new("domain", DataType::Utf8, false),
