@@ -126,10 +126,22 @@ fn state_is_read_from_a_running_job_and_from_its_savepoint_and_other_tools_read_
     };
     // A checkpoint and a savepoint of one job hold the same.
     for place in [".tidemill/job.sql/sums", "saved/sums"] {
-        expect![[""]].assert_eq(&shown(place, "*", "who"));
+        expect![[r#"
+            0,18,ann,3,"{""count"":3}","{""sum"":15,""count"":3}"
+            0,47,bob,1,"{""count"":1}","{""sum"":7,""count"":1}"
+            0,14,cid,1,"{""count"":1}","{""sum"":2,""count"":1}""#]]
+        .assert_eq(&shown(place, "*", "who"));
     }
-    expect![[""]].assert_eq(&shown("saved/best", "*", "who"));
-    expect![[""]].assert_eq(&shown("saved/minutes", "*", "who"));
+    expect![[r#"
+        0,18,ann,"[{""who"":""ann"",""amount"":9},{""who"":""ann"",""amount"":5}]"
+        0,47,bob,"[{""who"":""bob"",""amount"":7}]"
+        0,14,cid,"[{""who"":""cid"",""amount"":2}]""#]]
+    .assert_eq(&shown("saved/best", "*", "who"));
+    expect![[r#"
+        0,18,ann,1704067200000,"{""count(Int64(1))[count]"":3}"
+        0,47,bob,1704067200000,"{""count(Int64(1))[count]"":1}"
+        0,14,cid,1704067200000,"{""count(Int64(1))[count]"":1}""#]]
+    .assert_eq(&shown("saved/minutes", "*", "who"));
     drop(running);
 
     // DuckDB and Polars open the files, and see these rows.
@@ -140,7 +152,10 @@ fn state_is_read_from_a_running_job_and_from_its_savepoint_and_other_tools_read_
         "import duckdb, sys; rows = duckdb.sql(f\"SELECT * FROM '{sys.argv[1]}' ORDER BY who\").fetchall()",
         "import polars, sys; rows = polars.read_parquet(sys.argv[1]).sort('who').rows()",
     ] {
-        let program = format!("{program}\nfor row in rows: print(*row, sep=',')");
+        // Structs are printed as our own command prints them.
+        let print = "text = lambda value: json.dumps(value, separators=(',', ':')) if isinstance(value, dict) else value\n\
+                     csv.writer(sys.stdout, lineterminator='\\n').writerows(map(text, row) for row in rows)";
+        let program = format!("import csv, json\n{program}\n{print}");
         let output = Command::new(python()).args(["-c", &program, &glob]).current_dir(folder.path()).output().unwrap();
         assert!(output.status.success(), "{program}: {}", stderr(&output));
         assert_eq!(stdout(&output).lines().collect::<Vec<_>>(), stored, "{program}");

@@ -153,13 +153,53 @@ fn values_lists_maps_and_timers_can_be_read() {
 
     let read = |state: &str| format!("read_checkpoint('{}', operator => 'mine', state => '{state}')", saved.display());
     let key = "\"key\"";
-    check(&format!("SELECT {key}, value FROM {} ORDER BY 1", read("seen")), &expect![[""]]);
-    check(&format!("SELECT {key}, array_sort(list) AS list FROM {} ORDER BY 1", read("all")), &expect![[""]]);
-    check(&format!("SELECT {key}, entries FROM {} ORDER BY 1", read("halves")), &expect![[""]]);
+    check(
+        &format!("SELECT {key}, value FROM {} ORDER BY 1", read("seen")),
+        &expect![[r#"
+        +------+-------------------------------------------------------+
+        | key  | value                                                 |
+        +------+-------------------------------------------------------+
+        | k0   | {variant: Often, Once: , Often: {first: 2, times: 5}} |
+        | k1   | {variant: Often, Once: , Often: {first: 1, times: 5}} |
+        | last | {variant: Once, Once: 11, Often: }                    |
+        +------+-------------------------------------------------------+"#]],
+    );
+    check(&format!("SELECT {key}, array_sort(\"values\") AS list FROM {} ORDER BY 1", read("all")), &expect![[r#"
+        +------+------------------+
+        | key  | list             |
+        +------+------------------+
+        | k0   | [2, 4, 6, 8, 10] |
+        | k1   | [1, 3, 5, 7, 9]  |
+        | last | [11]             |
+        +------+------------------+"#]]);
+    check(&format!("SELECT {key}, entries FROM {} ORDER BY 1", read("halves")), &expect![[r#"
+        +------+------------+
+        | key  | entries    |
+        +------+------------+
+        | k0   | {even: 10} |
+        | k1   | {odd: 9}   |
+        | last | {odd: 11}  |
+        +------+------------+"#]]);
     check(
         &format!("SELECT {key}, domain, time_millis, \"time\" FROM {} ORDER BY 2, 3", read("$timers")),
-        &expect![[""]],
+        &expect![[r#"
+            +-----+------------+---------------------+--------------------------+
+            | key | domain     | time_millis         | time                     |
+            +-----+------------+---------------------+--------------------------+
+            | k1  | event      | 1000005             | 1970-01-01T00:16:40.005Z |
+            | k0  | event      | 1000010             | 1970-01-01T00:16:40.010Z |
+            | k1  | processing | 9223372036854775807 |                          |
+            +-----+------------+---------------------+--------------------------+"#]],
     );
     let states = format!("SELECT state, kind, SUM(\"rows\") AS n FROM read_checkpoint('{}')", saved.display());
-    check(&format!("{states} WHERE operator = 'remembering' GROUP BY state, kind ORDER BY 1"), &expect![[""]]);
+    check(&format!("{states} WHERE operator = 'remembering' GROUP BY state, kind ORDER BY 1"), &expect![[r#"
+        +-----------+------------+---+
+        | state     | kind       | n |
+        +-----------+------------+---+
+        | $timers   | keyed      | 2 |
+        | all       | keyed      | 3 |
+        | halves    | keyed      | 3 |
+        | seen      | keyed      | 3 |
+        | watermark | union list | 2 |
+        +-----------+------------+---+"#]]);
 }
