@@ -164,22 +164,28 @@ fn values_lists_maps_and_timers_can_be_read() {
         | last | {variant: Once, Once: 11, Often: }                    |
         +------+-------------------------------------------------------+"#]],
     );
-    check(&format!("SELECT {key}, array_sort(\"values\") AS list FROM {} ORDER BY 1", read("all")), &expect![[r#"
+    check(
+        &format!("SELECT {key}, array_sort(\"values\") AS list FROM {} ORDER BY 1", read("all")),
+        &expect![[r#"
         +------+------------------+
         | key  | list             |
         +------+------------------+
         | k0   | [2, 4, 6, 8, 10] |
         | k1   | [1, 3, 5, 7, 9]  |
         | last | [11]             |
-        +------+------------------+"#]]);
-    check(&format!("SELECT {key}, entries FROM {} ORDER BY 1", read("halves")), &expect![[r#"
+        +------+------------------+"#]],
+    );
+    check(
+        &format!("SELECT {key}, entries FROM {} ORDER BY 1", read("halves")),
+        &expect![[r#"
         +------+------------+
         | key  | entries    |
         +------+------------+
         | k0   | {even: 10} |
         | k1   | {odd: 9}   |
         | last | {odd: 11}  |
-        +------+------------+"#]]);
+        +------+------------+"#]],
+    );
     check(
         &format!("SELECT {key}, domain, time_millis, \"time\" FROM {} ORDER BY 2, 3", read("$timers")),
         &expect![[r#"
@@ -192,7 +198,9 @@ fn values_lists_maps_and_timers_can_be_read() {
             +-----+------------+---------------------+--------------------------+"#]],
     );
     let states = format!("SELECT state, kind, SUM(\"rows\") AS n FROM read_checkpoint('{}')", saved.display());
-    check(&format!("{states} WHERE operator = 'remembering' GROUP BY state, kind ORDER BY 1"), &expect![[r#"
+    check(
+        &format!("{states} WHERE operator = 'remembering' GROUP BY state, kind ORDER BY 1"),
+        &expect![[r#"
         +-----------+------------+---+
         | state     | kind       | n |
         +-----------+------------+---+
@@ -201,5 +209,6 @@ fn values_lists_maps_and_timers_can_be_read() {
         | halves    | keyed      | 3 |
         | seen      | keyed      | 3 |
         | watermark | union list | 2 |
-        +-----------+------------+---+"#]]);
+        +-----------+------------+---+"#]],
+    );
 }

@@ -175,6 +175,7 @@ mod tests {
         let settings = StoreSettings {
             s3_endpoint: Some("http://127.0.0.1:1".into()),
             s3_access_key: Some("k".into()),
+            s3_secret_key: Some("s".into()),
             s3_path_style: Some(true),
             ..StoreSettings::default()
         };
