@@ -1,4 +1,5 @@
-//! Segments: the files that states of checkpoints lie in (those of savepoints are [Parquet](super::parquet)). One worker packs into one of them what it stores for a checkpoint.
+//! Segments: the files that states of checkpoints lie in; those of savepoints are Parquet. One worker packs into one of them what it stores
+//! for a checkpoint.
 //!
 //! ```text
 //! segment    | chunk | chunk | chunk | chunk | chunk | …        only chunks; the manifest says where each is
