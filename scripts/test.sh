@@ -75,6 +75,8 @@ if [[ ! $quick ]]; then
 fi
 # Before the tests: they write their TPC-H tables with one of these.
 step "python packages" need_python_packages
+# Those that tests start: they fail where one is missing.
+step "servers" bash scripts/servers.sh
 step "cargo test" cargo test --release --workspace --locked --no-fail-fast
 if [[ ! $quick ]]; then
   step "cargo doc" env RUSTDOCFLAGS=-Dwarnings cargo doc --release --workspace --no-deps --locked

@@ -12,6 +12,7 @@ mod output;
 mod recovery;
 mod scripts;
 mod settings;
+mod state;
 mod streams;
 
 use std::io::Write;

@@ -249,6 +249,100 @@ fn another_number_of_key_groups_is_refused() {
 }
 
 #[test]
+fn a_checkpoint_of_a_newer_release_is_named_with_both_versions() {
+    let (folder, job) = killed_after_checkpoints(&[]);
+    let manifests = files(&job.join("manifests"));
+    let newest = manifests.last().unwrap();
+    let mut bytes = std::fs::read(newest).unwrap();
+    // The trailer that every version has: checksum, version, magic.
+    bytes.truncate(bytes.len() - 16);
+    tidemill_exec::checkpoint::manifest::seal(&mut bytes, 99);
+    std::fs::write(newest, &bytes).unwrap();
+    let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    let name = newest.file_name().unwrap().to_string_lossy().into_owned();
+    for part in [name.as_str(), "format version 99", "this release reads up to 1", "upgrade tidemill"] {
+        assert!(error(&output).contains(part), "{}", error(&output));
+    }
+}
+
+/// A job of windows over `id` of a type, stopped by a kill in the middle of one.
+fn killed_within_a_window(id: &str, result: &str) -> Folder {
+    let folder = Folder::new();
+    folder.write("job.sql", &maxima(id, "BIGINT", result, 10_000));
+    let mut running = folder.command(&["run", "--local", "-f", "job.sql"]).spawn().unwrap();
+    let completed = || {
+        let output = folder.run(&["checkpoints", "maxima", "--dir", ".tidemill/job.sql", "--format", "json"]);
+        stdout(&output).matches("\"completed\"").count()
+    };
+    while completed() < 2 {
+        assert!(running.try_wait().unwrap().is_none(), "the job ended before it had two checkpoints");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    folder
+}
+
+/// A row for each second and kind, of what `result` says of the ids.
+fn maxima(id: &str, kind: &str, result: &str, rate: u64) -> String {
+    format!(
+        "SET 'execution.runtime-mode' = 'streaming';
+         SET 'execution.checkpointing.interval' = '100 ms';
+         SET 'execution.batch-rows' = '256';
+         SET 'restart-strategy.type' = 'none';
+         CREATE TABLE numbers (id {id}, ts AS TO_TIMESTAMP_LTZ(CAST(id AS BIGINT), 3), kind AS CAST(id % 7 AS {kind}),
+                               WATERMARK FOR ts AS ts)
+           WITH ('connector' = 'datagen', 'number-of-rows' = '{ROWS}', 'rows-per-second' = '{rate}',
+                 'fields.id.kind' = 'sequence', 'fields.id.start' = '0', 'fields.id.end' = '{}');
+         CREATE TABLE maxima (second TIMESTAMP(3), kind BIGINT, n BIGINT)
+           WITH ('connector' = 'filesystem', 'path' = 'maxima', 'format' = 'csv');
+         INSERT INTO maxima SELECT window_start, kind, {result}
+           FROM TABLE(TUMBLE(TABLE numbers, DESCRIPTOR(ts), INTERVAL '1' SECOND)) GROUP BY window_start, window_end, kind;",
+        ROWS - 1
+    )
+}
+
+#[test]
+fn a_wider_number_and_an_aggregate_less_go_on_from_what_was_counted() {
+    let folder = killed_within_a_window("INT", "MAX(id) + 0 * MIN(id)");
+    folder.write("job.sql", &maxima("BIGINT", "BIGINT", "MAX(id)", 60_000));
+    let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).contains("goes on from checkpoint"), "{}", stderr(&output));
+    let found = lines(&folder.path().join("maxima"));
+    assert_eq!(found.len() as u64, ROWS / 1000 * 7);
+    let maxima: BTreeMap<u64, usize> = found.iter().fold(BTreeMap::new(), |mut maxima, line| {
+        *maxima.entry(line.rsplit(',').next().unwrap().parse().unwrap()).or_default() += 1;
+        maxima
+    });
+    let expected: Vec<u64> = (0..ROWS / 1000).flat_map(|second| (second + 1) * 1000 - 7..(second + 1) * 1000).collect();
+    assert_eq!(maxima.into_iter().collect::<Vec<_>>(), expected.into_iter().map(|id| (id, 1)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_query_whose_state_cannot_evolve_is_refused_with_both_schemas() {
+    let folder = killed_within_a_window("BIGINT", "MAX(id)");
+    let cases = [
+        (maxima("BIGINT", "BIGINT", "MAX(id) + 0 * MIN(id)", 60_000), "is new, and the rows before are not in it"),
+        (maxima("INT", "BIGINT", "MAX(id)", 60_000), "cannot go from Int64 to Int32"),
+        (maxima("BIGINT", "INT", "MAX(id)", 60_000), "its key columns must stay as they were"),
+    ];
+    for (script, reason) in cases {
+        folder.write("job.sql", &script);
+        let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
+        assert_eq!(code(&output), 1, "{}", stderr(&output));
+        for part in ["was saved as (key_group", "is declared as (key_group", reason] {
+            assert!(error(&output).contains(part), "{part}: {}", error(&output));
+        }
+    }
+    folder.write("job.sql", &maxima("BIGINT", "BIGINT", "MAX(id)", 60_000));
+    let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(lines(&folder.path().join("maxima")).len() as u64, ROWS / 1000 * 7);
+}
+
+#[test]
 fn state_that_nobody_claims_is_refused_unless_it_may_be_dropped() {
     let (folder, _) = killed_after_checkpoints(&[]);
     let script = script(60_000);

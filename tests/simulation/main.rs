@@ -139,6 +139,8 @@ fn run(seed: u64, troubles: Troubles) -> usize {
         };
         let (folder, saved) = (place(format!("job-{home}")), place(format!("savepoint-{process}")));
         let (between, stop) = (place(format!("between-{process}")), saved.clone());
+        // Whether a savepoint goes with the oldest checkpoints of who began from it.
+        let claims = seed.is_multiple_of(2);
         let stops = plan.stops && chance.below(2) == 0;
         let twin_comes = plan.twins && !is_last;
         let (clocks, store, jumps) = (chance.clone(), store.clone(), plan.jumps);
@@ -147,7 +149,7 @@ fn run(seed: u64, troubles: Troubles) -> usize {
                 environment.clock = Arc::new(JumpingClock::new(environment.clock, clocks));
             }
             store.set_clock(environment.clock.clone());
-            let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false };
+            let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false, claims };
             let first = match twin_comes {
                 true => Some(start_before_another(&job, &environment, &settings, &persistence).await),
                 false => None,

@@ -31,7 +31,7 @@ fn start(chance: &Chance, environment: &Environment, folder: StoreFolder) -> Job
     settings.set("restart-strategy.type", "none", Origin::Program).unwrap();
     let outside = Outside::new(chance.clone(), 0, 0);
     let job = graph(&plan, &outside, chance, 2).to_job_graph(&settings).unwrap();
-    let persistence = Persistence { folder: Some(folder), begin: Begin::Anew, ignore_unclaimed: false };
+    let persistence = Persistence { folder: Some(folder), begin: Begin::Anew, ignore_unclaimed: false, claims: false };
     execute_from(&job, environment, &settings, persistence).unwrap()
 }
 

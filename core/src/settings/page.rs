@@ -28,15 +28,7 @@ They belong to what is not there yet: more state backends, more than one process
 ";
 
 /// How the keys begin that nothing reads yet.
-const LATER: [&str; 7] = [
-    "table.exec.state.ttl",
-    "rest.",
-    "heartbeat.",
-    "execution.checkpointing.externalized-checkpoint-retention",
-    "execution.state-recovery.claim-mode",
-    "state.backend.",
-    "high-availability.",
-];
+const LATER: [&str; 4] = ["rest.", "heartbeat.", "state.backend.", "high-availability."];
 
 #[test]
 fn the_page_is_that_of_the_table() {

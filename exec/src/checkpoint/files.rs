@@ -162,9 +162,9 @@ pub(super) fn store_error(what: String, error: object_store::Error) -> Error {
     plain.with_source(error)
 }
 
-/// The error of a file that is named and not there.
+/// The error of a file that a manifest names and that is not there: trying again does not bring it back.
 pub(super) fn missing(path: &Path) -> Error {
-    Error::unavailable(format!("'{path}' is missing"))
+    Error::corrupt(format!("'{path}' is missing"))
 }
 
 fn may_pass(error: &object_store::Error) -> bool {

@@ -52,7 +52,12 @@ impl LookupJoinOperator {
                 let batches = restored_rows(&mut state, TABLE, &keys, &kept)?;
                 let of_lists =
                     |batch: RecordBatch| match batch.columns().last().and_then(|lists| lists.as_list_opt::<i32>()) {
-                        Some(lists) => Ok(RecordBatch::from(lists.values().as_struct())),
+                        // Of a batch that was cut, only the rows of the keys that are left.
+                        Some(lists) => {
+                            let (begin, end) = (lists.value_offsets()[0], lists.value_offsets()[lists.len()]);
+                            let rows = lists.values().slice(begin as usize, (end - begin) as usize);
+                            Ok(RecordBatch::from(rows.as_struct()))
+                        }
                         None => Err(Error::corrupt("a table whose rows are no lists")),
                     };
                 batches.into_iter().map(of_lists).collect::<Result<_>>()?

@@ -119,7 +119,7 @@ impl Checkpointer {
             committers,
             commands,
             statistics: statistics.clone(),
-            place: store.place(),
+            place: store.place().clone(),
             store: Some(store),
             storing: None,
             stored: mpsc::unbounded_channel(),
@@ -295,12 +295,12 @@ impl Checkpointer {
     pub async fn finish(&mut self) -> Result<()> {
         let id = self.next_id;
         let uncommitted = self.committables_until(CheckpointId::MAX);
-        let timestamp = self.environment.clock.now_millis();
+        let clock = self.environment.clock.clone();
         match &mut self.store {
             Some(store) => {
                 let url = store.url().to_owned();
-                let published = store.publish_end(&self.job, id, timestamp, &uncommitted);
-                answered(&*self.environment.clock, self.settings.timeout, &url, published).await
+                let published = store.publish_end(&self.job, id, clock.now_millis(), &uncommitted);
+                answered(&*clock, self.settings.timeout, &url, published).await
             }
             None => Err(Error::internal("a job ended while a checkpoint was being stored")),
         }
