@@ -163,8 +163,14 @@ pub(super) fn store_error(what: String, error: object_store::Error) -> Error {
 }
 
 /// The error of a file that a manifest names and that is not there: trying again does not bring it back.
-pub(super) fn missing(path: &Path) -> Error {
-    Error::corrupt(format!("'{path}' is missing"))
+pub(super) fn missing(path: &Path, error: object_store::Error) -> Error {
+    Error::corrupt(format!("'{path}' is missing")).with_source(error)
+}
+
+/// Whether an error is one of a [`missing`] file.
+pub(super) fn is_missing(error: &Error) -> bool {
+    let source = StdError::source(error).and_then(|source| source.downcast_ref());
+    matches!(source, Some(object_store::Error::NotFound { .. }))
 }
 
 fn may_pass(error: &object_store::Error) -> bool {

@@ -219,7 +219,7 @@ pub(super) async fn read_chunks(store: &dyn ObjectStore, path: &Path, chunks: &[
     match store.get_ranges(path, &ranges).await {
         Ok(read) if read.len() == ranges.len() => Ok(read),
         Ok(_) => Err(Error::unavailable(format!("reading '{path}': not all ranges came back"))),
-        Err(object_store::Error::NotFound { .. }) => Err(missing(path)),
+        Err(error @ object_store::Error::NotFound { .. }) => Err(missing(path, error)),
         Err(error) => {
             // Stores say in words of their own that a file is shorter than it was.
             let length = store.head(path).await.map(|meta| meta.size).ok();

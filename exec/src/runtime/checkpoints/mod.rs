@@ -17,31 +17,35 @@
 mod assemble;
 mod attempt;
 mod command;
+mod completion;
+mod failure;
 mod pending;
 mod statistics;
+mod step;
 mod store;
 mod timing;
+mod trigger;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_core::event::{Barrier, BarrierKind, CheckpointId};
-use tidemill_core::graph::{JobGraph, VertexHead};
+use tidemill_core::event::CheckpointId;
+use tidemill_core::graph::JobGraph;
 use tidemill_core::settings::CheckpointSettings;
 use tidemill_core::sink::{Committable, Committer};
-use tidemill_core::state::Extent;
-use tidemill_core::{Error, ErrorKind, Gate, Result};
+use tidemill_core::{Error, Result};
 use tokio::sync::mpsc;
 
 use crate::checkpoint::CheckpointContent;
 use crate::runtime::environment::Environment;
-use crate::runtime::participant::{FromTask, ToTask};
+use crate::runtime::participant::FromTask;
 use crate::runtime::task::SubtaskEnd;
 use attempt::Uncommitted;
 use command::Command;
-use pending::{Ended, Pending, SharedState, Storing, SubtaskKey, answer};
-use store::{StorePlace, StoreStep, Stored};
+use pending::{Ended, SharedState, Storing, SubtaskKey, answer};
+use step::Stored;
+use store::StorePlace;
 
 pub use attempt::{Attempt, TaskControl};
 pub use command::{CheckpointControl, StoreFolder};
@@ -306,293 +310,7 @@ impl Checkpointer {
         }
     }
 
-    /// Whether barriers can flow: not through plans that are pulled, nor through exchanges that hold everything back.
-    fn takes_checkpoints(&self) -> bool {
-        let is_pulled = self.job.vertices.iter().any(|vertex| matches!(vertex.head, VertexHead::Fragment(_)));
-        !is_pulled && self.job.edges.iter().all(|edge| edge.gate != Gate::Infinite)
-    }
-
     fn under_way(&self) -> usize {
         self.attempt.pending.len() + self.attempt.waiting.len() + usize::from(self.store.is_none())
-    }
-
-    fn on_command(&mut self, Command { kind, target, reply }: Command) {
-        if !self.takes_checkpoints() {
-            let error = Error::request("a job that runs as a batch, or whose exchanges block, takes no checkpoints");
-            let _ = reply.send(Err(error.with_hint("set execution.runtime-mode to streaming")));
-            return;
-        }
-        if self.is_stopping {
-            let _ = reply.send(Err(Error::unavailable("the job is stopping already")));
-            return;
-        }
-        self.is_stopping = kind.stops();
-        let id = self.trigger(kind, target);
-        if let Some(pending) = self.attempt.pending.get_mut(&id) {
-            pending.reply = Some(reply);
-        }
-        self.look();
-    }
-
-    /// Begins a checkpoint.
-    fn trigger(&mut self, kind: BarrierKind, target: Option<StoreFolder>) -> CheckpointId {
-        let is_full = self.needs_full || !self.settings.incremental || self.last.is_none();
-        let kind = match kind {
-            BarrierKind::Checkpoint if is_full => BarrierKind::FullCheckpoint,
-            kind => kind,
-        };
-        if kind == BarrierKind::FullCheckpoint {
-            self.needs_full = false;
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        let clock = &self.environment.clock;
-        let barrier = Barrier { id, timestamp: clock.now_millis(), kind };
-        let pending = Pending {
-            barrier,
-            triggered: clock.monotonic(),
-            is_overtaking: false,
-            enumerators: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            target,
-            reply: None,
-        };
-        self.statistics.begin(CheckpointInfo {
-            id,
-            kind: name_of(kind),
-            status: CheckpointStatus::Pending,
-            triggered_at: barrier.timestamp,
-            duration: Duration::ZERO,
-            stalled: Duration::ZERO,
-            alignment: Duration::ZERO,
-            unaligned: false,
-            in_flight_bytes: 0,
-            new_bytes: 0,
-            total_bytes: 0,
-            path: String::new(),
-            failure: None,
-        });
-        self.attempt.pending.insert(id, pending);
-        self.overtake_if_due();
-        for (vertex, enumerator) in &self.attempt.enumerators {
-            let (vertex, enumerator) = (*vertex, enumerator.clone());
-            let answer = self.attempt.triggered.0.clone();
-            // An enumerator may be looking for splits: nobody waits for it.
-            let cut = async move {
-                let state = enumerator.trigger(barrier).await;
-                let _ = answer.send((id, vertex, state));
-            };
-            self.environment.io.spawn("trigger a checkpoint", Box::pin(cut));
-        }
-        id
-    }
-
-    fn on_report(&mut self, report: FromTask) -> Result<()> {
-        match report {
-            FromTask::Acknowledged { checkpoint, subtask, mut snapshot } => {
-                let attempt = &mut self.attempt;
-                let last = attempt.acknowledged.entry(subtask).or_default();
-                *last = (*last).max(checkpoint);
-                let committables = std::mem::take(&mut snapshot.committables).into_iter();
-                let uncommitted = |committable| Uncommitted { subtask, since: checkpoint, committable };
-                attempt.uncommitted.extend(committables.map(uncommitted));
-                let (stalled, alignment, in_flight) = (snapshot.stalled, snapshot.alignment, snapshot.in_flight_bytes);
-                self.statistics.update(checkpoint, |info| {
-                    info.stalled = info.stalled.max(stalled);
-                    info.alignment = info.alignment.max(alignment);
-                    info.unaligned |= in_flight.is_some();
-                    info.in_flight_bytes += in_flight.unwrap_or_default();
-                });
-                if let Some(pending) = attempt.pending.get_mut(&checkpoint) {
-                    pending.parts.insert(subtask, snapshot);
-                }
-                self.look();
-                Ok(())
-            }
-            FromTask::Declined { checkpoint, reason } => self.give_up(checkpoint, reason, false),
-            FromTask::Failed(error) => Err(error),
-        }
-    }
-
-    /// Moves on what is complete.
-    fn look(&mut self) {
-        let attempt = &mut self.attempt;
-        while let Some((id, pending)) = attempt.pending.first_key_value() {
-            if !pending.is_complete(attempt.enumerators.keys(), attempt.running()) {
-                break;
-            }
-            let id = *id;
-            let complete = attempt.pending.remove(&id);
-            attempt.waiting.extend(complete);
-        }
-        self.store_next();
-    }
-
-    /// Has the next complete checkpoint stored, unless one is on its way.
-    fn store_next(&mut self) {
-        let (Some(_), Some(next)) = (&self.store, self.attempt.waiting.front()) else { return };
-        let id = next.barrier.id;
-        let committables = self.committables_until(id);
-        let (Some(store), Some(mut pending)) = (self.store.take(), self.attempt.waiting.pop_front()) else { return };
-        // A store that never gives the checkpoint back must not keep whoever asked for it.
-        let (since, reply) = (self.environment.clock.monotonic(), pending.reply.take());
-        self.storing = Some(Storing { id, since, reply });
-        let step = StoreStep {
-            name: self.name.clone(),
-            job: self.job.clone(),
-            committers: self.committers.clone(),
-            store,
-            previous: self.last.clone(),
-            ended: self.attempt.ended.clone(),
-            pending,
-            committables,
-            num_retained: self.settings.num_retained,
-            clock: self.environment.clock.clone(),
-        };
-        let done = self.stored.0.clone();
-        let work = async move {
-            // The coordinator waits for it as long as there is a job.
-            let _ = done.send(step.run().await);
-        };
-        self.environment.background.spawn("store a checkpoint", Box::pin(work));
-    }
-
-    fn committables_until(&self, id: CheckpointId) -> BTreeMap<SubtaskKey, Vec<Committable>> {
-        let mut committables = BTreeMap::<SubtaskKey, Vec<Committable>>::new();
-        for uncommitted in self.attempt.uncommitted.iter().filter(|uncommitted| uncommitted.since <= id) {
-            committables.entry(uncommitted.subtask).or_default().push(uncommitted.committable.clone());
-        }
-        committables
-    }
-
-    fn on_stored(&mut self, Stored { store, mut pending, parts, outcome }: Stored) -> Result<()> {
-        let Barrier { id, kind, .. } = pending.barrier;
-        let url = pending.target.as_ref().map_or_else(|| store.url().to_owned(), |target| target.url.clone());
-        self.store = Some(store);
-        pending.reply = self.storing.take().and_then(|storing| storing.reply);
-        self.decided = self.environment.clock.monotonic();
-        let took = self.decided.saturating_sub(pending.triggered);
-        let durable = match outcome {
-            Ok(durable) => durable,
-            Err(error) => {
-                let reason = error.to_string();
-                let verdict = self.count_failure(id, kind, &reason, true);
-                pending.answer(Err(error.clone()));
-                // Another job has taken over: there is nothing to try again.
-                if error.kind() == ErrorKind::Cancelled {
-                    return Err(error);
-                }
-                // What is complete behind it is not lost with it.
-                self.store_next();
-                return verdict;
-            }
-        };
-        self.failures = 0;
-        self.statistics.update(id, |info| {
-            info.status = CheckpointStatus::Completed;
-            info.duration = took;
-            info.new_bytes = durable.content.new_bytes;
-            info.total_bytes = durable.content.segments.iter().map(|segment| segment.bytes).sum();
-            info.path = url;
-        });
-        if kind != BarrierKind::Savepoint {
-            self.needs_full |= replays_too_much(&durable.content);
-            self.last = Some(Arc::new(durable.content));
-            self.attempt.uncommitted.retain(|uncommitted| uncommitted.since > id);
-            let stored = self.attempt.ended.iter_mut().filter(|(subtask, _)| !parts.contains(subtask));
-            stored.for_each(|(_, ended)| ended.is_stored = true);
-        }
-        if let Some(error) = durable.not_committed {
-            pending.answer(Err(error.clone()));
-            return Err(error.context(format_args!("checkpoint {id} is complete and cannot be committed")));
-        }
-        self.has_stopped |= kind.stops();
-        if kind != BarrierKind::Savepoint {
-            self.attempt.tell(ToTask::Completed(id));
-            self.attempt.enumerators.values().for_each(|enumerator| enumerator.completed(id));
-        }
-        pending.answer(Ok(id));
-        self.store_next();
-        Ok(())
-    }
-
-    /// Gives up a checkpoint that is not complete.
-    fn give_up(&mut self, id: CheckpointId, reason: &str, counts: bool) -> Result<()> {
-        let Some(mut pending) = self.attempt.pending.remove(&id) else { return Ok(()) };
-        pending.answer(Err(Error::unavailable(format!("checkpoint {id} was given up: {reason}"))));
-        self.count_failure(id, pending.barrier.kind, reason, counts)
-    }
-
-    fn count_failure(&mut self, id: CheckpointId, kind: BarrierKind, reason: &str, counts: bool) -> Result<()> {
-        self.failed(id, reason);
-        self.attempt.tell(ToTask::Aborted(id));
-        self.decided = self.environment.clock.monotonic();
-        let message = format!("checkpoint {id} failed: {reason}");
-        if kind.stops() {
-            // Sources have ended behind its barrier; only a restart makes them go on.
-            return Err(Error::unavailable(message));
-        }
-        if matches!(kind, BarrierKind::Checkpoint | BarrierKind::FullCheckpoint) {
-            self.needs_full = true;
-            self.give_up_increments_after(id);
-        }
-        if kind == BarrierKind::Savepoint || !counts {
-            return Ok(());
-        }
-        self.failures += 1;
-        match self.failures > self.settings.tolerable_failures {
-            true => Err(Error::unavailable(message)
-                .with_hint("execution.checkpointing.tolerable-failed-checkpoints says how many may fail in a row")),
-            false => Ok(()),
-        }
-    }
-
-    /// Increments on top of one that is missing are worth nothing.
-    fn give_up_increments_after(&mut self, id: CheckpointId) {
-        let is_lost = |pending: &Pending| pending.barrier.id > id && pending.barrier.kind == BarrierKind::Checkpoint;
-        let mut lost: Vec<Pending> =
-            self.attempt.pending.extract_if(.., |_, pending| is_lost(pending)).map(|(_, lost)| lost).collect();
-        let (waiting, kept): (Vec<Pending>, Vec<Pending>) =
-            std::mem::take(&mut self.attempt.waiting).into_iter().partition(is_lost);
-        self.attempt.waiting = kept.into();
-        lost.extend(waiting);
-        for mut pending in lost {
-            let reason = format!("it builds on checkpoint {id}, which failed");
-            self.failed(pending.barrier.id, &reason);
-            self.attempt.tell(ToTask::Aborted(pending.barrier.id));
-            pending.answer(Err(Error::unavailable(reason)));
-        }
-    }
-
-    fn failed(&self, id: CheckpointId, reason: &str) {
-        let now = self.environment.clock.now_millis();
-        self.statistics.update(id, |info| {
-            info.status = CheckpointStatus::Failed;
-            info.duration = Duration::from_millis(now.saturating_sub(info.triggered_at).max(0) as u64);
-            info.failure = Some(reason.to_owned());
-        });
-    }
-}
-
-/// Whether going on from a checkpoint would read more changes than state (compaction: the next one stores everything).
-fn replays_too_much(content: &CheckpointContent) -> bool {
-    let (mut whole, mut changes) = (0, 0);
-    let states = content.operators.iter().flat_map(|operator| &operator.subtasks).flat_map(|subtask| &subtask.states);
-    for layer in states.flat_map(|state| &state.layers) {
-        let bytes: u64 = layer.chunks.iter().map(|chunk| chunk.length).sum();
-        match layer.extent {
-            Extent::Whole => whole += bytes,
-            _ => changes += bytes,
-        }
-    }
-    changes > whole.max(1 << 16)
-}
-
-fn name_of(kind: BarrierKind) -> &'static str {
-    match kind {
-        BarrierKind::Checkpoint => "checkpoint",
-        BarrierKind::FullCheckpoint => "full checkpoint",
-        BarrierKind::Savepoint => "savepoint",
-        BarrierKind::Stop { .. } => "stop",
     }
 }
