@@ -29,7 +29,7 @@ impl JumpingClock {
 
 impl Clock for JumpingClock {
     fn now_millis(&self) -> i64 {
-        if self.chance.strikes(EVERY) {
+        if self.chance.strikes("a clock is set", EVERY) {
             let ahead = self.chance.below(2 * JUMP_MAX) as i64 - JUMP_MAX as i64;
             self.ahead_millis.store(ahead, Ordering::Relaxed);
         }

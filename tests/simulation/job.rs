@@ -255,7 +255,7 @@ impl SourceReader for Reader {
             return Ok(SourceEvent::NeedsSplit);
         }
         self.clock.sleep(Duration::from_millis(chance.below(12))).await;
-        if chance.strikes(self.source.every) {
+        if chance.strikes("a reader fails", self.source.every) {
             return Err(Error::unavailable("the disk is away"));
         }
         let place = chance.below(self.splits.len() as u64) as usize;

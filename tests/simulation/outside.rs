@@ -54,9 +54,9 @@ impl Outside {
         self.transactions.lock().unwrap().staged.len()
     }
 
-    fn fail(&self, what: &str) -> Result<()> {
-        match self.chance.strikes(self.every) {
-            true => Err(Error::unavailable(format!("the outside does not {what}"))),
+    fn fail(&self, what: &'static str) -> Result<()> {
+        match self.chance.strikes(what, self.every) {
+            true => Err(Error::unavailable(format!("the outside does not do this: {what}"))),
             false => Ok(()),
         }
     }

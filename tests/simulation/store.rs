@@ -54,7 +54,7 @@ impl FaultyStore {
     }
 
     fn fail(&self, every: u64, why: &'static str) -> Result<()> {
-        match self.chance.strikes(every) {
+        match self.chance.strikes(why, every) {
             true => Err(object_store::Error::Generic { store: "faulty", source: why.into() }),
             false => Ok(()),
         }
@@ -93,7 +93,7 @@ impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.pause().await;
         self.fail_before()?;
-        if self.chance.strikes(self.troubles.full_disk) {
+        if self.chance.strikes("the disk is full", self.troubles.full_disk) {
             // Files that are created appear as a whole or not at all.
             if options.mode == PutMode::Overwrite {
                 let bytes = Bytes::from(payload);
@@ -102,7 +102,7 @@ impl ObjectStore for FaultyStore {
             }
             return Err(no_room());
         }
-        if self.chance.strikes(self.troubles.hangs) {
+        if self.chance.strikes("the store hangs", self.troubles.hangs) {
             std::future::pending::<()>().await;
         }
         let done = self.inner.put_opts(location, payload, options).await?;
