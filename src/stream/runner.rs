@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_connectors::CollectHandle;
+use tidemill_connectors::store::{StoreFetcher, Stores};
 use tidemill_core::graph::JobGraph;
+use tidemill_core::shared::{AccumulatorValues, FileFetcher};
 use tidemill_core::{Batch, Error, Result, Settings};
 use tidemill_exec::exchange::SpillDirs;
 use tidemill_exec::memory::managed_pool;
@@ -110,7 +112,8 @@ impl Runner {
         if let Some(engine) = &*engine {
             return Ok(engine.clone());
         }
-        let mut started = Engine::new(spill_dirs(settings))?.with_memory(managed_pool(settings));
+        let started = Engine::new(spill_dirs(settings))?;
+        let mut started = started.with_memory(managed_pool(settings)).with_files(fetcher());
         if let Some(slots) = settings.task_slots() {
             started = started.with_slots(slots);
         }
@@ -145,6 +148,11 @@ impl JobHandle {
     /// Tells the job to stop; its outcome will be the error kind `Cancelled`.
     pub fn cancel(&self) {
         self.job.cancel();
+    }
+
+    /// What the functions of the job have added up so far (SHR-05). Only the job's result is final.
+    pub fn accumulators(&self) -> AccumulatorValues {
+        self.job.accumulators()
     }
 
     /// The outcome, if the job has ended.
@@ -204,11 +212,17 @@ fn current_thread_environment(settings: &Settings) -> Result<runtime::Environmen
         background: spawner,
         spill: Arc::new(SpillDirs::new(spill_dirs(settings))),
         memory: managed_pool(settings),
+        files: fetcher(),
         slots: TaskSlots::unlimited(),
         // One order of execution, so one order of chance.
         seed: 0,
         trace: None,
     })
+}
+
+/// What brings the files of jobs to this process.
+fn fetcher() -> Arc<dyn FileFetcher> {
+    Arc::new(StoreFetcher::new(Stores::local()))
 }
 
 fn spill_dirs(settings: &Settings) -> Vec<PathBuf> {

@@ -1,6 +1,7 @@
 //! Where bytes live: from a URL or a plain path to an object store, and what its errors mean to us.
 
 mod durable;
+mod fetch;
 mod list;
 mod synced;
 
@@ -15,6 +16,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tidemill_core::error::{Error, ErrorKind, FREE_SPACE, Result, nearest};
 
 pub(crate) use durable::{blocking, make_folder, publish, sync_directory, sync_file, wait_for, write_durably};
+pub use fetch::StoreFetcher;
 pub use list::{FileSelection, list_files};
 pub(crate) use list::{REPLACE_MARKER, files_in, list_partitions};
 pub use synced::SyncedFileSystem;

@@ -11,10 +11,12 @@ pub(crate) mod conformance;
 mod footprint;
 pub mod key_index;
 pub mod memory;
+mod operator_lists;
 mod registry;
 
 pub use broadcast_map::{BroadcastMap, BroadcastStates};
 pub use codec::{Codec, StateValue, item_field};
 pub use key_index::KeyIndex;
 pub use memory::{MemoryBackend, MemoryStates};
+pub use operator_lists::{OperatorListState, OperatorLists};
 pub use registry::StateRegistry;

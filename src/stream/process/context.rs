@@ -8,7 +8,7 @@ use tidemill_core::state::CurrentKey;
 use tidemill_core::{Error, Result, Watermark};
 use tidemill_exec::operators::process::{RowTimers, Scope};
 use tidemill_exec::operators::timers::TimerDomain;
-use tidemill_exec::state::BroadcastStates;
+use tidemill_exec::state::{BroadcastStates, OperatorLists};
 
 use super::side_outputs::SideOutputs;
 use crate::stream::output_tag::OutputTag;
@@ -51,9 +51,12 @@ pub struct Context<'a, K> {
     pub(super) timers: RowTimers<'a>,
     pub(super) broadcast: &'a BroadcastStates,
     pub(super) sides: &'a mut SideOutputs,
+    pub(super) lists: &'a mut OperatorLists,
     pub(super) time: Option<i64>,
     pub(super) domain: Option<TimerDomain>,
     pub(super) watermark: Watermark,
+    /// Whether somebody is called when a timer comes.
+    pub(super) has_timers: bool,
 }
 
 impl<'a, K> Context<'a, K> {
@@ -65,6 +68,11 @@ impl<'a, K> Context<'a, K> {
     /// The states of the key, for the handles that `open` declared: `self.count.get(context.state())?`.
     pub fn state(&mut self) -> &mut CurrentKey<'a> {
         &mut self.state
+    }
+
+    /// The operator states of the subtask, for the handles that `open` declared.
+    pub fn operator_state(&mut self) -> &mut OperatorLists {
+        self.lists
     }
 
     /// The broadcast states, to be read.
@@ -98,22 +106,36 @@ impl<'a, K> Context<'a, K> {
     /// At the end of the input all of them come. One that registers the next one for ever should not do so when
     /// [`current_watermark`](Self::current_watermark) is `i64::MAX`.
     pub fn register_event_time_timer(&mut self, time: i64) -> Result<()> {
-        self.timers.register(TimerDomain::Event, time)
+        self.timers()?.register(TimerDomain::Event, time)
     }
 
     /// Asks for a call of `on_timer` when the clock has reached `time`. What is left at the end of the input comes then.
     pub fn register_processing_time_timer(&mut self, time: i64) -> Result<()> {
-        self.timers.register(TimerDomain::Processing, time)
+        self.timers()?.register(TimerDomain::Processing, time)
     }
 
     /// Takes back the timer of exactly this time, if there is one (PRF-10).
     pub fn delete_event_time_timer(&mut self, time: i64) -> Result<()> {
-        self.timers.delete(TimerDomain::Event, time)
+        self.timers()?.delete(TimerDomain::Event, time)
     }
 
     /// Takes back the timer of exactly this time, if there is one.
     pub fn delete_processing_time_timer(&mut self, time: i64) -> Result<()> {
-        self.timers.delete(TimerDomain::Processing, time)
+        self.timers()?.delete(TimerDomain::Processing, time)
+    }
+
+    /// The same for a function that has no `on_timer`.
+    pub(in crate::stream) fn without_timers(&mut self) -> &mut Self {
+        self.has_timers = false;
+        self
+    }
+
+    fn timers(&mut self) -> Result<&mut RowTimers<'a>> {
+        match self.has_timers {
+            true => Ok(&mut self.timers),
+            false => Err(Error::request("a timer in a rich function, which nobody would call when it comes")
+                .with_hint("write a process function")),
+        }
     }
 
     /// Emits to a side output, read with [`side_output`](crate::stream::DataStream::side_output); where nobody reads it, nothing
@@ -169,6 +191,7 @@ pub struct BroadcastContext<'a, K> {
     pub(super) scope: &'a mut (dyn BroadcastScope + 'a),
     pub(super) decode: &'a DecodeKeys<'a, K>,
     pub(super) sides: &'a mut SideOutputs,
+    pub(super) lists: &'a mut OperatorLists,
     pub(super) time: Option<i64>,
 }
 
@@ -176,6 +199,11 @@ impl<K> BroadcastContext<'_, K> {
     /// The broadcast states, to be read and written.
     pub fn broadcast(&mut self) -> &mut BroadcastStates {
         self.scope.broadcast()
+    }
+
+    /// The operator states of the subtask, for the handles that `open` declared.
+    pub fn operator_state(&mut self) -> &mut OperatorLists {
+        self.lists
     }
 
     /// Calls `function` for every key of this subtask for which something is kept, with its states (PRF-06).

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use tidemill_core::operator::{Operator, OperatorContext, Output};
-use tidemill_core::state::KeyedStates;
+use tidemill_core::shared::AccumulatorSet;
+use tidemill_core::state::{EncodeState, KeyedStates, RestoredState, StateDescriptor};
 use tidemill_core::{Batch, Error, Result, Watermark};
 use tidemill_exec::operators::process::{
     DueTimers, ProcessFunction, ProcessInput, ProcessOperator, ProcessPlan, Scope,
 };
 use tidemill_exec::operators::timers::TimerDomain;
-use tidemill_exec::state::BroadcastStates;
+use tidemill_exec::state::{BroadcastStates, OperatorLists};
 
 use super::context::{BroadcastContext, Context, LazyKeys};
 use super::logic::Logic;
@@ -102,6 +103,8 @@ impl<K: Record, A: Record, B: Record, R: Record, L: Logic<K, A, B, R>> Head for 
             out: Collector::new(),
             times: Vec::new(),
             sides: SideOutputs::new(sides),
+            lists: OperatorLists::default(),
+            accumulators: None,
             tail,
         };
         Ok(Box::new(ProcessOperator::new(Arc::new(self.inputs.plan()), function)))
@@ -120,6 +123,10 @@ struct RowFunction<K, A, B, R, L> {
     /// The event time of each result.
     times: Vec<i64>,
     sides: SideOutputs,
+    /// States that belong to the subtask.
+    lists: OperatorLists,
+    /// What its accumulators occupy, once it is open.
+    accumulators: Option<Arc<dyn AccumulatorSet>>,
     tail: Tail,
 }
 
@@ -131,7 +138,8 @@ impl<K: Record, A: Record, B: Record, R: Record, L: Logic<K, A, B, R>> RowFuncti
         let keys = LazyKeys::new(inputs.first.key_columns(batch), batch.num_rows(), &decode);
         for (row, value) in rows.values.into_iter().enumerate() {
             let time = rows.times.get(row).copied();
-            let mut context = context(scope, row, &keys, &mut self.sides, time, None);
+            let own = (&mut self.sides, &mut self.lists);
+            let mut context = context(scope, row, &keys, own, time, None);
             self.logic.first(value, &mut context, &mut self.out)?;
             self.times.resize(self.out.values.len(), time.unwrap_or(NO_TIME));
         }
@@ -150,13 +158,15 @@ impl<K: Record, A: Record, B: Record, R: Record, L: Logic<K, A, B, R>> RowFuncti
         let keys = LazyKeys::new(codec.key_columns(batch), batch.num_rows(), &decode);
         for (row, value) in rows.values.into_iter().enumerate() {
             let time = rows.times.get(row).copied();
+            let own = (&mut self.sides, &mut self.lists);
             match is_broadcast {
                 true => {
-                    let mut context = BroadcastContext { scope, decode: &decode_all, sides: &mut self.sides, time };
+                    let (sides, lists) = own;
+                    let mut context = BroadcastContext { scope, decode: &decode_all, sides, lists, time };
                     self.logic.broadcast(value, &mut context, &mut self.out)?;
                 }
                 false => {
-                    let mut context = context(scope, row, &keys, &mut self.sides, time, None);
+                    let mut context = context(scope, row, &keys, own, time, None);
                     self.logic.second(value, &mut context, &mut self.out)?;
                 }
             }
@@ -180,14 +190,14 @@ fn context<'a, K>(
     scope: &'a mut Scope<'_>,
     row: usize,
     keys: &'a LazyKeys<'a, K>,
-    sides: &'a mut SideOutputs,
+    (sides, lists): (&'a mut SideOutputs, &'a mut OperatorLists),
     time: Option<i64>,
     domain: Option<TimerDomain>,
 ) -> Context<'a, K> {
     let watermark = scope.watermark();
     let (state, timers, broadcast) = scope.at(row);
     let time = time.filter(|time| *time != NO_TIME);
-    Context { keys, row, state, timers, broadcast, sides, time, domain, watermark }
+    Context { keys, row, state, timers, broadcast, sides, lists, time, domain, watermark, has_timers: true }
 }
 
 impl<K, A, B, R, L> ProcessFunction for RowFunction<K, A, B, R, L>
@@ -207,7 +217,9 @@ where
         self.tail.open(context);
         let has_broadcast = self.inputs.second.as_ref().is_some_and(|(_, is_broadcast)| *is_broadcast);
         let states = states.map(|states| &mut *states as &mut dyn KeyedStates);
-        self.logic.open(&mut RuntimeContext::new(context, states, Some(broadcast).filter(|_| has_broadcast)))
+        self.accumulators = Some(context.shared.accumulators.clone());
+        let broadcast = Some(broadcast).filter(|_| has_broadcast);
+        self.logic.open(&mut RuntimeContext::new(context, states, broadcast, &mut self.lists))
     }
 
     fn rows(&mut self, input: usize, batch: Batch, scope: &mut Scope<'_>, output: &mut Output) -> Result<()> {
@@ -227,7 +239,8 @@ where
         let mut served = 0;
         for (row, timer) in due.timers.iter().enumerate() {
             let time = Some(timer.time).filter(|_| due.domain == TimerDomain::Event);
-            let mut context = context(scope, row, &keys, &mut self.sides, time, Some(due.domain));
+            let own = (&mut self.sides, &mut self.lists);
+            let mut context = context(scope, row, &keys, own, time, Some(due.domain));
             self.logic.on_timer(timer.time, &mut context, &mut self.out)?;
             self.times.resize(self.out.values.len(), time.unwrap_or(NO_TIME));
             served += 1;
@@ -243,6 +256,18 @@ where
         self.tail.end_batch(output);
         self.tail.watermark(watermark, output);
         Ok(())
+    }
+
+    fn freeze(&self) -> Vec<(StateDescriptor, EncodeState)> {
+        self.lists.freeze().collect()
+    }
+
+    fn restore(&mut self, state: &mut RestoredState) -> Result<()> {
+        self.lists.restore(state)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.lists.memory_bytes() + self.accumulators.as_ref().map_or(0, |accumulators| accumulators.memory_bytes())
     }
 
     fn close(&mut self) -> Result<()> {

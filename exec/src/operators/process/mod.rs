@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Fields;
 use tidemill_core::operator::{Operator, OperatorContext, Output, Progress};
-use tidemill_core::state::{Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope};
+use tidemill_core::state::{EncodeState, Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateDescriptor};
 use tidemill_core::{Batch, Error, Result, Watermark};
 
 use crate::operators::expression::keys_and_hashes;
@@ -60,8 +60,8 @@ pub struct ProcessPlan {
 
 /// What a process operator does with rows and timers.
 ///
-/// Laws: whatever it emits it puts into the output that it is given, which has room for everything. It remembers nothing itself
-/// that a snapshot would have to hold.
+/// Laws: whatever it emits it puts into the output that it is given, which has room for everything. What it remembers itself that a
+/// snapshot has to hold it freezes.
 pub trait ProcessFunction: Send {
     /// Called once, before everything else: declares states. `states` are there where there are keys.
     fn open(
@@ -82,6 +82,21 @@ pub trait ProcessFunction: Send {
     fn watermark(&mut self, watermark: Watermark, output: &mut Output) -> Result<()> {
         output.watermark(watermark);
         Ok(())
+    }
+
+    /// What it remembers beside the states that it is given, frozen for a snapshot.
+    fn freeze(&self) -> Vec<(StateDescriptor, EncodeState)> {
+        Vec::new()
+    }
+
+    /// Takes back what it froze. Called once after `open` if there is something to restore.
+    fn restore(&mut self, _state: &mut RestoredState) -> Result<()> {
+        Ok(())
+    }
+
+    /// Bytes that it holds beside the states that it is given, roughly. Must be cheap.
+    fn memory_bytes(&self) -> usize {
+        0
     }
 
     /// Called once after `open`, also when that or anything else failed.
@@ -283,7 +298,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
     fn memory_bytes(&self) -> usize {
         let keyed = self.keyed.as_ref();
         let keyed = keyed.map_or(0, |keyed| keyed.states.memory_bytes() + keyed.timers.memory_bytes());
-        keyed + self.broadcast.memory_bytes()
+        keyed + self.broadcast.memory_bytes() + self.function.memory_bytes()
     }
 
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
@@ -291,7 +306,8 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
             Some(keyed) => keyed.states.snapshot(scope)?,
             None => Snapshot::default(),
         };
-        let others = self.broadcast.freeze().into_iter().chain([freeze_watermark(self.watermark)?]);
+        let others = self.broadcast.freeze().into_iter().chain(self.function.freeze());
+        let others = others.chain([freeze_watermark(self.watermark)?]);
         others.for_each(|state| snapshot.push(Extent::Whole, state));
         Ok(snapshot)
     }
@@ -302,6 +318,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
             timers.restored(&mut **states)?;
         }
         self.broadcast.restore(&mut state)?;
+        self.function.restore(&mut state)?;
         self.watermark = restored_watermark(&mut state);
         // Timers whose time came while the job stood still fire at once (PRF-09).
         self.ask_to_be_woken();
