@@ -64,7 +64,9 @@ impl JobRun {
     /// Runs the job to its end, beginning with the attempt that is made already.
     pub async fn run(self, first: Option<Ready>) -> Result<JobResult> {
         let start = self.environment.clock.monotonic();
-        let ending = match self.run_attempts(first).await {
+        let ended = self.run_attempts(first).await;
+        self.shared.settle().await;
+        let ending = match ended {
             Ok(ending) => ending,
             Err((error, may_go_on)) => {
                 for committer in self.committers.values() {

@@ -44,10 +44,10 @@ pub struct JobFiles {
     fetcher: Arc<dyn FileFetcher>,
     io: Arc<dyn Spawner>,
     dirs: Vec<PathBuf>,
-    /// Held by who fetches, so that the others wait.
-    fetching: Mutex<()>,
+    /// Held while somebody fetches, so that the others wait.
+    fetching: Arc<Mutex<()>>,
     /// Where they are, once all of them are there.
-    folder: OnceLock<CacheFolder>,
+    folder: Arc<OnceLock<CacheFolder>>,
 }
 
 impl JobFiles {
@@ -58,8 +58,8 @@ impl JobFiles {
             fetcher: environment.files.clone(),
             io: environment.io.clone(),
             dirs: environment.spill.paths().to_vec(),
-            fetching: Mutex::default(),
-            folder: OnceLock::new(),
+            fetching: Arc::default(),
+            folder: Arc::default(),
         }
     }
 
@@ -70,25 +70,38 @@ impl JobFiles {
 
     /// Waits until all files are there; whoever comes first fetches them. After a failure the next one tries anew.
     pub async fn fetched(&self) -> Result<()> {
-        let _fetching = self.fetching.lock().await;
+        let fetching = self.fetching.clone().lock_owned().await;
         if self.folder.get().is_some() {
             return Ok(());
         }
         let (files, fetcher, dirs) = (self.files.clone(), self.fetcher.clone(), self.dirs.clone());
         let (mut reply, fetched) = oneshot::channel();
+        let place = self.folder.clone();
         let work = async move {
-            tokio::select! {
+            let fetched = tokio::select! {
                 // Nobody waits any more: the job is over.
-                () = reply.closed() => {}
-                fetched = fetch(&files, &*fetcher, &dirs) => {
-                    let _ = reply.send(fetched);
-                }
+                () = reply.closed() => None,
+                fetched = fetch(&files, &*fetcher, &dirs) => Some(fetched),
+            };
+            let told = fetched.map(|fetched| {
+                fetched.map(|folder| {
+                    place.get_or_init(|| folder);
+                })
+            });
+            // Whoever has waited for the end of this finds nothing that it still holds.
+            drop(place);
+            if let Some(told) = told {
+                let _ = reply.send(told);
             }
+            drop(fetching);
         };
         self.io.spawn("fetch files", Box::pin(work));
-        let folder = fetched.await.map_err(|_| Error::internal("the fetcher of files ended without a word"))??;
-        self.folder.get_or_init(|| folder);
-        Ok(())
+        fetched.await.map_err(|_| Error::internal("the fetcher of files ended without a word"))?
+    }
+
+    /// Waits until nobody fetches, so that what was begun is gone when this is dropped.
+    pub async fn settle(&self) {
+        let _settled = self.fetching.lock().await;
     }
 }
 

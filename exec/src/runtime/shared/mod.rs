@@ -72,6 +72,11 @@ impl JobShared {
         }
     }
 
+    /// All attempts are over: waits for what they have begun.
+    pub async fn settle(&self) {
+        self.files.settle().await;
+    }
+
     /// What was counted and added up so far.
     pub fn counted(&self) -> (&JobMetrics, &JobAccumulators) {
         (&self.metrics, &self.accumulators)
