@@ -6,9 +6,11 @@ use std::time::Duration;
 use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use futures::future::BoxFuture;
 use tidemill_core::clock::{Clock, Spawner};
+use tidemill_core::shared::FileFetcher;
 use tidemill_core::{Error, Result};
 
 use crate::exchange::SpillDirs;
+use crate::runtime::shared::NoFetcher;
 use crate::runtime::task_slots::TaskSlots;
 use crate::runtime::trace::EventTrace;
 
@@ -27,6 +29,8 @@ pub struct Environment {
     pub spill: Arc<SpillDirs>,
     /// What operators and state may occupy, bounded and unbounded plans together.
     pub memory: Arc<dyn MemoryPool>,
+    /// Brings the files of jobs to this machine.
+    pub files: Arc<dyn FileFetcher>,
     /// What jobs need to begin.
     pub slots: Arc<TaskSlots>,
     /// What every random choice follows from.
@@ -121,6 +125,7 @@ impl Engine {
             background: Arc::new(TokioSpawner::new(background.handle().clone())),
             spill: Arc::new(SpillDirs::new(dirs)),
             memory: Arc::new(UnboundedMemoryPool::default()),
+            files: Arc::new(NoFetcher),
             slots: TaskSlots::unlimited(),
             trace: None,
         };
@@ -131,6 +136,13 @@ impl Engine {
     #[must_use]
     pub fn with_memory(mut self, memory: Arc<dyn MemoryPool>) -> Self {
         self.environment.memory = memory;
+        self
+    }
+
+    /// The same engine, whose jobs get their files by `fetcher`.
+    #[must_use]
+    pub fn with_files(mut self, fetcher: Arc<dyn FileFetcher>) -> Self {
+        self.environment.files = fetcher;
         self
     }
 
@@ -189,6 +201,7 @@ pub fn simulated(seed: u64) -> Environment {
         background: spawner,
         spill: Arc::new(SpillDirs::new([])),
         memory: Arc::new(UnboundedMemoryPool::default()),
+        files: Arc::new(NoFetcher),
         slots: TaskSlots::unlimited(),
         seed,
         trace: None,

@@ -223,7 +223,8 @@ impl GateInput {
                 // The barriers of the other inputs cannot come before this one has been read to its end.
                 Event::Barrier(barrier) if only.is_some() && !self.is_recorded(channel, barrier.id) => {
                     self.alignment.settle(barrier.id);
-                    self.pending.push_back(InputEvent::Declined(barrier.id, "a join is still reading its table"));
+                    self.pending
+                        .push_back(InputEvent::Declined(barrier.id, "an input that is read first has not ended"));
                 }
                 event => self.take_in(channel, event),
             }

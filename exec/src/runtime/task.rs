@@ -22,6 +22,7 @@ use crate::runtime::input::{Cut, InputEvent, TaskInput};
 use crate::runtime::output::TaskOutput;
 use crate::runtime::participant::{Participant, SubtaskSnapshot, ToTask};
 use crate::runtime::recovery::RestoredSubtask;
+use crate::runtime::shared::Needs;
 use crate::runtime::sink::Prepared;
 
 /// How long a task works before it lets others run.
@@ -35,6 +36,8 @@ pub struct ChainTask {
     pub chain: Chain,
     /// One context an operator.
     pub contexts: Vec<OperatorContext>,
+    /// What has to be there before they are opened.
+    pub needs: Needs,
     /// Where rows go.
     pub output: TaskOutput,
     /// Wake-ups that operators asked for, and what became of checkpoints.
@@ -93,6 +96,7 @@ impl ChainTask {
     }
 
     async fn work(&mut self) -> Result<SubtaskEnd> {
+        std::mem::take(&mut self.needs).wait(&self.cancelled).await?;
         self.chain.open(&self.contexts, &self.memory)?;
         if let Some(restored) = self.restored.take() {
             restored.give_back(&mut self.chain, &mut self.input, &mut self.output).await?;

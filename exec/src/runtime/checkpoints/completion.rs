@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tidemill_core::event::{Barrier, BarrierKind, CheckpointId};
 use tidemill_core::sink::Committable;
-use tidemill_core::state::Extent;
 use tidemill_core::{ErrorKind, Result};
 
 use super::Checkpointer;
@@ -13,7 +12,6 @@ use super::attempt::Uncommitted;
 use super::pending::{Storing, SubtaskKey};
 use super::statistics::CheckpointStatus;
 use super::step::{StoreStep, Stored};
-use crate::checkpoint::CheckpointContent;
 use crate::runtime::participant::{FromTask, ToTask};
 
 impl Checkpointer {
@@ -64,6 +62,10 @@ impl Checkpointer {
         let id = next.barrier.id;
         let committables = self.committables_until(id);
         let (Some(store), Some(mut pending)) = (self.store.take(), self.attempt.waiting.pop_front()) else { return };
+        let compacted_bytes = match pending.barrier.kind {
+            BarrierKind::Savepoint => 0,
+            _ => self.compacting.apply(&mut self.last),
+        };
         // A store that never gives the checkpoint back must not keep whoever asked for it.
         let (since, reply) = (self.environment.clock.monotonic(), pending.reply.take());
         self.storing = Some(Storing { id, since, reply });
@@ -73,6 +75,7 @@ impl Checkpointer {
             committers: self.committers.clone(),
             store,
             previous: self.last.clone(),
+            compacted_bytes,
             ended: self.attempt.ended.clone(),
             pending,
             committables,
@@ -126,7 +129,13 @@ impl Checkpointer {
             info.path = url;
         });
         if kind != BarrierKind::Savepoint {
-            self.needs_full |= replays_too_much(&durable.content);
+            self.needs_full |= durable.content.needs_full();
+            if let Some(store) = &mut self.store {
+                self.compacting.named(store);
+                if !kind.stops() {
+                    self.compacting.begin(store, &durable.content, &self.environment);
+                }
+            }
             self.last = Some(Arc::new(durable.content));
             self.attempt.uncommitted.retain(|uncommitted| uncommitted.since > id);
             let stored = self.attempt.ended.iter_mut().filter(|(subtask, _)| !parts.contains(subtask));
@@ -145,18 +154,4 @@ impl Checkpointer {
         self.store_next();
         Ok(())
     }
-}
-
-/// Whether going on from a checkpoint would read more changes than state (compaction: the next one stores everything).
-fn replays_too_much(content: &CheckpointContent) -> bool {
-    let (mut whole, mut changes) = (0, 0);
-    let states = content.operators.iter().flat_map(|operator| &operator.subtasks).flat_map(|subtask| &subtask.states);
-    for layer in states.flat_map(|state| &state.layers) {
-        let bytes: u64 = layer.chunks.iter().map(|chunk| chunk.length).sum();
-        match layer.extent {
-            Extent::Whole => whole += bytes,
-            _ => changes += bytes,
-        }
-    }
-    changes > whole.max(1 << 16)
 }

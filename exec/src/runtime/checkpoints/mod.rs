@@ -17,6 +17,7 @@
 mod assemble;
 mod attempt;
 mod command;
+mod compacting;
 mod completion;
 mod failure;
 mod pending;
@@ -37,12 +38,13 @@ use tidemill_core::sink::{Committable, Committer};
 use tidemill_core::{Error, Result};
 use tokio::sync::mpsc;
 
-use crate::checkpoint::CheckpointContent;
+use crate::checkpoint::{CheckpointContent, Compaction};
 use crate::runtime::environment::Environment;
 use crate::runtime::participant::FromTask;
 use crate::runtime::task::SubtaskEnd;
 use attempt::Uncommitted;
 use command::Command;
+use compacting::Compacting;
 use pending::{Ended, SharedState, Storing, SubtaskKey, answer};
 use step::Stored;
 use store::StorePlace;
@@ -73,6 +75,7 @@ pub struct Checkpointer {
     stored: (mpsc::UnboundedSender<Stored>, mpsc::UnboundedReceiver<Stored>),
     /// The newest durable checkpoint.
     last: Option<Arc<CheckpointContent>>,
+    compacting: Compacting,
     next_id: CheckpointId,
     /// The next checkpoint stores everything.
     needs_full: bool,
@@ -99,6 +102,8 @@ pub enum Occurrence {
     Triggered(CheckpointId, usize, Result<Vec<u8>>),
     /// A checkpoint was stored, or was not.
     Stored(Box<Stored>),
+    /// A compaction has ended.
+    Compacted(Result<Compaction>),
 }
 
 impl Checkpointer {
@@ -128,6 +133,7 @@ impl Checkpointer {
             storing: None,
             stored: mpsc::unbounded_channel(),
             last,
+            compacting: Compacting::default(),
             needs_full: true,
             failures: 0,
             decided: Duration::ZERO,
@@ -168,6 +174,7 @@ impl Checkpointer {
         let reopened = JobStore::reopen(&self.place, nonce, clock.clone());
         let store = answered(&*clock, self.settings.timeout, &self.place.folder.url, reopened).await?;
         self.last = store.newest().cloned().map(Arc::new);
+        self.compacting = Compacting::default();
         self.next_id = self.next_id.max(store.highest_id() + 1);
         (self.store, self.storing) = (Some(store), None);
         Ok(())
@@ -227,6 +234,7 @@ impl Checkpointer {
             Some(report) = self.attempt.reports.recv() => Occurrence::Report(report),
             Some((id, vertex, state)) = self.attempt.triggered.1.recv() => Occurrence::Triggered(id, vertex, state),
             Some(command) = self.commands.recv() => Occurrence::Asked(command),
+            compaction = self.compacting.wait() => Occurrence::Compacted(compaction),
             () = due => Occurrence::Due,
         }
     }
@@ -250,6 +258,10 @@ impl Checkpointer {
             }
             Occurrence::Triggered(id, _, Err(error)) => self.give_up(id, &error.to_string(), true),
             Occurrence::Stored(stored) => self.on_stored(*stored),
+            Occurrence::Compacted(compaction) => {
+                self.compacting.ended(compaction);
+                Ok(())
+            }
         }
     }
 
@@ -299,6 +311,7 @@ impl Checkpointer {
     pub async fn finish(&mut self) -> Result<()> {
         let id = self.next_id;
         let uncommitted = self.committables_until(CheckpointId::MAX);
+        self.compacting = Compacting::default();
         let clock = self.environment.clock.clone();
         match &mut self.store {
             Some(store) => {

@@ -30,6 +30,8 @@ pub struct StoreStep {
     pub committers: Committers,
     pub store: JobStore,
     pub previous: Option<Arc<CheckpointContent>>,
+    /// How many bytes of the previous checkpoint's files no manifest names yet.
+    pub compacted_bytes: u64,
     pub pending: Pending,
     pub ended: BTreeMap<SubtaskKey, Ended>,
     pub committables: BTreeMap<SubtaskKey, Vec<Committable>>,
@@ -102,6 +104,7 @@ impl StoreStep {
         let needed = needed_files(&content.operators);
         let old = previous.iter().flat_map(|content| &content.segments);
         content.segments.extend(old.filter(|segment| needed.contains(&segment.path)).cloned());
+        content.new_bytes += self.compacted_bytes;
         self.store.writer.publish(content.clone()).await?;
         let not_committed = self.commit().await.err();
         // Old files cost room, not correctness.

@@ -169,13 +169,24 @@ impl JobStore {
         Ok(())
     }
 
+    /// Leaves a segment in peace that no checkpoint names yet, or no segment any more.
+    pub fn spare(&mut self, segment: Option<&str>) {
+        self.writer.spare(segment);
+    }
+
+    /// The file for what is compacted of this checkpoint.
+    pub fn compaction_segment(&self, checkpoint: CheckpointId) -> SegmentWriter {
+        self.numbered_segment(checkpoint, 1)
+    }
+
     pub(super) fn segment(&self, checkpoint: CheckpointId) -> SegmentWriter {
-        let path = self.writer.segment_path(checkpoint, 0);
-        SegmentWriter::create(
-            patient(self.place.folder.store.clone(), self.clock.clone()),
-            &self.place.folder.root,
-            path,
-        )
+        self.numbered_segment(checkpoint, 0)
+    }
+
+    fn numbered_segment(&self, checkpoint: CheckpointId, number: u32) -> SegmentWriter {
+        let path = self.writer.segment_path(checkpoint, number);
+        let StoreFolder { store, root, .. } = &self.place.folder;
+        SegmentWriter::create(patient(store.clone(), self.clock.clone()), root, path)
     }
 }
 
