@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use keys::{KEYS, Key, Value};
-pub use recovery::{CheckpointSettings, RestartSettings, StateRecovery};
+pub use recovery::{BackendType, CheckpointSettings, RestartSettings, StateRecovery};
 pub use values::{Gate, RuntimeMode, ShuffleMode, parse_bytes, parse_duration};
 
 use crate::error::{Error, Result, nearest, unknown};

@@ -24,11 +24,11 @@ give a warning. Words are read in any case. A duration is `100 ms`, `3 s`, `1 mi
 const LATER_HEAD: &str = "
 ## Accepted, without effect so far
 
-They belong to what is not there yet: more state backends, unaligned checkpoints, more than one process.
+They belong to what is not there yet: unaligned checkpoints, more than one process.
 ";
 
 /// How the keys begin that nothing reads yet.
-const LATER: [&str; 9] = [
+const LATER: [&str; 8] = [
     "table.exec.state.ttl",
     "rest.",
     "heartbeat.",
@@ -36,7 +36,6 @@ const LATER: [&str; 9] = [
     "execution.checkpointing.aligned-checkpoint-timeout",
     "execution.checkpointing.externalized-checkpoint-retention",
     "execution.state-recovery.claim-mode",
-    "state.backend.",
     "high-availability.",
 ];
 

@@ -32,9 +32,9 @@ mod snapshot;
 mod ttl;
 mod value;
 
-pub use backend::StateBackend;
+pub use backend::{PartStore, StateBackend, StatePart, portions};
 pub use broadcast::BroadcastState;
-pub use column::{EncodeColumn, StateColumn};
+pub use column::{EncodeColumn, StateColumn, resize_cells};
 pub use current_key::{CellsOf, CurrentKey, Token};
 pub use keyed::{KeyedStates, StateId};
 pub use list::{ListCells, ListState};

@@ -15,12 +15,13 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemill_core::graph::{JobGraph, VertexHead};
+use tidemill_core::settings::BackendType;
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tokio::sync::{mpsc, watch};
 
 use crate::checkpoint::{CheckpointContent, open_savepoint};
 use crate::latch::Latch;
-use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder};
+use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, takes_checkpoints};
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::{Expanded, Subtask, enumerators, expand};
 use crate::runtime::job::{
@@ -145,6 +146,13 @@ impl JobRun {
         Ok(Some(Arc::new(RestoredJob { content, ..self.stored(checkpointer)? })))
     }
 
+    /// Whether there will be checkpoints that may not go to memory (BKD-02).
+    fn needs_folder(&self) -> bool {
+        self.settings.state_backend() == BackendType::Filesystem
+            && self.settings.checkpoints().interval.is_some()
+            && takes_checkpoints(&self.job)
+    }
+
     /// A number that no other writer of checkpoints has drawn.
     fn nonce(&self) -> u64 {
         self.environment.seed ^ (self.environment.clock.now_millis() as u64).rotate_left(32)
@@ -154,6 +162,10 @@ impl JobRun {
     async fn begin(&self) -> Result<(Checkpointer, Option<Arc<RestoredJob>>)> {
         let clock = self.environment.clock.clone();
         let store = match &self.persistence.folder {
+            None if self.needs_folder() => {
+                let error = "state.backend.type 'filesystem' stores checkpoints in a folder, and none is set";
+                return Err(Error::request(error).with_hint("set execution.checkpointing.dir to a URL"));
+            }
             None => JobStore::in_memory(clock.clone()).await?,
             Some(folder) => JobStore::open(folder.clone(), self.nonce(), clock.clone()).await?,
         };

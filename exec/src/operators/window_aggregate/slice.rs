@@ -1,13 +1,15 @@
 //! One slice of time: its keys and their accumulators, open while rows come, frozen once a window has read it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray, UInt32Array};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
-use tidemill_core::key::hash_columns;
+use tidemill_core::key::{hash_columns, key_group};
 use tidemill_core::{Error, Result};
 
+use super::take_all;
 use crate::error::from_datafusion;
 use crate::operators::aggregate::{Aggregate, Arguments};
 use crate::state::KeyIndex;
@@ -118,6 +120,15 @@ impl FrozenGroups {
         Ok((columns, self.hashes.clone()))
     }
 
+    /// Those of some key groups.
+    pub fn of_groups(&self, groups: &Range<u32>, max_parallelism: u32) -> Result<Self> {
+        let is_own = |row: &u32| groups.contains(&key_group(self.hashes[*row as usize], max_parallelism));
+        let rows = UInt32Array::from_iter_values((0..self.hashes.len() as u32).filter(is_own));
+        let states = self.states.iter().map(|state| take_all(state, &rows)).collect::<Result<_>>()?;
+        let hashes = rows.values().iter().map(|row| self.hashes[*row as usize]).collect();
+        Ok(Self { keys: take_all(&self.keys, &rows)?, hashes, states })
+    }
+
     fn memory_bytes(&self) -> usize {
         let arrays = self.keys.iter().chain(self.states.iter().flatten());
         arrays.map(|array| array.get_array_memory_size()).sum::<usize>() + self.hashes.capacity() * size_of::<u64>()
@@ -157,6 +168,14 @@ impl Slice {
         self.frozen.push(groups);
     }
 
+    /// All of it, taken out in parts, each with whether a checkpoint holds it.
+    pub fn take_parts(&mut self) -> Result<Vec<(FrozenGroups, bool)>> {
+        self.frozen()?;
+        let stored = std::mem::take(&mut self.stored);
+        let parts = std::mem::take(&mut self.frozen).into_iter().enumerate();
+        Ok(parts.map(|(place, groups)| (groups, place < stored)).collect())
+    }
+
     /// The parts that no checkpoint holds so far; from now on one does.
     pub fn store_new(&mut self) -> Result<&[FrozenGroups]> {
         let parts = self.frozen()?.len();
@@ -166,17 +185,17 @@ impl Slice {
 
     /// All groups of the slice in one piece, each key once, for a checkpoint that others build on.
     pub fn store_whole(&mut self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<&[FrozenGroups]> {
-        if self.frozen()?.len() != 1 {
+        if self.frozen()?.len() > 1 {
             self.frozen = vec![self.merged(key_types, aggregates)?];
         }
-        self.stored = 1;
+        self.stored = self.frozen.len();
         Ok(&self.frozen)
     }
 
     /// The same for one that nobody builds on.
     pub fn copy(&mut self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<Vec<FrozenGroups>> {
         match self.frozen()?.len() {
-            1 => Ok(self.frozen.clone()),
+            0 | 1 => Ok(self.frozen.clone()),
             _ => Ok(vec![self.merged(key_types, aggregates)?]),
         }
     }

@@ -22,7 +22,7 @@ use crate::operators::saved::{
 };
 
 /// The state that holds the groups of all slices: the key of a group and the start of its slice, and its accumulators.
-const SLICES: &str = "slices";
+pub const SLICES: &str = "slices";
 /// Of each subtask the key groups, from and to, and the watermark whose windows it has fired.
 const PROGRESS: &str = "progress";
 
@@ -34,6 +34,7 @@ impl WindowAggregateOperator {
         let progress = [i64::from(own.start), i64::from(own.end), self.completed.0];
         let mut snapshot = Snapshot::whole([freeze_watermark(self.completed)?, freeze_numbers(PROGRESS, &progress)?]);
         snapshot.push(if scope == SnapshotScope::Changes { Extent::Added } else { Extent::Whole }, slices);
+        self.freeze_spilled(scope, &mut snapshot)?;
         Ok(snapshot)
     }
 
@@ -57,7 +58,7 @@ impl WindowAggregateOperator {
     }
 
     /// The columns of the state: what tells groups apart, and what is kept of each.
-    fn fields(&self) -> Result<(Fields, Fields)> {
+    pub fn fields(&self) -> Result<(Fields, Fields)> {
         let keys = key_fields(&self.plan.input_schema, &self.plan.keys)?.into_iter();
         let slice = Arc::new(Field::new("slice_start", DataType::Int64, false));
         let kept: Result<Fields> = self.plan.aggregates.iter().map(Aggregate::state_field).collect();
@@ -107,6 +108,6 @@ impl WindowAggregateOperator {
             self.slices.entry(start).or_default().add(groups);
             self.weigh(start..start.saturating_add(1));
         }
-        Ok(())
+        self.make_room()
     }
 }

@@ -259,10 +259,8 @@ impl Checkpointer {
         }
     }
 
-    /// Whether barriers can flow: not through plans that are pulled, nor through exchanges that hold everything back.
     fn takes_checkpoints(&self) -> bool {
-        let is_pulled = self.job.vertices.iter().any(|vertex| matches!(vertex.head, VertexHead::Fragment(_)));
-        !is_pulled && self.job.edges.iter().all(|edge| edge.gate != Gate::Infinite)
+        takes_checkpoints(&self.job)
     }
 
     fn under_way(&self) -> usize {
@@ -562,4 +560,10 @@ fn name_of(kind: BarrierKind) -> &'static str {
         BarrierKind::Savepoint => "savepoint",
         BarrierKind::Stop { .. } => "stop",
     }
+}
+
+/// Whether barriers can flow through a job: not through plans that are pulled, nor through exchanges that hold everything back.
+pub fn takes_checkpoints(job: &JobGraph) -> bool {
+    let is_pulled = job.vertices.iter().any(|vertex| matches!(vertex.head, VertexHead::Fragment(_)));
+    !is_pulled && job.edges.iter().all(|edge| edge.gate != Gate::Infinite)
 }

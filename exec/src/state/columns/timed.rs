@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
-use tidemill_core::state::{EncodeColumn, Expiry, StateColumn, ValueCells};
+use tidemill_core::state::{EncodeColumn, Expiry, StateColumn, ValueCells, resize_cells};
 use tidemill_core::{Error, Result};
 
 use super::ValueColumn;
@@ -39,7 +39,7 @@ impl<C: StateColumn> StateColumn for TimedColumn<C> {
 
     fn resize(&mut self, slots: usize) {
         self.inner.resize(slots);
-        self.used_millis.resize(slots, 0);
+        resize_cells(&mut self.used_millis, slots, || 0);
     }
 
     fn clear(&mut self, slot: usize) {
