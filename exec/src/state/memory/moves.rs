@@ -15,7 +15,7 @@ use tidemill_core::key::key_group;
 use tidemill_core::state::{Expiry, StateId};
 use tidemill_core::{Error, Result};
 
-use super::rows::{Part, RowCodec, begin_row, parts, push_part};
+use super::rows::{Head, Part, RowCodec, begin_row, parts, push_part};
 use super::{BATCH_ROWS, MemoryStates};
 use crate::state::KeyIndex;
 use crate::state::tier::{Family, RowBatch};
@@ -53,14 +53,19 @@ impl MemoryStates {
     pub(super) fn admit(&mut self, rows: &[(usize, Vec<u8>)]) -> Result<()> {
         let Some(outside) = &mut self.outside else { return Ok(()) };
         let (now, mut of_state) = (outside.epoch, vec![(Vec::new(), Vec::new()); self.states.len()]);
+        let mut stored = Vec::with_capacity(rows.len());
         for (slot, row) in rows {
-            let (epoch, parts) = parts(row)?;
+            let (head, parts) = parts(row)?;
+            let is_of_now = head.epoch == now;
+            if head.is_stored || !is_of_now {
+                stored.push(*slot);
+            }
             for part in parts {
                 let Part { state, is_changed, columns } = part?;
                 let Some((slots, rows)) = of_state.get_mut(state) else {
                     return Err(Error::internal("a row of a state that is not registered"));
                 };
-                if is_changed && epoch == now && self.is_tracking {
+                if is_changed && is_of_now && self.is_tracking {
                     self.states[state].changes.mark(*slot);
                 }
                 if let Some(columns) = columns {
@@ -77,8 +82,7 @@ impl MemoryStates {
             }
         }
         if self.is_tracking {
-            // Whoever was outside is in a snapshot, or about to be in the next one.
-            self.removed.store(&rows.iter().map(|(slot, _)| *slot).collect::<Vec<_>>());
+            self.removed.store(&stored);
         }
         Ok(())
     }
@@ -174,7 +178,7 @@ impl MemoryStates {
         let (mut batch, mut row, mut written) = (RowBatch::default(), Vec::new(), Vec::with_capacity(slots.len()));
         for place in keys.order() {
             let slot = slots[place];
-            begin_row(outside.epoch, &mut row);
+            begin_row(Head { epoch: outside.epoch, is_stored: self.removed.is_stored(slot) }, &mut row);
             for (number, (state, (rows, places))) in self.states.iter().zip(&encoded).enumerate() {
                 let columns = match state.column.is_vacant(slot) {
                     true => None,

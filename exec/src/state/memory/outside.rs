@@ -52,7 +52,7 @@ pub struct Outside {
     pub room: Option<usize>,
     /// Keys that are not in memory.
     pub len: usize,
-    /// Counts snapshots.
+    /// Counts snapshots, modulo 2^31.
     pub epoch: u32,
     /// Bytes by key group of rows, roughly, and of what changed.
     bytes: [GroupBytes; 2],
@@ -200,7 +200,7 @@ impl Outside {
 
     /// What changed is in a snapshot.
     pub fn forget_changes(&mut self) -> Result<()> {
-        self.epoch = self.epoch.wrapping_add(1);
+        self.epoch = (self.epoch + 1) & (u32::MAX >> 1);
         match &self.range {
             Some(range) if self.bytes[Family::Changes as usize].take() => range.clear(Family::Changes),
             _ => Ok(()),

@@ -1,12 +1,12 @@
 //! What is kept for a key as one row of bytes: how it lies in the tier.
 //!
 //! ```text
-//! | epoch 4 bytes | for each state: number << 2 | changed << 1 | present, as one varint | length | columns … | next state … |
+//! | head 4 bytes | for each state: number << 2 | changed << 1 | present, as one varint | length | columns … | next state … |
 //! ```
 //!
 //! Columns are in Arrow's row format, which is made and read a column at a time. A state that changed since the last snapshot
-//! and that is not present was vacated. What a row says of changes counts only if nothing was frozen since, which the epoch
-//! tells: it counts snapshots.
+//! and that is not present was vacated. The head says how many snapshots there had been, and whether one of them has the key. What
+//! a row says of changes and of snapshots counts only if none was taken since.
 
 use arrow::array::ArrayRef;
 use arrow::compute::cast;
@@ -48,6 +48,15 @@ impl RowCodec {
     }
 }
 
+/// What a row says of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// How many snapshots there had been, modulo 2^31.
+    pub epoch: u32,
+    /// Whether the key is in one of them.
+    pub is_stored: bool,
+}
+
 /// What a row says of one state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
@@ -60,9 +69,9 @@ pub struct Part<'a> {
 }
 
 /// Begins a row.
-pub fn begin_row(epoch: u32, row: &mut Vec<u8>) {
+pub fn begin_row(head: Head, row: &mut Vec<u8>) {
     row.clear();
-    row.extend(epoch.to_le_bytes());
+    row.extend((head.epoch << 1 | u32::from(head.is_stored)).to_le_bytes());
 }
 
 /// Adds a state to a row; one that neither changed nor is present need not be there.
@@ -75,10 +84,11 @@ pub fn push_part(part: Part<'_>, row: &mut Vec<u8>) {
     }
 }
 
-/// The epoch of a row, and its states.
-pub fn parts(row: &[u8]) -> Result<(u32, Parts<'_>)> {
-    let (epoch, rest) = row.split_first_chunk().ok_or_else(damaged)?;
-    Ok((u32::from_le_bytes(*epoch), Parts(rest)))
+/// The head of a row, and its states.
+pub fn parts(row: &[u8]) -> Result<(Head, Parts<'_>)> {
+    let (head, rest) = row.split_first_chunk().ok_or_else(damaged)?;
+    let head = u32::from_le_bytes(*head);
+    Ok((Head { epoch: head >> 1, is_stored: head & 1 != 0 }, Parts(rest)))
 }
 
 /// The states of a row.
@@ -155,10 +165,11 @@ mod tests {
             Part { state: 100, is_changed: false, columns: Some(&[]) },
         ];
         let mut row = vec![];
-        begin_row(5, &mut row);
+        let head = Head { epoch: 5, is_stored: true };
+        begin_row(head, &mut row);
         all.iter().for_each(|part| push_part(*part, &mut row));
-        let (epoch, read) = parts(&row).unwrap();
-        assert_eq!((epoch, read.map(Result::unwrap).collect::<Vec<_>>().as_slice()), (5, &all[..]));
+        let (read_head, read) = parts(&row).unwrap();
+        assert_eq!((read_head, read.map(Result::unwrap).collect::<Vec<_>>().as_slice()), (head, &all[..]));
         let cut = parts(&row[..row.len() - 500]).unwrap().1.collect::<Result<Vec<_>>>();
         assert!(cut.is_err(), "{cut:?}");
     }

@@ -71,7 +71,10 @@ impl MemoryStates {
             let state = &self.states[number];
             let (vacated, kept): (Vec<_>, Vec<_>) = changed.into_iter().partition(|slot| state.column.is_vacant(*slot));
             let put = (state.descriptor(), self.freeze(state, &kept)?);
-            let vacated: Vec<usize> = vacated.into_iter().filter(|slot| self.removed.is_stored(*slot)).collect();
+            // What went outside since, and came back, is in a layer below.
+            let is_below = |slot: &usize| self.outside.as_ref().is_some_and(|outside| outside.is_stored(*slot));
+            let may_be_stored = |slot: &usize| self.removed.is_stored(*slot) || is_below(slot);
+            let vacated: Vec<usize> = vacated.into_iter().filter(may_be_stored).collect();
             let vacated = vacated.chunks(BATCH_ROWS).map(|slots| self.key_chunk(slots)).collect::<Result<Vec<_>>>()?;
             let mut chunks = gone.clone();
             let remove = |chunks, snapshot: &mut Snapshot| {
