@@ -2,6 +2,7 @@
 #
 # Everything lives in one cache outside the checkout, so that a second clone starts where the first one stopped:
 #   target/ cargo's output   venv/ the pinned Python packages   data/ inputs of the examples and benchmarks
+#   servers/ those that tests start
 # Nothing but PATH and HOME is asked of the environment.
 
 set -euo pipefail
@@ -83,4 +84,48 @@ need_python_packages() {
   python3 -m venv "$venv" &&
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$list" >&2 &&
     printf '%s\n' "$sum" >"$venv/installed"
+}
+
+# server NAME COMMAND…: a folder of the cache that COMMAND fills when it is not there; it is there whole or not at all.
+server() {
+  local place=$cache/servers/$1 fresh
+  shift
+  [[ -d $place ]] && return
+  say "fetching $(basename "$place") into $place"
+  mkdir -p "$(dirname "$place")"
+  fresh=$(mktemp -d "$place.XXXXXX")
+  "$@" "$fresh" || { rm -rf "$fresh"; stop "$(basename "$place") cannot be fetched"; }
+  # Another clone may have come first.
+  mv -T "$fresh" "$place" 2>/dev/null || rm -rf "$fresh"
+}
+
+# An S3 server whose objects are plain files, and which keeps conditional puts under races.
+need_versitygw() {
+  server versitygw-1.8.0 build_versitygw
+}
+
+build_versitygw() {
+  command -v go >/dev/null || stop "missing Go, which builds versitygw; to install: see go.dev/doc/install"
+  GOBIN=$1 go install -ldflags "-s -w" github.com/versity/versitygw/cmd/versitygw@v1.8.0 >&2
+}
+
+# The NameNode and the DataNode. The newest release is not always complete where Maven looks, so the version is pinned.
+need_hdfs() {
+  command -v java >/dev/null || need_debian openjdk-17-jre-headless
+  server hdfs-3.4.2 fetch_hadoop
+}
+
+fetch_hadoop() {
+  command -v mvn >/dev/null || need_debian maven
+  local artifact
+  {
+    echo '<project><modelVersion>4.0.0</modelVersion><groupId>tidemill</groupId><artifactId>hdfs</artifactId><version>1</version>'
+    echo '<dependencies>'
+    for artifact in hadoop-hdfs hadoop-hdfs-client hadoop-common; do
+      echo "<dependency><groupId>org.apache.hadoop</groupId><artifactId>$artifact</artifactId><version>3.4.2</version></dependency>"
+    done
+    echo '</dependencies></project>'
+  } >"$1/pom.xml"
+  mvn -B -q -f "$1/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DoutputDirectory="$1/lib" -DincludeScope=runtime >&2
 }

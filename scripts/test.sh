@@ -4,17 +4,19 @@
 # usage: scripts/test.sh [--quick | --full] [-h | --help]
 #
 #   --quick   formatting, Rust tests and tidiness only
-#   --full    also what takes long: whole grids of settings, long simulations (TIDEMILL_TEST_FULL=1)
+#   --full    also what takes long: whole grids of settings, long simulations (TIDEMILL_TEST_FULL=1), long fuzzing
 #
 # All steps run even after one has failed. They share one cargo profile (release), so that dependencies compile once.
 
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 quick=
+# For each target.
+fuzz_seconds=30
 while (($#)); do
   case $1 in
     --quick) quick=yes; shift ;;
-    --full) export TIDEMILL_TEST_FULL=1; shift ;;
+    --full) export TIDEMILL_TEST_FULL=1; fuzz_seconds=600; shift ;;
     -h | --help) usage; exit ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -70,10 +72,13 @@ if [[ ! $quick ]]; then
 fi
 # Before the tests: they write their TPC-H tables with one of these.
 step "python packages" need_python_packages
+# Those that tests start: they fail where one is missing.
+step "servers" bash scripts/servers.sh
 step "cargo test" cargo test --release --workspace --locked --no-fail-fast
 if [[ ! $quick ]]; then
   step "cargo doc" env RUSTDOCFLAGS=-Dwarnings cargo doc --release --workspace --no-deps --locked
   step "python wheel" wheel
+  step "fuzz" bash scripts/fuzz.sh "$fuzz_seconds"
 fi
 step "tidy" bash scripts/tidy.sh
 

@@ -1,6 +1,7 @@
 //! SQL as a program runs it: a session with settings, scripts, and what their jobs had to say.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::AsArray;
 use tidemill::sql::parser::parse_script;
@@ -8,18 +9,28 @@ use tidemill::sql::{Outcome, Rows, Session};
 use tidemill::stream::JobResult;
 use tidemill::{Error, Result, Settings};
 use tidemill_core::settings::Origin;
+use tidemill_exec::runtime::EventTrace;
 
 /// The tables of TPC-H.
 pub const TPCH_TABLES: [&str; 8] =
     ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"];
 
 /// A session with these settings.
-pub fn session<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Session> {
+pub fn session<'a>(given: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Session> {
+    Session::new(settings(given)?)
+}
+
+/// The same, and `trace` hears of every event.
+pub fn traced<'a>(given: impl IntoIterator<Item = (&'a str, &'a str)>, trace: Arc<dyn EventTrace>) -> Result<Session> {
+    Session::with_engine(settings(given)?, |engine| engine.with_trace(trace))
+}
+
+fn settings<'a>(given: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Settings> {
     let mut all = Settings::default();
-    for (key, value) in settings {
+    for (key, value) in given {
         all.set(key, value, Origin::Program)?;
     }
-    Session::new(all)
+    Ok(all)
 }
 
 /// Gives the TPC-H files of a folder the names that the queries use.

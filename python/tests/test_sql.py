@@ -51,6 +51,11 @@ def test_an_asked_for_schema_is_met():
     assert pyarrow.table(rows, schema=narrow).schema.field("one").type == pyarrow.int8()
 
 
+def test_the_state_of_jobs_is_a_table(tmp_path):
+    with pytest.raises(tidemill.TidemillError, match="neither a savepoint nor a complete checkpoint"):
+        tidemill.sql(f"select * from read_checkpoint('{tmp_path}', operator => 'sums')")
+
+
 def test_an_error_says_what_to_do():
     with pytest.raises(tidemill.TidemillError, match="wat") as error:
         tidemill.sql("select 1 as one from wat")

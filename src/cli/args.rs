@@ -39,7 +39,8 @@ pub enum Command {
     Savepoint(Savepoint),
     /// Stop a job behind a savepoint, and print its place
     Stop(StopJob),
-    /// End a job at once; it can go on from its last checkpoint
+    /// End a job at once; it can go on from its last checkpoint, unless execution.checkpointing.externalized-checkpoint-retention
+    /// has that deleted
     Cancel(OfJob),
 }
 

@@ -7,10 +7,11 @@
 //!
 //! In reading order: [`parser`] (statements), [`session`] (what executes them), [`catalog`] (tables and views), [`planner`]
 //! (names, types, window functions), [`logical`] (our plan nodes), `program` (which plan runs, and how), `insert`, [`query`] and
-//! [`fold`] (results), `show` and `explain`.
+//! [`fold`] (results), `show`, `explain` and `checkpoints` (the state of jobs as tables).
 
 mod blame;
 pub mod catalog;
+mod checkpoints;
 mod copy;
 pub mod error;
 mod explain;

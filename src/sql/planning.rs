@@ -8,7 +8,8 @@ use datafusion::common::Result as PlanResult;
 use datafusion::datasource::{TableProvider, ViewTable};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
-use datafusion::sql::sqlparser::ast::{ObjectName, Query, Visitor};
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, TableFactor, Visitor};
+use datafusion::sql::sqlparser::tokenizer::Location;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemill_connectors::registry::Disposition;
@@ -16,7 +17,8 @@ use tidemill_core::{Error, Result};
 use tidemill_exec::error::from_datafusion;
 
 use super::catalog::{Entry, ScanTable, TableDefinition, ViewDefinition, file_table, looks_like_file, simple_name};
-use super::parser::{Parsed, parse_script, walk};
+use super::error::at;
+use super::parser::{Parsed, ReadCheckpoint, parse_script, read_checkpoint, walk};
 use super::planner::repair::{Repair, queries};
 use super::planner::{Planner, Relations};
 use super::session::Session;
@@ -95,9 +97,9 @@ impl Session {
 
     /// Opens what the queries name. What is not there stays out, and is an error once it is planned: it may be a `WITH`.
     async fn relations(&self, state: &SessionState, queries: &[Query], depth: usize) -> Result<Relations> {
-        let mut names = BTreeSet::new();
+        let (mut names, mut calls) = (BTreeSet::new(), Vec::new());
         for query in queries {
-            walk(query, &mut RelationNames(&mut names));
+            walk(query, &mut RelationNames { names: &mut names, calls: &mut calls });
         }
         let mut relations = Relations { known: self.catalog.names(), ..Relations::default() };
         let open = |table: Arc<TableDefinition>| {
@@ -111,24 +113,39 @@ impl Session {
                     let plan = self.view(state, view, depth + 1).await?;
                     Arc::new(ViewTable::new(plan, Some(view.text.clone())))
                 }
-                None if quoted && looks_like_file(&name) => open(Arc::new(file_table(&self.stores, &name).await?))?,
+                None if quoted && looks_like_file(&name) => open(Arc::new(file_table(&self.stores(), &name).await?))?,
                 None => continue,
             };
             relations.opened.insert(name, table);
+        }
+        for (call, place) in calls {
+            let table = self.checkpoint_table(state, &call).await.map_err(|error| at(error, place))?;
+            relations.checkpoints.insert(call, Arc::new(table));
         }
         Ok(relations)
     }
 }
 
-/// The relations that a query names, and whether in quotes.
-struct RelationNames<'a>(&'a mut BTreeSet<(String, bool)>);
+/// What a query reads.
+struct RelationNames<'a> {
+    /// The relations that it names, and whether in quotes.
+    names: &'a mut BTreeSet<(String, bool)>,
+    /// The checkpoints, and where they stand.
+    calls: &'a mut Vec<(ReadCheckpoint, Location)>,
+}
 
 impl Visitor for RelationNames<'_> {
     type Break = ();
 
     fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
         let quoted = name.0.last().and_then(|part| part.as_ident()).is_some_and(|name| name.quote_style.is_some());
-        self.0.extend(simple_name(name).map(|name| (name, quoted)));
+        self.names.extend(simple_name(name).map(|name| (name, quoted)));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        // A call that is wrong stays out, and is an error once it is planned.
+        self.calls.extend(read_checkpoint(factor).and_then(Result::ok));
         ControlFlow::Continue(())
     }
 }

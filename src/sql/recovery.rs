@@ -22,6 +22,8 @@ pub struct JobFolders {
     pub resume: bool,
     /// The savepoint that the job in this folder had begun from, for when it has no checkpoint yet.
     pub origin: Option<String>,
+    /// Whether that job owns the savepoint.
+    pub claims: bool,
 }
 
 impl JobFolders {
@@ -54,20 +56,22 @@ impl Session {
 
     /// A place that a URL or path names.
     pub fn resolve(&self, url: &str) -> Result<Location> {
-        self.stores.resolve(url)
+        self.stores().resolve(url)
     }
 
     /// What the job called `name` keeps, and begins from.
     pub(super) fn persistence(&self, name: &str) -> Result<Persistence> {
         let recovery = self.settings.state_recovery();
         let from = match &recovery.path {
-            Some(path) => Some(store_folder(&self.stores.resolve(path)?)),
+            Some(path) => Some(store_folder(&self.stores().resolve(path)?)),
             None => None,
         };
         let origin = match self.folders.as_ref().and_then(|folders| folders.origin.as_ref()) {
-            Some(origin) => Some(store_folder(&self.stores.resolve(origin)?)),
+            Some(origin) => Some(store_folder(&self.stores().resolve(origin)?)),
             None => None,
         };
+        let claims =
+            recovery.claims || recovery.path.is_none() && self.folders.as_ref().is_some_and(|folders| folders.claims);
         let begin = |resume| match from {
             Some(from) => Begin::From(from),
             None if resume => Begin::Resume { origin },
@@ -81,12 +85,12 @@ impl Session {
             // The rows of a query go to whoever asks, who is gone with the process.
             (None, Some(dir)) if name != QUERY => {
                 // Each run has a folder of its own: nobody asked to go on from another.
-                let place = self.stores.resolve(&dir)?.child(&format!("{}-{}", folder_name(name), self.run_id()));
+                let place = self.stores().resolve(&dir)?.child(&format!("{}-{}", folder_name(name), self.run_id()));
                 (Some(store_folder(&place)), begin(false))
             }
             (None, _) => (None, begin(false)),
         };
-        Ok(Persistence { folder, begin, ignore_unclaimed: recovery.ignore_unclaimed })
+        Ok(Persistence { folder, begin, ignore_unclaimed: recovery.ignore_unclaimed, claims })
     }
 }
 

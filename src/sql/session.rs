@@ -49,7 +49,7 @@ const READ_AT_START: [&str; 6] = [
 pub struct Session {
     pub(super) settings: Settings,
     pub(super) catalog: Catalog,
-    pub(super) stores: Stores,
+    stores: Stores,
     pub(super) base: SessionState,
     pub(super) jobs: Vec<SessionJob>,
     pub(super) folders: Option<JobFolders>,
@@ -121,7 +121,7 @@ impl Session {
         Ok(Self {
             settings,
             catalog: Catalog::default(),
-            stores: Stores::local(),
+            stores: Stores::new(engine.io_handle()),
             base,
             jobs: Vec::new(),
             folders: None,
@@ -148,6 +148,11 @@ impl Session {
     /// The tables and views.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// The stores that URLs lead to, reached as the settings say now.
+    pub fn stores(&self) -> Stores {
+        self.stores.with_settings(self.settings.stores())
     }
 
     /// The stores that URLs lead to, to be added to.
@@ -252,7 +257,7 @@ impl Session {
             disposition,
             partitioned_by: Arc::default(),
             time_zone: Arc::from(self.settings.local_time_zone()),
-            stores: self.stores.clone(),
+            stores: self.stores(),
         }
     }
 
@@ -269,7 +274,7 @@ impl Session {
     }
 
     fn cancel_job(&self, id: &str) -> Result<Outcome> {
-        self.job(id)?.handle.cancel();
+        self.job(id)?.handle.cancel_by_user();
         Ok(Outcome::Done(format!("job {id} is being cancelled")))
     }
 
@@ -281,7 +286,7 @@ impl Session {
             error.with_hint("SET 'execution.checkpointing.savepoint-dir' = '…'")
         })?;
         let name = format!("{}-{}", folder_name(&job.statement), self.run_id());
-        let folder = store_folder(&self.stores.resolve(&dir)?.child(&name));
+        let folder = store_folder(&self.stores().resolve(&dir)?.child(&name));
         let url = folder.url.clone();
         job.handle.control().await?.stop(drain, Some(folder)).await?;
         job.handle.wait().await?;

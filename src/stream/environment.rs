@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tidemill_connectors::store::Stores;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::settings::Origin;
 use tidemill_core::{Error, Gate, Result, Settings};
@@ -32,6 +33,7 @@ struct Inner {
     settings: Mutex<Settings>,
     program: Mutex<Program>,
     runner: Runner,
+    stores: Stores,
 }
 
 impl Environment {
@@ -73,7 +75,12 @@ impl Environment {
     }
 
     fn new(settings: Settings, runner: Runner) -> Self {
-        Self(Arc::new(Inner { settings: Mutex::new(settings), program: Mutex::default(), runner }))
+        Self(Arc::new(Inner {
+            settings: Mutex::new(settings),
+            program: Mutex::default(),
+            runner,
+            stores: Stores::new(None),
+        }))
     }
 
     /// Sets how many subtasks run an operator that says nothing else (ENV-06).
@@ -97,6 +104,11 @@ impl Environment {
             self.program().fail(error);
         }
         self
+    }
+
+    /// The stores that URLs lead to, reached as the settings say now.
+    pub(super) fn stores(&self) -> Stores {
+        self.0.stores.with_settings(self.settings().stores())
     }
 
     /// A copy of the settings.

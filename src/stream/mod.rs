@@ -90,7 +90,7 @@ pub use tidemill_core::state::{
 pub use tidemill_core::window::Window;
 pub use tidemill_exec::operators::timers::TimerDomain;
 pub use tidemill_exec::runtime::JobResult;
-pub use tidemill_exec::state::{BroadcastMap, BroadcastStates, StateValue};
+pub use tidemill_exec::state::{BroadcastMap, BroadcastStates, OperatorListState, OperatorLists, StateValue};
 pub use watermarks::Watermarks;
 pub use window_logic::AggregateFunction;
 pub use windowed_stream::WindowedStream;

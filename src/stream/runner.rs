@@ -4,8 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::sql::store_folder;
 use tidemill_connectors::CollectHandle;
+use tidemill_connectors::store::Stores;
 use tidemill_core::graph::JobGraph;
+use tidemill_core::settings::StoreSettings;
 use tidemill_core::{Batch, Error, Result, Settings};
 use tidemill_exec::exchange::SpillDirs;
 use tidemill_exec::memory::managed_pool;
@@ -85,22 +88,25 @@ impl Runner {
 
     /// Starts a job. On the caller's thread that means running it.
     pub fn start(&self, job: &JobGraph, settings: &Settings) -> Result<JobHandle> {
+        let stores = settings.stores();
         match self {
             Self::Local(_) => {
                 let engine = self.engine(settings)?;
                 let job = runtime::execute(job, engine.environment(), settings)?;
-                Ok(JobHandle { job, engine: Some(engine) })
+                Ok(JobHandle { job, engine: Some(engine), stores })
             }
-            Self::Within(engine) => Ok(JobHandle { job: runtime::execute(job, engine, settings)?, engine: None }),
+            Self::Within(engine) => {
+                Ok(JobHandle { job: runtime::execute(job, engine, settings)?, engine: None, stores })
+            }
             Self::Caller if tokio::runtime::Handle::try_current().is_ok() => {
                 let engine = current_thread_environment(settings)?;
-                Ok(JobHandle { job: runtime::execute(job, &engine, settings)?, engine: None })
+                Ok(JobHandle { job: runtime::execute(job, &engine, settings)?, engine: None, stores })
             }
             Self::Caller => on_this_thread(settings, |engine| async move {
                 let job = runtime::execute(job, &engine, settings)?;
                 // How it ended is in the handle.
                 let _ = job.wait().await;
-                Ok(JobHandle { job, engine: None })
+                Ok(JobHandle { job, engine: None, stores })
             }),
         }
     }
@@ -135,6 +141,8 @@ pub struct JobHandle {
     job: runtime::JobHandle,
     /// Keeps the job's threads; `None` if somebody else does.
     engine: Option<Arc<Engine>>,
+    /// How the places of its savepoints are reached.
+    stores: StoreSettings,
 }
 
 impl JobHandle {
@@ -146,6 +154,14 @@ impl JobHandle {
     /// Tells the job to stop; its outcome will be the error kind `Cancelled`.
     pub fn cancel(&self) {
         self.job.cancel();
+    }
+
+    /// Writes a savepoint into the folder `path`, which has to be empty or missing; the job goes on (SVP-01).
+    ///
+    /// Errors: the folder is not empty; the job takes no checkpoints, because it runs as a batch or blocks; it has ended.
+    pub async fn savepoint(&self, path: &str) -> Result<()> {
+        let folder = store_folder(&Stores::new(None).with_settings(self.stores.clone()).resolve(path)?);
+        self.job.control().await?.savepoint(folder).await.map(drop)
     }
 
     /// The outcome, if the job has ended.

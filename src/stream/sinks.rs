@@ -65,13 +65,19 @@ impl<T: Record> DataStream<T> {
     /// Files appear when the job has ended well.
     pub fn write_as_text(&self, path: &str, mode: WriteMode) -> DataSink {
         let schema = LineCodec(self.codec.clone()).schema();
-        self.lines_to("write as text", file_sink(path, Format::Raw(Compression::None), schema, mode))
+        self.lines_to(
+            "write as text",
+            file_sink(self.environment.stores(), path, Format::Raw(Compression::None), schema, mode),
+        )
     }
 
     /// Writes every record as a line of fields (SNK-06), in files as [`DataStream::write_as_text`] does.
     pub fn write_as_csv(&self, path: &str, mode: WriteMode) -> DataSink {
         let format = Format::Csv(CsvOptions::default(), Compression::None);
-        self.to_sink("write as csv", file_sink(path, format, self.plain(false).schema(), mode))
+        self.to_sink(
+            "write as csv",
+            file_sink(self.environment.stores(), path, format, self.plain(false).schema(), mode),
+        )
     }
 
     /// Gives every record to a sink, as the columns that it has. Event time, if there is any, does not leave with them.
@@ -141,10 +147,10 @@ impl<T: Record> DataStream<T> {
 }
 
 /// One file or a directory of numbered ones, according to how many subtasks write.
-fn file_sink(path: &str, format: Format, schema: SchemaRef, mode: WriteMode) -> SinkFactory {
+fn file_sink(stores: Stores, path: &str, format: Format, schema: SchemaRef, mode: WriteMode) -> SinkFactory {
     let path = path.to_owned();
     Arc::new(move |parallelism, job| {
-        let location = Stores::local().resolve(&path)?;
+        let location = stores.resolve(&path)?;
         // Two sinks of one job may write into one directory; until they are published, files are told apart by this name.
         let writer = format!("{job}-{}", location.name());
         let (format, schema) = (format.clone(), schema.clone());

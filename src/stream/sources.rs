@@ -7,7 +7,6 @@ use tidemill_connectors::filesystem::FileSource;
 use tidemill_connectors::formats::Format;
 use tidemill_connectors::formats::compression::Compression;
 use tidemill_connectors::socket::{SocketOptions, SocketSource};
-use tidemill_connectors::store::Stores;
 use tidemill_connectors::{CollectionSource, SequenceSource};
 use tidemill_core::Result;
 use tidemill_core::graph::SourceNode;
@@ -45,7 +44,7 @@ impl Environment {
     /// The lines of a file, of the files in a directory, or of those that a glob matches (SRC-04). UTF-8, compressed as their
     /// names say. Lines of one file come in order within a subtask; a large file is read by several.
     pub fn read_text_file(&self, path: &str) -> DataStream<String> {
-        let source = Stores::local().resolve(path).and_then(|location| {
+        let source = self.stores().resolve(path).and_then(|location| {
             let source = FileSource::new(path, location, Format::Raw(Compression::None), lines_schema())?;
             Ok(Arc::new(source) as Arc<dyn Source>)
         });

@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod full_disk;
 mod jobs;
 mod output;
 mod recovery;
 mod scripts;
 mod settings;
+mod state;
 mod streams;
 
 use std::io::Write;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::{Folder, code, error, stderr, stdout};
 
 /// Rows of the job below.
-const ROWS: u64 = 60_000;
+pub const ROWS: u64 = 60_000;
 
 /// Two inserts from one table of made-up rows: the rows as they are, and how many of each kind in each second.
-fn script(rate: u64) -> String {
+pub fn script(rate: u64) -> String {
     format!(
         "SET 'execution.runtime-mode' = 'streaming';
          SET 'execution.checkpointing.interval' = '100 ms';
@@ -41,7 +41,7 @@ fn lines(folder: &Path) -> Vec<String> {
     lines
 }
 
-fn check_answer(folder: &Folder) {
+pub fn check_answer(folder: &Folder) {
     let mut expected: Vec<String> = (0..ROWS).map(|id| format!("{id},{}", id % 7)).collect();
     expected.sort();
     let copies = lines(&folder.path().join("copies"));
@@ -249,6 +249,100 @@ fn another_number_of_key_groups_is_refused() {
 }
 
 #[test]
+fn a_checkpoint_of_a_newer_release_is_named_with_both_versions() {
+    let (folder, job) = killed_after_checkpoints(&[]);
+    let manifests = files(&job.join("manifests"));
+    let newest = manifests.last().unwrap();
+    let mut bytes = std::fs::read(newest).unwrap();
+    // The trailer that every version has: checksum, version, magic.
+    bytes.truncate(bytes.len() - 16);
+    tidemill_exec::checkpoint::manifest::seal(&mut bytes, 99);
+    std::fs::write(newest, &bytes).unwrap();
+    let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    let name = newest.file_name().unwrap().to_string_lossy().into_owned();
+    for part in [name.as_str(), "format version 99", "this release reads up to 1", "upgrade tidemill"] {
+        assert!(error(&output).contains(part), "{}", error(&output));
+    }
+}
+
+/// A job of windows over `id` of a type, stopped by a kill in the middle of one.
+fn killed_within_a_window(id: &str, result: &str) -> Folder {
+    let folder = Folder::new();
+    folder.write("job.sql", &maxima(id, "BIGINT", result, 10_000));
+    let mut running = folder.command(&["run", "--local", "-f", "job.sql"]).spawn().unwrap();
+    let completed = || {
+        let output = folder.run(&["checkpoints", "maxima", "--dir", ".tidemill/job.sql", "--format", "json"]);
+        stdout(&output).matches("\"completed\"").count()
+    };
+    while completed() < 2 {
+        assert!(running.try_wait().unwrap().is_none(), "the job ended before it had two checkpoints");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    folder
+}
+
+/// A row for each second and kind, of what `result` says of the ids.
+fn maxima(id: &str, kind: &str, result: &str, rate: u64) -> String {
+    format!(
+        "SET 'execution.runtime-mode' = 'streaming';
+         SET 'execution.checkpointing.interval' = '100 ms';
+         SET 'execution.batch-rows' = '256';
+         SET 'restart-strategy.type' = 'none';
+         CREATE TABLE numbers (id {id}, ts AS TO_TIMESTAMP_LTZ(CAST(id AS BIGINT), 3), kind AS CAST(id % 7 AS {kind}),
+                               WATERMARK FOR ts AS ts)
+           WITH ('connector' = 'datagen', 'number-of-rows' = '{ROWS}', 'rows-per-second' = '{rate}',
+                 'fields.id.kind' = 'sequence', 'fields.id.start' = '0', 'fields.id.end' = '{}');
+         CREATE TABLE maxima (second TIMESTAMP(3), kind BIGINT, n BIGINT)
+           WITH ('connector' = 'filesystem', 'path' = 'maxima', 'format' = 'csv');
+         INSERT INTO maxima SELECT window_start, kind, {result}
+           FROM TABLE(TUMBLE(TABLE numbers, DESCRIPTOR(ts), INTERVAL '1' SECOND)) GROUP BY window_start, window_end, kind;",
+        ROWS - 1
+    )
+}
+
+#[test]
+fn a_wider_number_and_an_aggregate_less_go_on_from_what_was_counted() {
+    let folder = killed_within_a_window("INT", "MAX(id) + 0 * MIN(id)");
+    folder.write("job.sql", &maxima("BIGINT", "BIGINT", "MAX(id)", 60_000));
+    let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).contains("goes on from checkpoint"), "{}", stderr(&output));
+    let found = lines(&folder.path().join("maxima"));
+    assert_eq!(found.len() as u64, ROWS / 1000 * 7);
+    let maxima: BTreeMap<u64, usize> = found.iter().fold(BTreeMap::new(), |mut maxima, line| {
+        *maxima.entry(line.rsplit(',').next().unwrap().parse().unwrap()).or_default() += 1;
+        maxima
+    });
+    let expected: Vec<u64> = (0..ROWS / 1000).flat_map(|second| (second + 1) * 1000 - 7..(second + 1) * 1000).collect();
+    assert_eq!(maxima.into_iter().collect::<Vec<_>>(), expected.into_iter().map(|id| (id, 1)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_query_whose_state_cannot_evolve_is_refused_with_both_schemas() {
+    let folder = killed_within_a_window("BIGINT", "MAX(id)");
+    let cases = [
+        (maxima("BIGINT", "BIGINT", "MAX(id) + 0 * MIN(id)", 60_000), "is new, and the rows before are not in it"),
+        (maxima("INT", "BIGINT", "MAX(id)", 60_000), "cannot go from Int64 to Int32"),
+        (maxima("BIGINT", "INT", "MAX(id)", 60_000), "its key columns must stay as they were"),
+    ];
+    for (script, reason) in cases {
+        folder.write("job.sql", &script);
+        let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
+        assert_eq!(code(&output), 1, "{}", stderr(&output));
+        for part in ["was saved as (key_group", "is declared as (key_group", reason] {
+            assert!(error(&output).contains(part), "{part}: {}", error(&output));
+        }
+    }
+    folder.write("job.sql", &maxima("BIGINT", "BIGINT", "MAX(id)", 60_000));
+    let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(lines(&folder.path().join("maxima")).len() as u64, ROWS / 1000 * 7);
+}
+
+#[test]
 fn state_that_nobody_claims_is_refused_unless_it_may_be_dropped() {
     let (folder, _) = killed_after_checkpoints(&[]);
     let script = script(60_000);
@@ -281,4 +375,57 @@ fn stop_job_with_savepoint_ends_a_job_of_a_script_and_shows_what_it_wrote() {
     let nowhere =
         folder.run(&["sql", "-e", &script.replace("SET 'execution.checkpointing.savepoint-dir' = 'saved';", "")]);
     assert!(error(&nowhere).contains("savepoint-dir"), "{}", error(&nowhere));
+}
+
+/// How often each of a hundred thousand long keys came in one window: twice, and more than the memory of the job holds.
+const MANY_KEYS: &str = "
+    SET 'execution.runtime-mode' = 'streaming';
+    SET 'execution.checkpointing.interval' = '300 ms';
+    SET 'taskmanager.memory.managed.size' = '8 mb';
+    SET 'io.tmp.dirs' = 'tmp';
+    CREATE TABLE numbers (id BIGINT, ts AS TO_TIMESTAMP_LTZ(id, 3), WATERMARK FOR ts AS ts)
+      WITH ('connector' = 'datagen', 'number-of-rows' = '200000', 'rows-per-second' = '40000',
+            'fields.id.kind' = 'sequence', 'fields.id.start' = '0', 'fields.id.end' = '199999');
+    CREATE TABLE counts (name STRING, n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'counts', 'format' = 'csv');
+    INSERT INTO counts SELECT name, COUNT(*) FROM
+      TABLE(TUMBLE(TABLE (SELECT ts, REPEAT('long name ', 10) || CAST(id % 100000 AS STRING) AS name FROM numbers),
+                   DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY name, window_start, window_end;";
+
+#[test]
+fn a_job_that_needs_more_than_its_memory_goes_on_under_another_backend() {
+    let folder = Folder::new();
+    folder.write("job.sql", MANY_KEYS).write("tmp/readme", "state goes here");
+    let legs = [
+        ("rocksdb", None, Some("first")),
+        ("memory", Some("first"), Some("second")),
+        ("filesystem", Some("second"), None),
+    ];
+    for (parallelism, (backend, from, to)) in ["1", "2", "3"].into_iter().zip(legs) {
+        let backend = format!("state.backend.type={backend}");
+        let mut arguments = vec!["run", "--local", "-f", "job.sql", "-p", parallelism, "-D", &backend];
+        arguments.extend(from.iter().flat_map(|from| ["-s", from]));
+        let running = folder.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        if let Some(to) = to {
+            let is_of_state = |name: String| name.starts_with("tidemill-state-");
+            let on_disk = || {
+                std::fs::read_dir(folder.path().join("tmp"))
+                    .unwrap()
+                    .flatten()
+                    .any(|entry| is_of_state(entry.file_name().to_string_lossy().into_owned()))
+            };
+            let begun = std::time::Instant::now();
+            while !on_disk() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "nothing went to the local disk");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let stopped = folder.run(&["stop", "--dir", ".tidemill/job.sql", "--savepoint-path", to]);
+            assert_eq!(code(&stopped), 0, "{}", stderr(&stopped));
+        }
+        let output = running.wait_with_output().unwrap();
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        std::fs::remove_dir_all(folder.path().join(".tidemill")).unwrap();
+    }
+    let counts = lines(&folder.path().join("counts"));
+    let keys: std::collections::BTreeSet<&str> = counts.iter().filter_map(|line| line.strip_suffix(",2")).collect();
+    assert_eq!((counts.len(), keys.len()), (100_000, 100_000));
 }

@@ -15,6 +15,7 @@ mod late;
 mod process;
 mod processing_time;
 mod rows;
+mod savepoints;
 mod windows;
 
 use std::fmt::Debug;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidemill::stream::{
     BroadcastContext, BroadcastMap, BroadcastProcessFunction, CoProcessFunction, Collector, Context, DataStream,
-    Environment, ListState, OutputTag, ProcessFunction, RuntimeContext, ValueState, Watermarks,
+    Environment, ListState, OperatorListState, OutputTag, ProcessFunction, RuntimeContext, ValueState, Watermarks,
 };
 use tidemill::{Error, ErrorKind, Result};
 
@@ -240,6 +240,43 @@ fn two_streams_share_the_states_of_a_key() {
         let second = environment.from_collection(second.clone());
         first.connect(&second).key_by(|row| row.0, |row| row.0).process(Join::default())
     });
+}
+
+/// Holds records back, whatever their keys, and lets two go at a time.
+#[derive(Clone, Default)]
+struct Pairs {
+    waiting: OperatorListState<i64>,
+    seen: OperatorListState<Vec<u8>>,
+    parts: OperatorListState<u64>,
+}
+
+impl ProcessFunction<i64, i64> for Pairs {
+    type Output = (i64, i64, usize);
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        self.waiting = context.operator_list("waiting")?;
+        self.seen = context.raw_state("seen")?;
+        self.parts = context.union_list("parts")?;
+        Ok(())
+    }
+
+    fn process(&mut self, value: i64, context: &mut Context<'_, i64>, out: &mut Collector<Self::Output>) -> Result<()> {
+        self.waiting.add(context.lists(), value)?;
+        self.seen.add(context.lists(), vec![value as u8])?;
+        self.parts.set(context.lists(), [value as u64])?;
+        if let [first, second] = *self.waiting.get(context.lists())? {
+            self.waiting.set(context.lists(), [])?;
+            out.collect((first, second, self.seen.get(context.lists())?.len()));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn lists_belong_to_the_subtask_and_not_to_a_key() {
+    let environment = one();
+    let pairs = environment.generate_sequence(1, 5).key_by(|n| *n).process(Pairs::default());
+    assert_eq!(pairs.collect().unwrap(), [(1, 2, 2), (3, 4, 4)]);
 }
 
 #[test]

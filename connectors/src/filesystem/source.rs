@@ -106,12 +106,17 @@ impl FileSource {
 
     /// The files as they are now.
     pub(super) async fn files(&self) -> Result<Vec<ObjectMeta>> {
-        match &self.partitioning {
+        let listed = match &self.partitioning {
             None => list_files(&self.location, &self.selection).await,
             Some(partitioning) => {
                 let columns: Vec<&str> = partitioning.names().collect();
                 list_partitions(&self.location, &columns, &self.selection).await
             }
+        };
+        match listed {
+            // A store has no empty directory, and files may come or have been taken away.
+            Err(_) if self.monitor_interval.is_some() && is_empty_elsewhere(&self.location).await? => Ok(Vec::new()),
+            listed => listed,
         }
     }
 
@@ -185,6 +190,15 @@ impl Source for FileSource {
     fn describe(&self) -> String {
         format!("filesystem({}, {})", self.path, self.format.name())
     }
+}
+
+/// Whether nothing is there, in a store that is not this machine's disk.
+async fn is_empty_elsewhere(location: &Location) -> Result<bool> {
+    if location.is_local() {
+        return Ok(false);
+    }
+    let first = location.store.list(Some(&location.path)).try_next().await;
+    Ok(first.map_err(|error| location.error(error))?.is_none())
 }
 
 async fn open_split(location: Location, format: Format, options: ReadOptions, split: Split) -> Result<SplitStream> {

@@ -1,7 +1,10 @@
 //! Where bytes live: from a URL or a plain path to an object store, and what its errors mean to us.
 
+mod clients;
 mod durable;
+mod hdfs;
 mod list;
+mod remote;
 mod synced;
 
 use std::fmt;
@@ -13,6 +16,10 @@ use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tidemill_core::error::{Error, ErrorKind, FREE_SPACE, Result, nearest};
+use tidemill_core::settings::StoreSettings;
+use tokio::runtime::Handle;
+
+use clients::{Client, Clients, SCHEMES};
 
 pub(crate) use durable::{blocking, make_folder, publish, sync_directory, sync_file, wait_for, write_durably};
 pub use list::{FileSelection, list_files};
@@ -22,10 +29,18 @@ pub use synced::SyncedFileSystem;
 /// How many names of a folder are looked at for one that was meant.
 const NEIGHBOURS_MAX: usize = 10_000;
 
+/// How much of what a server says stands in an error.
+const MESSAGE_CHARS_MAX: usize = 400;
+
+/// Where it stands how stores are reached.
+const STORE_PAGE: &str = "docs/connectors.md";
+
 /// The object stores that URLs can lead to, by scheme.
 #[derive(Clone, Debug)]
 pub struct Stores {
     entries: Arc<Vec<Entry>>,
+    clients: Option<Arc<Clients>>,
+    settings: Arc<StoreSettings>,
 }
 
 #[derive(Clone)]
@@ -44,7 +59,19 @@ impl fmt::Debug for Entry {
 impl Stores {
     /// The files of this machine: `file://` URLs and plain paths.
     pub fn local() -> Self {
-        Self { entries: Arc::new(Vec::new()) }
+        Self { entries: Arc::default(), clients: None, settings: Arc::default() }
+    }
+
+    /// The files of this machine, and the stores of the great schemes (`s3://`, `gs://`, `az://`, `hdfs://`), whose clients run
+    /// on `runtime`, or on threads of their own. Credentials are those of the environment.
+    pub fn new(runtime: Option<Handle>) -> Self {
+        Self { clients: Some(Arc::new(Clients::new(runtime))), ..Self::local() }
+    }
+
+    /// The same stores, reached as `settings` say.
+    #[must_use]
+    pub fn with_settings(&self, settings: StoreSettings) -> Self {
+        Self { settings: Arc::new(settings), ..self.clone() }
     }
 
     /// The same stores and one more: URLs that begin with `prefix` (`s3://bucket`) lead to `store`.
@@ -68,10 +95,10 @@ impl Stores {
     fn and(&self, prefix: String, store: Arc<dyn ObjectStore>, multipart: Option<Arc<dyn MultipartStore>>) -> Self {
         let mut entries = self.entries.to_vec();
         entries.push(Entry { prefix: prefix.trim_end_matches('/').to_owned(), store, multipart });
-        Self { entries: Arc::new(entries) }
+        Self { entries: Arc::new(entries), ..self.clone() }
     }
 
-    /// The place that `url` names.
+    /// The place that `url` names. Nothing is asked of its store yet.
     pub fn resolve(&self, url: &str) -> Result<Location> {
         let leads = |entry: &&Entry| {
             url.strip_prefix(entry.prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -81,19 +108,36 @@ impl Stores {
             let (store, multipart) = (store.clone(), multipart.clone());
             return Ok(Location { store, multipart, prefix: prefix.as_str().into(), path, local: false });
         }
-        match url.split_once("://") {
-            None => Location::local(url),
-            // RFC 8089: an empty host or `localhost`, then an absolute path.
-            Some(("file", rest)) => Location::local(rest.strip_prefix("localhost").unwrap_or(rest)),
-            Some((scheme, _)) => {
-                Err(Error::request(format!("no store for '{scheme}://' of '{url}'")).with_hint(self.known()))
+        match (url.split_once("://"), &self.settings.default_scheme) {
+            (None, Some(scheme)) if url.starts_with('/') && !scheme.starts_with("file:") => {
+                self.remote(&format!("{}{url}", scheme.trim_end_matches('/')))
             }
+            (None, _) => Location::local(url),
+            // RFC 8089: an empty host or `localhost`, then an absolute path.
+            (Some(("file", rest)), _) => Location::local(rest.strip_prefix("localhost").unwrap_or(rest)),
+            (Some(_), _) => self.remote(url),
         }
+    }
+
+    fn remote(&self, url: &str) -> Result<Location> {
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let client = match &self.clients {
+            Some(clients) => clients.client(scheme, authority, &self.settings)?,
+            None => None,
+        };
+        let Some(Client { store, multipart }) = client else {
+            return Err(Error::request(format!("no store for '{scheme}://' of '{url}'")).with_hint(self.known()));
+        };
+        let path = Path::parse(path.trim_matches('/')).map_err(|error| bad_path(url, error))?;
+        Ok(Location { store, multipart, prefix: format!("{scheme}://{authority}").into(), path, local: false })
     }
 
     /// What paths can begin with here.
     fn known(&self) -> String {
-        let others: String = self.entries.iter().map(|entry| format!(", {}", entry.prefix)).collect();
+        let remote = SCHEMES.iter().filter(|_| self.clients.is_some()).map(|scheme| format!("{scheme}://"));
+        let others: Vec<String> = remote.chain(self.entries.iter().map(|entry| entry.prefix.clone())).collect();
+        let others: String = others.iter().map(|other| format!(", {other}")).collect();
         format!("paths of this machine can be read, and file:// URLs{others}")
     }
 }
@@ -208,7 +252,9 @@ impl Location {
     /// The error for a place where nothing is; on this machine it knows what is there instead.
     pub(crate) fn missing(&self) -> Error {
         let error = Error::unavailable(format!("{self} does not exist"));
-        let Some(path) = self.file_path() else { return error.with_hint("check the path") };
+        let Some(path) = self.file_path() else {
+            return error.with_hint(format!("check the path, and that '{}' is there", self.prefix));
+        };
         let folder = path.parent().unwrap_or(&path);
         let Ok(entries) = std::fs::read_dir(folder) else {
             return error.with_hint(format!("neither does the folder {}", folder.display()));
@@ -255,9 +301,11 @@ pub(crate) fn store_error(place: impl fmt::Display, error: object_store::Error) 
     use object_store::Error as E;
     let message = match &error {
         E::NotFound { .. } => format!("{place} does not exist"),
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => format!("{place}: permission denied"),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+            format!("{place}: permission denied ({})", brief(innermost(&error)))
+        }
         E::AlreadyExists { .. } => format!("{place} exists already"),
-        other => format!("{place}: {}", innermost(other)),
+        other => format!("{place}: {}", brief(innermost(other))),
     };
     let kind = kind_of(&error);
     let plain = Error::new(kind, message);
@@ -293,6 +341,16 @@ fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::
     deepest
 }
 
+/// The beginning of a message: servers answer with pages.
+fn brief(message: impl fmt::Display) -> String {
+    let message = message.to_string();
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MESSAGE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,6 +384,23 @@ mod tests {
         let place = stores.resolve("s3://lake/a/b.csv").unwrap();
         assert_eq!((place.path.as_ref(), place.to_string().as_str()), ("a/b.csv", "s3://lake/a/b.csv"));
         assert!(stores.resolve("s3://lakeside/a").is_err());
+    }
+
+    #[test]
+    fn schemes_lead_to_their_stores_and_others_are_told_which_there_are() {
+        let settings = StoreSettings { default_scheme: Some("hdfs://nn:8020/".into()), ..StoreSettings::default() };
+        let stores = Stores::new(None).with_settings(settings);
+        for url in ["s3://lake/a/b.csv", "s3a://lake/a/b.csv", "hdfs://nn:8020/a/b.csv"] {
+            let place = stores.resolve(url).unwrap();
+            assert_eq!((place.to_string().as_str(), place.path.as_ref()), (url, "a/b.csv"));
+            assert_eq!((place.multipart().is_some(), place.is_local()), (url.starts_with("s3"), false));
+        }
+        assert_eq!(stores.resolve("/a/b").unwrap().to_string(), "hdfs://nn:8020/a/b");
+        assert!(stores.resolve("a/b").unwrap().is_local() && stores.resolve("file:///a/b").unwrap().is_local());
+        let error = stores.resolve("ftp://host/x").unwrap_err().to_string();
+        assert!(error.starts_with("no store for 'ftp://'") && error.contains("s3://, s3a://, gs://"), "{error}");
+        let error = stores.resolve("s3:///x").unwrap_err().to_string();
+        assert!(error.contains("names no bucket"), "{error}");
     }
 
     #[test]

@@ -54,6 +54,13 @@ pub enum Value {
     OneOf(&'static [&'static str]),
 }
 
+impl Key {
+    /// Whether its value is shown to nobody.
+    pub fn is_secret(&self) -> bool {
+        self.name.contains("secret")
+    }
+}
+
 impl Value {
     /// Whether `text` is such a value; the error says what would be.
     pub fn check(self, text: &str) -> Result<()> {
@@ -157,7 +164,12 @@ pub const KEYS: &[Key] = &[
     key("pipeline.operator-chaining.enabled", Value::Boolean, "true", "whether neighbours may share a task"),
     key("table.local-time-zone", Value::TimeZone, "UTC", "zone in which TIMESTAMP_LTZ is shown and its windows align"),
     key("table.dml-sync", Value::Boolean, "", "whether INSERT waits for its job to end"),
-    key("table.exec.state.ttl", Value::Duration, "", "how long state of a key is kept after its last use"),
+    key(
+        "table.exec.state.ttl",
+        Value::Duration,
+        "0 ms",
+        "how long streaming GROUP BY, DISTINCT, Top-N and deduplication keep a key that no row changes, by the clock; 0: for ever",
+    ),
     key(
         "sql-client.execution.result-mode",
         Value::OneOf(&["table", "changelog", "tableau"]),
@@ -238,8 +250,8 @@ pub const KEYS: &[Key] = &[
     key(
         "execution.checkpointing.externalized-checkpoint-retention",
         Value::OneOf(&["RETAIN_ON_CANCELLATION", "DELETE_ON_CANCELLATION", "NO_EXTERNALIZED_CHECKPOINTS"]),
-        "NO_EXTERNALIZED_CHECKPOINTS",
-        "whether checkpoints outlive a cancelled job",
+        "RETAIN_ON_CANCELLATION",
+        "whether checkpoints outlive a job that a user cancels; `NO_EXTERNALIZED_CHECKPOINTS`: nor one that fails",
     ),
     renamed(
         "execution.checkpointing.num-retained",
@@ -333,4 +345,22 @@ pub const KEYS: &[Key] = &[
         "whether the engine owns the savepoint that it began from",
     ),
     renamed("high-availability.type", &["high-availability"], Value::Text, "none", "how a leader is found"),
+    key("fs.default-scheme", Value::Text, "file:///", "what absolute paths without a scheme begin with"),
+    key(
+        "fs.hdfs.hadoopconf",
+        Value::Text,
+        "",
+        "folder of core-site.xml and hdfs-site.xml; that of HADOOP_CONF_DIR or HADOOP_HOME when unset",
+    ),
+    key("s3.endpoint", Value::Text, "", "URL of the S3 server; that of AWS_ENDPOINT_URL, or Amazon's, when unset"),
+    key("s3.endpoint.region", Value::Text, "", "region of the buckets; that of AWS_REGION when unset"),
+    renamed("s3.access-key", &["s3.access.key"], Value::Text, "", "who asks S3; AWS_ACCESS_KEY_ID when unset"),
+    renamed("s3.secret-key", &["s3.secret.key"], Value::Text, "", "its secret; AWS_SECRET_ACCESS_KEY when unset"),
+    renamed(
+        "s3.path.style.access",
+        &["s3.path-style-access"],
+        Value::Boolean,
+        "true",
+        "whether the bucket is part of the path and not of the host's name",
+    ),
 ];

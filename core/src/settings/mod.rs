@@ -8,16 +8,19 @@ mod keys;
 #[cfg(test)]
 mod page;
 mod recovery;
+mod stores;
 mod values;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use keys::{KEYS, Key, Value};
-pub use recovery::{BackendType, CheckpointSettings, RestartSettings, StateRecovery};
+pub use recovery::{BackendType, CheckpointRetention, CheckpointSettings, RestartSettings, StateRecovery};
+pub use stores::StoreSettings;
 pub use values::{Gate, RuntimeMode, ShuffleMode, parse_bytes, parse_duration};
 
 use crate::error::{Error, Result, nearest, unknown};
+use crate::state::StateTtl;
 
 /// Where a value came from, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,12 +94,13 @@ impl Settings {
         Ok(())
     }
 
-    /// Every key with its value and where it came from, by name.
+    /// Every key with its value and where it came from, by name, to be shown: of secrets it is told that they are set.
     pub fn all(&self) -> Vec<(&'static str, &str, Origin)> {
         let mut all: Vec<_> = KEYS
             .iter()
             .map(|spec| {
                 let (value, origin) = self.effective(spec);
+                let value = if spec.is_secret() && !value.is_empty() { "******" } else { value };
                 (spec.name, value, origin)
             })
             .collect();
@@ -211,6 +215,12 @@ impl Settings {
     /// `task.cancellation.timeout`.
     pub fn cancellation_timeout(&self) -> Duration {
         parse_duration(self.text("task.cancellation.timeout")).unwrap_or(Duration::from_secs(180))
+    }
+
+    /// When the state of SQL operators expires by which keys are told apart; `None` if it is kept for ever.
+    pub fn state_ttl(&self) -> Option<StateTtl> {
+        let time = parse_duration(self.text("table.exec.state.ttl")).unwrap_or_default();
+        (!time.is_zero()).then(|| StateTtl::new(time))
     }
 
     fn number(&self, key: &'static str, fallback: usize) -> usize {

@@ -28,14 +28,11 @@ They belong to what is not there yet: unaligned checkpoints, more than one proce
 ";
 
 /// How the keys begin that nothing reads yet.
-const LATER: [&str; 8] = [
-    "table.exec.state.ttl",
+const LATER: [&str; 5] = [
     "rest.",
     "heartbeat.",
     "execution.checkpointing.unaligned.",
     "execution.checkpointing.aligned-checkpoint-timeout",
-    "execution.checkpointing.externalized-checkpoint-retention",
-    "execution.state-recovery.claim-mode",
     "high-availability.",
 ];
 

@@ -27,6 +27,20 @@ pub struct CheckpointSettings {
     pub dir: Option<String>,
     /// Where savepoints are stored that name no place.
     pub savepoint_dir: Option<String>,
+    /// What becomes of them when the job is over before its end.
+    pub retention: CheckpointRetention,
+}
+
+/// What becomes of checkpoints when a job is over and did not end well (CKP-09). A process that goes away leaves its jobs'
+/// checkpoints in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointRetention {
+    /// They stay.
+    Retained,
+    /// They are deleted when a user cancels the job, and stay when it fails.
+    DeletedOnCancellation,
+    /// They are deleted.
+    Deleted,
 }
 
 /// Where keyed state lives, and where checkpoints go (BKD-01 … BKD-03): `state.backend.type`.
@@ -48,6 +62,8 @@ pub struct StateRecovery {
     pub path: Option<String>,
     /// Whether state that no operator claims is dropped; else it is an error.
     pub ignore_unclaimed: bool,
+    /// Whether the job owns the savepoint from now on: then it is deleted like its oldest checkpoint (SVP-09).
+    pub claims: bool,
 }
 
 /// What happens after a failure: `restart-strategy.*` (RST-01 … RST-05).
@@ -103,6 +119,7 @@ impl Settings {
             incremental: self.is_true("execution.checkpointing.incremental"),
             dir: self.place("execution.checkpointing.dir"),
             savepoint_dir: self.place("execution.checkpointing.savepoint-dir"),
+            retention: self.checkpoint_retention(),
         }
     }
 
@@ -121,6 +138,7 @@ impl Settings {
         StateRecovery {
             path: self.place("execution.state-recovery.path"),
             ignore_unclaimed: self.is_true("execution.state-recovery.ignore-unclaimed-state"),
+            claims: self.text("execution.state-recovery.claim-mode").trim().eq_ignore_ascii_case("CLAIM"),
         }
     }
 
@@ -147,6 +165,15 @@ impl Settings {
                 attempts: self.text("restart-strategy.exponential-delay.attempts-before-reset-backoff").parse().ok(),
             },
             _ => RestartSettings::None,
+        }
+    }
+
+    fn checkpoint_retention(&self) -> CheckpointRetention {
+        let word = self.text("execution.checkpointing.externalized-checkpoint-retention").trim().to_ascii_uppercase();
+        match word.as_str() {
+            "DELETE_ON_CANCELLATION" => CheckpointRetention::DeletedOnCancellation,
+            "NO_EXTERNALIZED_CHECKPOINTS" => CheckpointRetention::Deleted,
+            _ => CheckpointRetention::Retained,
         }
     }
 
@@ -196,6 +223,20 @@ mod tests {
         assert_eq!((initial, multiplier, attempts), (Duration::from_secs(1), 1.5, None));
         settings.set("restart-strategy.type", "none", Origin::Statement).unwrap();
         assert_eq!(settings.restarts(), RestartSettings::None);
+    }
+
+    #[test]
+    fn checkpoints_stay_and_savepoints_belong_to_their_users_unless_somebody_says_otherwise() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.checkpoints().retention, CheckpointRetention::Retained);
+        assert!(!settings.state_recovery().claims);
+        let key = "execution.checkpointing.externalized-checkpoint-retention";
+        settings.set(key, "delete_on_cancellation", Origin::Statement).unwrap();
+        assert_eq!(settings.checkpoints().retention, CheckpointRetention::DeletedOnCancellation);
+        settings.set(key, "NO_EXTERNALIZED_CHECKPOINTS", Origin::Statement).unwrap();
+        assert_eq!(settings.checkpoints().retention, CheckpointRetention::Deleted);
+        settings.set("execution.state-recovery.claim-mode", "claim", Origin::Statement).unwrap();
+        assert!(settings.state_recovery().claims);
     }
 
     #[test]

@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn portions_are_as_large_as_they_may_be_and_leave_nothing_out() {
         assert_eq!(portions(&[3, 3, 3, 9, 0, 1], 7), [0..2, 2..3, 3..4, 4..6]);
-        assert_eq!(portions(&[0, 0, 5, 0], 7), [0..4]);
+        assert_eq!(portions(&[0, 0, 5, 8], 7), [0..3, 3..4]);
         assert!(portions(&[0, 0], 7).is_empty());
     }
 }

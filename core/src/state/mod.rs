@@ -22,6 +22,7 @@ mod backend;
 mod broadcast;
 mod column;
 mod current_key;
+mod evolution;
 mod keyed;
 mod list;
 mod map;
@@ -31,19 +32,24 @@ mod schema;
 mod snapshot;
 mod ttl;
 mod value;
+mod widening;
 
 pub use backend::{PartStore, StateBackend, StatePart, portions};
 pub use broadcast::BroadcastState;
 pub use column::{EncodeColumn, StateColumn, resize_cells};
 pub use current_key::{CellsOf, CurrentKey, Token};
+pub use evolution::{
+    EVOLUTION, EVOLUTION_COMPLETE, EVOLUTION_SERDE, KEY_COLUMNS, adapt, evolving, not_restorable, retyped,
+};
 pub use keyed::{KeyedStates, StateId};
 pub use list::{ListCells, ListState};
 pub use map::{MapCells, MapState};
 pub use operator_list::{Dealing, OperatorList};
 pub use reducing::{AggregatingState, ReducingState};
-pub use schema::{KEY_GROUP, adapt, keyed_schema, rows_of_groups};
+pub use schema::{KEY_GROUP, key_columns, keyed_schema, rows_of_groups};
 pub use snapshot::{
     EncodeState, Extent, FrozenState, RestoredState, Snapshot, SnapshotScope, StateDescriptor, StateKind, StateLayer,
 };
 pub use ttl::{Expiry, StateTtl, TtlUpdate, TtlVisibility};
 pub use value::{ValueCells, ValueState};
+pub use widening::widens;

@@ -1,5 +1,6 @@
-//! The columns of stored state, and what may be restored into which.
+//! The columns of stored state.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -7,30 +8,25 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, UInt32Type};
 
 use crate::error::{Error, Result};
+use crate::state::KEY_COLUMNS;
 
 /// The name of the first column of keyed state.
 pub const KEY_GROUP: &str = "key_group";
 
 /// The columns of keyed state: key group, key, and what is kept for it (none for a list of keys).
+///
+/// How many of them are the key is part of the metadata, for those who read state without the operator that wrote it.
 pub fn keyed_schema(keys: &Fields, state: &Fields) -> SchemaRef {
     let group: FieldRef = Arc::new(Field::new(KEY_GROUP, DataType::UInt32, false));
-    Arc::new(Schema::new(
-        [group].into_iter().chain(keys.iter().cloned()).chain(state.iter().cloned()).collect::<Fields>(),
-    ))
+    let fields: Fields = [group].into_iter().chain(keys.iter().cloned()).chain(state.iter().cloned()).collect();
+    let key_columns = (1 + keys.len()).to_string();
+    Arc::new(Schema::new_with_metadata(fields, HashMap::from([(KEY_COLUMNS.to_owned(), key_columns)])))
 }
 
-/// A restored batch as one of the columns that a state declares now.
-///
-/// So far they have to be the same. Whatever else is to be accepted (columns added or dropped, numbers widened) is decided and
-/// done here and nowhere else.
-pub fn adapt(name: &str, batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch> {
-    let saved = batch.schema();
-    if saved.fields() != declared.fields() {
-        let (saved, declared) = (describe(&saved), describe(declared));
-        return Err(Error::request(format!("state '{name}' was saved as ({saved}) and is declared as ({declared})"))
-            .with_hint("give the new form a name of its own, or change it back"));
-    }
-    Ok(RecordBatch::try_new(declared.clone(), batch.columns().to_vec())?)
+/// The places of the key's columns in stored columns of keyed state; `None` if these do not say.
+pub fn key_columns(schema: &Schema) -> Option<Range<usize>> {
+    let end: usize = schema.metadata().get(KEY_COLUMNS)?.parse().ok()?;
+    (1..=schema.fields().len()).contains(&end).then_some(1..end)
 }
 
 /// The rows of these key groups, of a batch in the order of its key groups.
@@ -40,15 +36,6 @@ pub fn rows_of_groups(batch: &RecordBatch, groups: &Range<u32>) -> Result<Record
     let place = |group: u32| column.values().partition_point(|other| *other < group);
     let (begin, end) = (place(groups.start), place(groups.end));
     Ok(batch.slice(begin, end.saturating_sub(begin)))
-}
-
-/// The columns for a message: `key_group UInt32 NOT NULL, user Utf8`.
-fn describe(schema: &Schema) -> String {
-    let column = |field: &FieldRef| {
-        let null = if field.is_nullable() { "" } else { " NOT NULL" };
-        format!("{} {}{null}", field.name(), field.data_type())
-    };
-    schema.fields().iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -65,21 +52,19 @@ mod tests {
     }
 
     #[test]
+    fn columns_say_which_of_them_are_the_key() {
+        let field = |name: &str| Field::new(name, DataType::Int64, false);
+        let schema = keyed_schema(&Fields::from(vec![field("a"), field("b")]), &Fields::from(vec![field("value")]));
+        assert_eq!(key_columns(&schema), Some(1..3));
+        assert_eq!(key_columns(&keyed_schema(&Fields::empty(), &Fields::empty())), Some(1..1));
+        assert_eq!(key_columns(&Schema::new(vec![field("a")])), None);
+    }
+
+    #[test]
     fn key_groups_are_cut_once() {
         let batch = batch(vec![0, 0, 2, 3, 3, 3, 7]);
         let rows = |range: Range<u32>| rows_of_groups(&batch, &range).unwrap().num_rows();
         assert_eq!([rows(0..1), rows(1..3), rows(3..4), rows(4..7), rows(7..8)], [2, 1, 3, 0, 1]);
         assert_eq!([rows(0..8), rows(8..9), rows(3..3)], [7, 0, 0]);
-    }
-
-    #[test]
-    fn other_columns_are_refused_and_both_are_named() {
-        let fields = Fields::from(vec![Field::new("value", DataType::Utf8, true)]);
-        let declared = keyed_schema(&Fields::empty(), &fields);
-        let error = adapt("count", &batch(vec![1]), &declared).unwrap_err();
-        expect_test::expect![[r#"
-            state 'count' was saved as (key_group UInt32 NOT NULL, value Int64 NOT NULL) and is declared as (key_group UInt32 NOT NULL, value Utf8); give the new form a name of its own, or change it back"#]]
-        .assert_eq(&error.to_string());
-        assert!(adapt("count", &batch(vec![1]), &batch(vec![]).schema()).is_ok());
     }
 }

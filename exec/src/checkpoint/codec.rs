@@ -17,19 +17,28 @@ use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::content::StoredChunk;
+use super::narrow::{narrowed, widened};
+
+/// Higher ones take several times as long for a few percent.
+const COMPRESSION_LEVEL: i32 = 1;
 
 /// Rows as bytes. They come back as they are, though perhaps in fewer batches.
 pub(super) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
+    // One batch compresses better than several, and its numbers can be narrow. Those whose dictionaries do not fit into one stay
+    // apart.
+    let one = match batches {
+        [] => None,
+        [batch] => Some(narrowed(batch)?),
+        _ => concat_batches(schema, batches).ok().map(|batch| narrowed(&batch)).transpose()?,
+    };
+    let (schema, batches) = match &one {
+        Some(batch) => (batch.schema_ref(), std::slice::from_ref(batch)),
+        None => (schema, batches),
+    };
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD))?;
+    let options = options.try_with_compression_level(Some(COMPRESSION_LEVEL))?;
     let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options)?;
-    // One batch compresses better than several. Those whose dictionaries do not fit into one stay apart.
-    match batches.len() {
-        0 | 1 => batches.iter().try_for_each(|batch| writer.write(batch))?,
-        _ => match concat_batches(schema, batches) {
-            Ok(batch) => writer.write(&batch)?,
-            Err(_) => batches.iter().try_for_each(|batch| writer.write(batch))?,
-        },
-    }
+    batches.iter().try_for_each(|batch| writer.write(batch))?;
     writer.finish()?;
     Ok(writer.into_inner()?)
 }
@@ -57,9 +66,11 @@ pub fn decode_chunk(bytes: &[u8], chunk: &StoredChunk, schema: &SchemaRef) -> Re
     if checksum != chunk.checksum {
         return Err(format!("checksum {checksum:016x} instead of {:016x}", chunk.checksum));
     }
-    let (found, batches) = decode(bytes)?;
-    if found.fields() != schema.fields() {
-        return Err("other columns than those of its state".to_owned());
+    let (_, narrow) = decode(bytes)?;
+    let mut batches = Vec::with_capacity(narrow.len());
+    for batch in narrow {
+        let batch = widened(&batch, schema).map_err(|error| error.to_string())?;
+        batches.push(batch.ok_or("other columns than those of its state")?);
     }
     let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
     if rows != chunk.rows {

@@ -6,23 +6,32 @@
 //!              CheckpointContent ──> Writer ──> manifests/…    names segments, old and new
 //!                                                   │
 //! RestoredState <── restored_state <── CheckpointContent <── CheckpointStore
+//! rows to look at <── StateRows <── find_checkpoint <────────── or savepoint
 //! ```
 //!
 //! Suggested order of reading: [`content`] (what there is), [`segment`] (rows), [`manifest`] (the rest), [`store`] (who may
-//! write), `retention` (what may go), [`savepoint`], [`restore`] (the way back). Stores are those of the `object_store`
+//! write), `retention` (what may go), [`savepoint`] with `savepoint_writer` and `parquet`, [`restore`] (the way back),
+//! `inspect` (state for people). Stores are those of the `object_store`
 //! crate; clocks and random numbers are arguments.
 
 #[doc(hidden)]
 pub mod codec;
+#[doc(hidden)]
+pub mod conformance;
 pub mod content;
 mod files;
 #[rustfmt::skip]
 #[allow(missing_docs, dead_code, unused_imports, unsafe_op_in_unsafe_fn, clippy::all, clippy::unwrap_used)]
 mod generated;
+mod inspect;
+mod layer;
 pub mod manifest;
+mod narrow;
+mod parquet;
 pub mod restore;
 mod retention;
 pub mod savepoint;
+mod savepoint_writer;
 pub mod segment;
 pub mod store;
 #[cfg(test)]
@@ -33,7 +42,9 @@ pub use content::{
     CheckpointContent, CheckpointKind, Manifest, StoredChunk, StoredLayer, StoredOperator, StoredSegment, StoredState,
     StoredSubtask,
 };
+pub use inspect::{FoundCheckpoint, StateRows, find_checkpoint};
 pub use restore::restored_state;
-pub use savepoint::{dispose_savepoint, open_savepoint, savepoint_segment_path, write_savepoint};
+pub use savepoint::{dispose_savepoint, open_savepoint, write_savepoint};
+pub use savepoint_writer::{SavepointWriter, StateOwner};
 pub use segment::{SegmentWriter, read_layer};
 pub use store::{CheckpointStore, Writer};

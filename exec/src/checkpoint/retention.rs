@@ -3,7 +3,8 @@
 //! A segment stays as long as any manifest that is there names it; if one cannot be read, all stay. Of those that nobody names,
 //! a writer deletes what it knows to be dead: segments of earlier generations, which can publish nothing any more, and of its
 //! own checkpoints up to the last one that it published. A segment of a later generation, or of a checkpoint that is under way,
-//! is never touched.
+//! is never touched. Stores that give a file its name when it is whole have it under a hidden one before, and a process that
+//! dies leaves it there: it goes by the same rule.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +80,16 @@ impl Retention {
         Ok(files.delete_all(dead).await)
     }
 
+    /// How many checkpoints the manifests are of that are known.
+    pub fn checkpoints(&self) -> usize {
+        self.known
+            .values()
+            .map(|named| named.checkpoint)
+            .filter(|checkpoint| *checkpoint > 0)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
     /// What a manifest names; nothing if it is gone.
     async fn named(&mut self, files: &Files, newest: &Manifest, numbered: &(u64, Path)) -> Result<Option<&mut Named>> {
         let number = numbered.0;
@@ -103,7 +114,7 @@ impl Named {
 
 /// Whether nobody can name a segment any more that is not named yet.
 fn is_dead(path: &Path, newest: &Manifest) -> bool {
-    let mut parts = path.filename().unwrap_or_default().split('-');
+    let mut parts = path.filename().unwrap_or_default().trim_start_matches('.').split('-');
     let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
     match (number(), number()) {
         (Some(generation), Some(checkpoint)) => {

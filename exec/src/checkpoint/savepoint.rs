@@ -1,7 +1,7 @@
 //! Savepoints: checkpoints that belong to the user, each in a folder of its own.
 //!
-//! All files lie in the folder and are named relative to it, so it can be moved and copied as a whole. `_metadata`, the
-//! manifest, comes last: a folder without it is no savepoint.
+//! All files lie in the folder and are named relative to it, so it can be moved and copied as a whole. States are Parquet files
+//! (see `savepoint_writer`). `_metadata`, the manifest, comes last: a folder without it is no savepoint.
 
 use std::sync::Arc;
 
@@ -19,12 +19,7 @@ use super::store::required_manifest;
 /// The name of a savepoint's manifest.
 pub const SAVEPOINT_MANIFEST: &str = "_metadata";
 
-/// Where the segment of a new savepoint lies, relative to its folder.
-pub fn savepoint_segment_path(number: u32) -> Arc<str> {
-    format!("segments/{number}").into()
-}
-
-/// Completes a savepoint whose segments are there. `nonce` tells it from one that somebody else writes to the same place.
+/// Completes a savepoint whose files are there. `nonce` tells it from one that somebody else writes to the same place.
 ///
 /// Errors: there is another savepoint in the folder.
 pub async fn write_savepoint(
@@ -61,8 +56,15 @@ pub async fn dispose_savepoint(store: Arc<dyn ObjectStore>, root: &Path, clock: 
     let path = files.path(SAVEPOINT_MANIFEST);
     let manifest = required_manifest(&files, &path).await?;
     files.delete(&path).await?;
-    for segment in &manifest.content.segments {
-        files.delete(&files.path(&segment.path)).await?;
+    let paths: Vec<Path> = manifest.content.segments.iter().map(|segment| files.path(&segment.path)).collect();
+    match files.delete_all(&paths).await {
+        deleted if deleted == paths.len() => Ok(()),
+        // One by one, for the error.
+        _ => {
+            for path in &paths {
+                files.delete(path).await?;
+            }
+            Ok(())
+        }
     }
-    Ok(())
 }

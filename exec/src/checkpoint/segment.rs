@@ -1,4 +1,5 @@
-//! Segments: the files that states lie in. One worker packs into one of them what it stores for a checkpoint.
+//! Segments: the files that states of checkpoints lie in; those of savepoints are Parquet. One worker packs into one of them what it stores
+//! for a checkpoint.
 //!
 //! ```text
 //! segment    | chunk | chunk | chunk | chunk | chunk | …        only chunks; the manifest says where each is
@@ -21,15 +22,16 @@ use tidemill_core::state::{Extent, FrozenState, StateDescriptor, StateKind, rows
 use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::codec::{self, decode_chunk, groups_of_rows};
+use super::codec::{self, groups_of_rows};
 use super::content::{StoredChunk, StoredLayer, StoredSegment};
 use super::files::{below, missing, store_error};
+use super::layer::LayerFile;
 use super::upload::Upload;
 
 /// The most rows of a chunk.
 pub const CHUNK_ROWS_MAX: usize = 64 << 10;
 /// How many bytes of rows close a chunk, before compression.
-const CHUNK_BYTES: usize = 8 << 20;
+pub(super) const CHUNK_BYTES: usize = 8 << 20;
 /// How many bytes are asked for at once.
 const READ_BYTES: u64 = 16 << 20;
 
@@ -167,24 +169,29 @@ pub async fn read_layer(
     layer: &StoredLayer,
     key_groups: Option<Range<u32>>,
 ) -> Result<Vec<RecordBatch>> {
-    let overlaps = |chunk: &&StoredChunk| match (&key_groups, chunk.groups) {
+    let overlaps = |(_, chunk): &(usize, &StoredChunk)| match (&key_groups, chunk.groups) {
         (Some(own), Some((first, last))) => first < own.end && own.start <= last && !own.is_empty(),
         _ => true,
     };
-    let chunks: Vec<&StoredChunk> = layer.chunks.iter().filter(overlaps).collect();
+    let chunks: Vec<(usize, &StoredChunk)> = layer.chunks.iter().enumerate().filter(overlaps).collect();
     let path = below(root, &layer.segment);
     let mut batches = Vec::new();
+    if chunks.is_empty() {
+        return Ok(batches);
+    }
+    let file = LayerFile::open(store, &path, layer).await?;
     let mut rest = chunks.as_slice();
     while !rest.is_empty() {
         let mut wanted = 0u64;
-        let fits = |chunk: &&StoredChunk| {
+        let fits = |(_, chunk): &(usize, &StoredChunk)| {
             wanted = chunk.length.saturating_add(wanted);
             wanted <= READ_BYTES
         };
         let (now, later) = rest.split_at(rest.iter().copied().take_while(fits).count().max(1));
         rest = later;
-        for (chunk, bytes) in now.iter().zip(read_chunks(store, &path, now).await?) {
-            let read = decode_chunk(&bytes, chunk, &layer.schema).and_then(|read| cut(read, chunk, &key_groups));
+        let read = read_chunks(store, &path, &now.iter().map(|(_, chunk)| *chunk).collect::<Vec<_>>()).await?;
+        for ((place, chunk), bytes) in now.iter().zip(read) {
+            let read = file.decode(*place, chunk, bytes).and_then(|read| cut(read, chunk, &key_groups));
             let read = read.map_err(|error| corrupt(&path, chunk, &error))?;
             batches.extend(read.into_iter().filter(|batch| batch.num_rows() > 0));
         }
@@ -207,7 +214,7 @@ fn cut(
     }
 }
 
-async fn read_chunks(store: &dyn ObjectStore, path: &Path, chunks: &[&StoredChunk]) -> Result<Vec<Bytes>> {
+pub(super) async fn read_chunks(store: &dyn ObjectStore, path: &Path, chunks: &[&StoredChunk]) -> Result<Vec<Bytes>> {
     let ranges: Vec<Range<u64>> = chunks.iter().map(|chunk| chunk.offset..chunk.end()).collect();
     match store.get_ranges(path, &ranges).await {
         Ok(read) if read.len() == ranges.len() => Ok(read),
@@ -225,7 +232,7 @@ async fn read_chunks(store: &dyn ObjectStore, path: &Path, chunks: &[&StoredChun
     }
 }
 
-fn corrupt(path: &Path, chunk: &StoredChunk, error: &str) -> Error {
+pub(super) fn corrupt(path: &Path, chunk: &StoredChunk, error: &str) -> Error {
     let StoredChunk { offset, length, .. } = chunk;
     Error::corrupt(format!("'{path}' at {offset}, {length} bytes: {error}"))
 }

@@ -15,6 +15,7 @@
 //! taken before. It looks therefore, after it has created a manifest, whether there is a newer one. The newest one is never
 //! deleted, so if its number had been taken there is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -81,6 +82,28 @@ impl CheckpointStore {
         self.newest.as_ref().and_then(|newest| newest.content.completed())
     }
 
+    /// The checkpoint with this number, of those that are kept; `None` if there are none at all.
+    ///
+    /// Errors: there are others, which it lists.
+    pub async fn numbered(&self, checkpoint: CheckpointId) -> Result<Option<CheckpointContent>> {
+        let mut known = BTreeSet::new();
+        for numbered in manifests(&self.files, None).await?.iter().rev() {
+            // Its job may delete it meanwhile.
+            let Some(manifest) = read_numbered(&self.files, numbered).await? else { continue };
+            match manifest.content.completed() {
+                Some(content) if content.checkpoint == checkpoint => return Ok(Some(manifest.content)),
+                Some(content) => drop(known.insert(content.checkpoint)),
+                None => {}
+            }
+        }
+        if known.is_empty() {
+            return Ok(None);
+        }
+        let known: Vec<String> = known.iter().map(CheckpointId::to_string).collect();
+        let error = Error::request(format!("'{}' has no checkpoint {checkpoint}", self.files.root));
+        Err(error.with_hint(format!("it has {}", known.join(", "))))
+    }
+
     /// Takes the right to add checkpoints from whoever has it, and removes what was left half done. `nonce` is drawn anew each
     /// time.
     ///
@@ -141,6 +164,26 @@ impl Writer {
         Ok(deleted + self.sweep().await?)
     }
 
+    /// How many checkpoints are kept, as of the last [`Writer::retain`].
+    pub fn checkpoints_kept(&self) -> usize {
+        self.retention.checkpoints()
+    }
+
+    /// Deletes all checkpoints, the newest one last: whoever comes next begins anew.
+    ///
+    /// Errors: of the store; what was not deleted yet stays.
+    pub async fn discard(self) -> Result<()> {
+        let Self { files, newest, .. } = self;
+        // Of what a later generation has written nothing is ours.
+        for (_, path) in manifests(&files, None).await?.into_iter().filter(|(number, _)| *number <= newest.number) {
+            files.delete(&path).await?;
+        }
+        for path in files.list(SEGMENTS, None).await?.iter().filter(|path| is_of_generation(path, newest.generation)) {
+            files.delete(path).await?;
+        }
+        Ok(())
+    }
+
     /// Deletes the segments of earlier writers and earlier checkpoints that no manifest names. How many went away.
     async fn sweep(&mut self) -> Result<usize> {
         // Segments first: one that is named by a manifest that was not there yet has to be a newer one.
@@ -159,6 +202,12 @@ async fn manifests(files: &Files, after: Option<u64>) -> Result<Vec<(u64, Path)>
         (path == manifest_path(files, number)).then_some((number, path))
     });
     Ok(numbered.collect())
+}
+
+/// Whether a segment was written by this generation or an earlier one.
+fn is_of_generation(path: &Path, newest: u64) -> bool {
+    let generation = path.filename().and_then(|name| name.split('-').next()).and_then(|part| part.parse::<u64>().ok());
+    generation.is_some_and(|generation| generation <= newest)
 }
 
 fn manifest_path(files: &Files, number: u64) -> Path {

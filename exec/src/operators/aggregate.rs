@@ -7,6 +7,7 @@ use datafusion::physical_expr::GroupsAccumulatorAdapter;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use std::sync::Arc;
 use tidemill_core::Result;
+use tidemill_core::state::{EVOLUTION_COMPLETE, evolving};
 
 use crate::error::from_datafusion;
 use crate::operators::expression::{Expr, evaluate_all, evaluate_predicate};
@@ -66,7 +67,12 @@ impl Aggregate {
     pub fn state_field(&self) -> Result<FieldRef> {
         let parts = self.function.state_fields().map_err(from_datafusion)?;
         let parts = parts.iter().map(|part| Field::new(part.name(), part.data_type().clone(), true)).collect();
-        Ok(Arc::new(Field::new(self.describe(), DataType::Struct(parts), true)))
+        Ok(self.complete(DataType::Struct(parts)))
+    }
+
+    /// The column of what its accumulators keep: what counts all rows does not appear later.
+    pub fn complete(&self, kept: DataType) -> FieldRef {
+        evolving(&Field::new(self.describe(), kept, true), EVOLUTION_COMPLETE)
     }
 
     /// How a plan shows it.

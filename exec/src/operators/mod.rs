@@ -9,6 +9,7 @@ pub mod calc;
 mod conformance;
 pub mod expression;
 pub mod group_aggregate;
+mod idle;
 pub mod limit;
 pub mod lookup_join;
 mod pending;

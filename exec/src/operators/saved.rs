@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_empty_array};
+use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type, Schema, SchemaRef};
 use tidemill_core::key::{key_group, scatter};
 use tidemill_core::state::{
@@ -20,7 +20,13 @@ pub struct KeyedRows {
     pub keys: Fields,
     /// What is kept.
     pub kept: Fields,
-    /// The columns of both.
+    /// The rows.
+    pub parts: Vec<KeyedPart>,
+}
+
+/// Rows that came together.
+pub struct KeyedPart {
+    /// The columns of the key and of what is kept.
     pub columns: Vec<ArrayRef>,
     /// The carried hash of each row's key.
     pub hashes: Vec<u64>,
@@ -32,14 +38,27 @@ impl KeyedRows {
         let schema = keyed_schema(&self.keys, &self.kept);
         let descriptor = StateDescriptor { name: name.to_owned(), kind: StateKind::Keyed, schema: schema.clone() };
         let encode = move || {
-            let groups: Vec<u32> = self.hashes.iter().map(|hash| key_group(*hash, max_parallelism)).collect();
+            let hashes = self.parts.iter().flat_map(|part| &part.hashes);
+            let groups: Vec<u32> = hashes.map(|hash| key_group(*hash, max_parallelism)).collect();
             let (order, _) = scatter(&groups, max_parallelism as usize);
-            let rows = groups.len();
-            let columns = [Arc::new(UInt32Array::from(groups)) as ArrayRef].into_iter().chain(self.columns).collect();
-            let records = batch_of(&schema, columns, rows)?;
-            Ok(vec![take_record_batch(&records, &UInt32Array::from(order))?])
+            let order = UInt32Array::from(order);
+            let mut columns: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(groups))];
+            columns.extend(self.columns()?);
+            let sorted = columns.iter().map(|column| Ok(take(column, &order, None)?)).collect::<Result<_>>()?;
+            Ok(vec![batch_of(&schema, sorted, order.len())?])
         };
         (descriptor, Box::new(encode))
+    }
+
+    /// The columns of all parts.
+    fn columns(&self) -> Result<Vec<ArrayRef>> {
+        let fields = self.keys.iter().chain(&self.kept).enumerate();
+        let column = |(place, field): (usize, &FieldRef)| match self.parts.as_slice() {
+            [] => Ok(new_empty_array(field.data_type())),
+            [part] => Ok(part.columns[place].clone()),
+            parts => Ok(concat(&parts.iter().map(|part| part.columns[place].as_ref()).collect::<Vec<_>>())?),
+        };
+        fields.map(column).collect()
     }
 }
 

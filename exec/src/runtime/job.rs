@@ -1,6 +1,7 @@
 //! A job as those see it who start it, watch it and wait for it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::runtime::run::JobRun;
 pub struct JobHandle {
     name: Arc<str>,
     cancelled: Arc<Latch>,
+    is_cancelled_by_user: Arc<AtomicBool>,
     outcome: watch::Receiver<Option<Result<JobResult>>>,
     metrics: JobMetrics,
     failures: JobFailures,
@@ -80,6 +82,8 @@ pub struct Persistence {
     pub begin: Begin,
     /// Whether state that no operator claims is dropped.
     pub ignore_unclaimed: bool,
+    /// Whether the job owns the savepoint that it begins from, or began from when it was first run (SVP-09).
+    pub claims: bool,
 }
 
 /// What a job goes on from.
@@ -183,8 +187,15 @@ impl JobHandle {
         &self.name
     }
 
-    /// Tells the job to stop. Its outcome will be the error kind `Cancelled`.
+    /// Tells the job to stop. Its outcome will be the error kind `Cancelled`. It may go on from its last checkpoint.
     pub fn cancel(&self) {
+        self.cancelled.raise();
+    }
+
+    /// The same for a user who is done with the job: what becomes of its checkpoints is up to
+    /// `execution.checkpointing.externalized-checkpoint-retention`.
+    pub fn cancel_by_user(&self) {
+        self.is_cancelled_by_user.store(true, Ordering::Relaxed);
         self.cancelled.raise();
     }
 
@@ -253,6 +264,7 @@ pub fn execute_from(
     let slots = environment.slots.take(job.slots_required())?;
     let name: Arc<str> = settings.job_name().unwrap_or("job").into();
     let cancelled = Arc::new(Latch::default());
+    let is_cancelled_by_user = Arc::new(AtomicBool::new(false));
     let (metrics, failures) = (JobMetrics::default(), JobFailures::default());
     let (publish_begun, begun) = watch::channel(None);
     let run = JobRun {
@@ -261,6 +273,7 @@ pub fn execute_from(
         environment: environment.clone(),
         settings: settings.clone(),
         cancelled: cancelled.clone(),
+        is_cancelled_by_user: is_cancelled_by_user.clone(),
         committers: prepare_sinks(job)?,
         metrics: metrics.clone(),
         failures: failures.clone(),
@@ -277,5 +290,5 @@ pub fn execute_from(
             publish.send_replace(Some(result));
         }),
     );
-    Ok(JobHandle { name, cancelled, outcome, metrics, failures, begun })
+    Ok(JobHandle { name, cancelled, is_cancelled_by_user, outcome, metrics, failures, begun })
 }

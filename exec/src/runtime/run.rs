@@ -11,15 +11,16 @@
 //! that is not a cause.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemill_core::graph::{JobGraph, VertexHead};
-use tidemill_core::settings::BackendType;
+use tidemill_core::settings::{BackendType, CheckpointRetention};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tokio::sync::{mpsc, watch};
 
-use crate::checkpoint::{CheckpointContent, open_savepoint};
+use crate::checkpoint::{CheckpointContent, CheckpointKind, find_checkpoint};
 use crate::latch::Latch;
 use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, takes_checkpoints};
 use crate::runtime::environment::Environment;
@@ -39,6 +40,8 @@ pub struct JobRun {
     pub settings: Settings,
     /// Thrown when somebody cancels the job.
     pub cancelled: Arc<Latch>,
+    /// Whether that was a user who does not want it to go on.
+    pub is_cancelled_by_user: Arc<AtomicBool>,
     pub committers: Committers,
     pub metrics: JobMetrics,
     pub failures: JobFailures,
@@ -68,9 +71,15 @@ impl JobRun {
         let ending = match self.run_attempts(first).await {
             Ok(ending) => ending,
             Err((error, may_go_on)) => {
+                let discards = self.discards_checkpoints(&error);
+                let may_go_on = may_go_on && !discards;
                 for committer in self.committers.values() {
                     // The job's error is the one that matters; what cannot be removed stays hidden.
                     let _ = if may_go_on { committer.suspend().await } else { committer.abort().await };
+                }
+                if discards && let Err(error) = self.discard_checkpoints().await {
+                    let error = error.context("checkpoints could not be deleted");
+                    self.failures.push(JobFailure { at: self.environment.clock.now_millis(), error });
                 }
                 return Err(error);
             }
@@ -110,6 +119,40 @@ impl JobRun {
                 }
             }
         }
+    }
+
+    /// Whether the checkpoints of a job that ended with this error are deleted (CKP-09). Never those of a job that did not come
+    /// to its own, nor of one that another process has taken over.
+    fn discards_checkpoints(&self, error: &Error) -> bool {
+        if self.persistence.folder.is_none() || self.publish_begun.borrow().is_none() {
+            return false;
+        }
+        let is_by_user = self.is_cancelled_by_user.load(Ordering::Relaxed);
+        match self.settings.checkpoints().retention {
+            CheckpointRetention::Retained => false,
+            CheckpointRetention::DeletedOnCancellation => error.kind() == ErrorKind::Cancelled && is_by_user,
+            CheckpointRetention::Deleted => error.kind() != ErrorKind::Cancelled || is_by_user,
+        }
+    }
+
+    async fn discard_checkpoints(&self) -> Result<()> {
+        let Some(folder) = &self.persistence.folder else { return Ok(()) };
+        let clock = self.environment.clock.clone();
+        let mut store = JobStore::open(folder.clone(), self.nonce(), clock.clone()).await?;
+        if let Some(claimed) = self.claimed() {
+            store.claim(claimed.clone());
+        }
+        store.discard(clock).await
+    }
+
+    /// The savepoint that the job owns.
+    fn claimed(&self) -> Option<&StoreFolder> {
+        let origin = match &self.persistence.begin {
+            Begin::From(folder) => Some(folder),
+            Begin::Resume { origin } => origin.as_ref(),
+            Begin::Anew => None,
+        };
+        origin.filter(|_| self.persistence.claims)
     }
 
     /// Whether a checkpoint outlives the process.
@@ -161,7 +204,7 @@ impl JobRun {
     /// Opens the checkpoints, and finds what to go on from.
     async fn begin(&self) -> Result<(Checkpointer, Option<Arc<RestoredJob>>)> {
         let clock = self.environment.clock.clone();
-        let store = match &self.persistence.folder {
+        let mut store = match &self.persistence.folder {
             None if self.needs_folder() => {
                 let error = "state.backend.type 'filesystem' stores checkpoints in a folder, and none is set";
                 return Err(Error::request(error).with_hint("set execution.checkpointing.dir to a URL"));
@@ -195,6 +238,9 @@ impl JobRun {
         if let Some(restored) = restored.as_ref().filter(|restored| !restored.content.is_final) {
             restored.check(&self.job, self.persistence.ignore_unclaimed)?;
         }
+        if let Some(claimed) = self.claimed() {
+            store.claim(claimed.clone());
+        }
         let (job, environment) = (self.job.clone(), self.environment.clone());
         let (checkpointer, control, statistics) =
             Checkpointer::new(self.name.clone(), job, settings, environment, self.committers.clone(), store);
@@ -202,11 +248,16 @@ impl JobRun {
         Ok((checkpointer, restored))
     }
 
-    /// What a savepoint holds, and where.
+    /// What a savepoint holds, or the newest checkpoint of another job, and where.
     async fn savepoint(&self, folder: &StoreFolder) -> Result<(StoreFolder, CheckpointContent)> {
         let clock = self.environment.clock.clone();
-        let opened = open_savepoint(folder.store.clone(), &folder.root, clock).await;
-        let content = opened.map_err(|error| error.context(&folder.url))?.content;
+        let found = find_checkpoint(folder.store.clone(), &folder.root, clock, None).await;
+        let content = found.map_err(|error| error.context(&folder.url))?.content;
+        let content = Arc::unwrap_or_clone(content);
+        if self.persistence.claims && content.kind != CheckpointKind::Savepoint {
+            let error = format!("{} holds checkpoints of a job, which cannot be claimed", folder.url);
+            return Err(Error::request(error).with_hint("begin from them without --claim-mode claim"));
+        }
         // Whoever begins from the end of another job wants to go on.
         Ok((folder.clone(), CheckpointContent { is_final: false, ..content }))
     }
@@ -354,6 +405,7 @@ impl JobRun {
 
     /// All subtasks have ended: sees to the checkpoints that are complete, or will be without them.
     async fn conclude(&self, checkpointer: &mut Checkpointer) -> Result<Ending> {
+        checkpointer.conclude();
         while checkpointer.is_concluding() {
             tokio::select! {
                 biased;

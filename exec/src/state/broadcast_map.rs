@@ -1,14 +1,16 @@
 //! Broadcast state of user types: maps that are the same in every subtask (STA-07, SUB-11).
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
-use tidemill_core::state::{EncodeState, RestoredState, StateDescriptor, StateKind, adapt};
+use tidemill_core::state::{
+    EncodeState, KEY_COLUMNS, RestoredState, StateDescriptor, StateKind, adapt, not_restorable,
+};
 use tidemill_core::{Error, Result};
 
 use crate::state::{Codec, StateValue};
@@ -57,8 +59,13 @@ impl BroadcastStates {
     pub fn restore(&mut self, state: &mut RestoredState) -> Result<()> {
         for Declared { name, map } in &mut self.maps {
             let schema = map.schema();
-            let batches = state.take(name).into_iter().map(|batch| adapt(name, &batch, &schema));
-            map.restore(batches.collect::<Result<_>>()?)?;
+            for batch in state.take(name) {
+                let restored = map.restore(&adapt(name, &batch, &schema)?);
+                restored.map_err(|error| match batch.schema().fields() == schema.fields() {
+                    true => error,
+                    false => not_restorable(name, &batch.schema(), &schema, error.message()),
+                })?;
+            }
         }
         let (others, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.states).into_iter().partition(|(state, _)| state.kind == StateKind::Broadcast);
@@ -183,7 +190,8 @@ trait AnyMap: Any + Send {
 
     fn freeze(&self) -> EncodeState;
 
-    fn restore(&mut self, batches: Vec<RecordBatch>) -> Result<()>;
+    /// Adds the entries of a batch.
+    fn restore(&mut self, entries: &RecordBatch) -> Result<()>;
 
     fn memory_bytes(&self) -> usize;
 }
@@ -198,7 +206,9 @@ struct TypedMap<K, V> {
 impl<K: StateValue + Ord, V: StateValue> TypedMap<K, V> {
     fn new() -> Result<Self> {
         let (keys, values) = (Arc::new(Codec::new("key")?), Arc::new(Codec::new("value")?));
-        let schema = Arc::new(Schema::new(vec![keys.field().clone(), values.field().clone()]));
+        let fields = vec![keys.field().clone(), values.field().clone()];
+        let metadata = HashMap::from([(KEY_COLUMNS.to_owned(), "1".to_owned())]);
+        let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
         Ok(Self { entries: BTreeMap::new(), keys, values, schema })
     }
 }
@@ -217,11 +227,9 @@ impl<K: StateValue + Ord, V: StateValue> AnyMap for TypedMap<K, V> {
         })
     }
 
-    fn restore(&mut self, batches: Vec<RecordBatch>) -> Result<()> {
-        for batch in batches {
-            let keys = self.keys.decode(batch.column(0))?;
-            self.entries.extend(keys.into_iter().zip(self.values.decode(batch.column(1))?));
-        }
+    fn restore(&mut self, entries: &RecordBatch) -> Result<()> {
+        let keys = self.keys.decode(entries.column(0))?;
+        self.entries.extend(keys.into_iter().zip(self.values.decode(entries.column(1))?));
         Ok(())
     }
 

@@ -5,11 +5,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 use serde_arrow::utils::{Item, Items};
+use tidemill_core::state::{EVOLUTION_SERDE, evolving, retyped};
 use tidemill_core::{Error, Result};
 
 /// What can be kept as state: any type that serde can write and read, and whose columns follow from the type alone.
@@ -39,7 +40,8 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
             return Err(Error::request(format!("{} cannot be kept as columns: {reason}", type_name::<T>()))
                 .with_hint("put the option into a tuple or struct, or what it may lack into a variant"));
         }
-        let field = Arc::new(item.as_ref().clone().with_name(name));
+        let stored = item.as_ref().clone().with_name(name).with_data_type(storable(item.data_type()));
+        let field = evolving(&stored, EVOLUTION_SERDE);
         Ok(Self { item, field, value: PhantomData })
     }
 
@@ -52,10 +54,11 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
     pub fn encode<R: Serialize>(&self, values: &[R]) -> Result<ArrayRef> {
         let columns = serde_arrow::to_arrow(std::slice::from_ref(&self.item), Items(values))
             .map_err(|error| Error::data(format!("{} cannot be written as a column: {error}", type_name::<T>())))?;
-        columns.into_iter().next().ok_or_else(|| Error::internal("a value without a column"))
+        let column = columns.into_iter().next().ok_or_else(|| Error::internal("a value without a column"))?;
+        retyped(&column, &self.item, &self.field)
     }
 
-    /// The values of a column.
+    /// The values of a column. Fields of structs may be missing that serde has a default for.
     pub fn decode(&self, column: &ArrayRef) -> Result<Vec<T>> {
         let nullable = self.item.is_nullable() || column.is_nullable();
         let field = Field::new(self.item.name(), column.data_type().clone(), nullable);
@@ -63,6 +66,36 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
         let Items(values) = serde_arrow::from_arrow::<Items<Vec<T>>, _>(&[field], std::slice::from_ref(column))
             .map_err(|error| Error::corrupt(format!("a column holds no {}: {error}", type_name::<T>())))?;
         Ok(values)
+    }
+}
+
+/// The type with which values are stored. An enum within another type may be NULL there: Arrow takes a variant without data for
+/// NULL, and would not read it again as what it was written.
+fn storable(data_type: &DataType) -> DataType {
+    let retyped = |field: &FieldRef| field.as_ref().clone().with_data_type(storable(field.data_type()));
+    let within = |field: &FieldRef| {
+        let is_enum = matches!(field.data_type(), DataType::Union(..));
+        Arc::new(retyped(field).with_nullable(field.is_nullable() || is_enum))
+    };
+    match data_type {
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(within).collect()),
+        DataType::List(item) => DataType::List(within(item)),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(within(item), *size),
+        DataType::Union(variants, mode) => {
+            DataType::Union(variants.iter().map(|(id, variant)| (id, within(variant))).collect(), *mode)
+        }
+        DataType::Map(entries, sorted) => {
+            let entries = match entries.data_type() {
+                // Keys are never NULL.
+                DataType::Struct(fields) if fields.len() == 2 => {
+                    let fields = Fields::from(vec![Arc::new(retyped(&fields[0])), within(&fields[1])]);
+                    Arc::new(entries.as_ref().clone().with_data_type(DataType::Struct(fields)))
+                }
+                _ => entries.clone(),
+            };
+            DataType::Map(entries, *sorted)
+        }
+        other => other.clone(),
     }
 }
 
@@ -103,9 +136,12 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fmt::Debug;
 
+    use arrow::array::RecordBatch;
+    use arrow::datatypes::Schema;
     use serde::Deserialize;
 
     use super::*;
+    use crate::state::conformance::snapshots::through_ipc;
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     enum Shape {
@@ -119,10 +155,18 @@ mod tests {
         let column = codec.encode(&values).unwrap();
         assert_eq!((codec.field().name().as_str(), codec.field().data_type()), ("value", column.data_type()));
         assert_eq!(codec.decode(&column).unwrap(), values);
+        assert_eq!(codec.decode(&stored(&codec, &column)).unwrap(), values);
         let tail = column.slice(values.len() / 2, values.len() - values.len() / 2);
         assert_eq!(codec.decode(&tail).unwrap(), values[values.len() / 2..]);
         let borrowed: Vec<&T> = values.iter().collect();
         assert_eq!(&codec.encode(&borrowed).unwrap(), &column);
+    }
+
+    /// The column as it comes back from a file.
+    fn stored<T>(codec: &Codec<T>, column: &ArrayRef) -> ArrayRef {
+        let schema = Arc::new(Schema::new(vec![codec.field.clone()]));
+        let batch = RecordBatch::try_new(schema, vec![column.clone()]).unwrap();
+        through_ipc(vec![batch])[0].column(0).clone()
     }
 
     #[test]
@@ -135,6 +179,8 @@ mod tests {
         check(vec![Shape::Point, Shape::Circle(0.5), Shape::Box { width: 1, height: 2 }]);
         check(vec![BTreeMap::from([((1i32, "k".to_owned()), vec![true])]), BTreeMap::new()]);
         check(vec![BTreeMap::from([(7u16, Some((Shape::Circle(1.0),))), (8, None)])]);
+        check(vec![vec![Shape::Point, Shape::Circle(1.5)], vec![]]);
+        check(vec![BTreeMap::from([("k".to_owned(), Shape::Point)])]);
         check(vec![vec![Some((1u64, "z".to_owned())), None], vec![]]);
         check::<(String, i64)>(vec![]);
     }

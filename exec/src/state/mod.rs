@@ -12,12 +12,16 @@ pub(crate) mod conformance;
 mod footprint;
 pub mod key_index;
 pub mod memory;
+mod operator_lists;
 mod registry;
+mod subtask_states;
 pub mod tier;
 
 pub use broadcast_map::{BroadcastMap, BroadcastStates};
 pub use codec::{Codec, StateValue, item_field};
 pub use key_index::KeyIndex;
 pub use memory::{MemoryBackend, MemoryStates, TieredBackend};
+pub use operator_lists::{OperatorListState, OperatorLists};
 pub use registry::StateRegistry;
+pub use subtask_states::SubtaskStates;
 pub use tier::Tier;

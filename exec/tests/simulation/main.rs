@@ -96,7 +96,9 @@ fn run(seed: u64, troubles: Troubles) {
         let parallelism = 1 + chance.below(3) as usize;
         let lifetime = if is_last { PATIENCE } else { Duration::from_millis(1 + chance.below(plan.lifetime_millis)) };
         let job = graph(&plan, &outside, &chance, parallelism);
-        let settings = settings(&plan, parallelism);
+        // Whoever goes on may do so under another backend.
+        let (backend, room) = [("memory", None), ("memory", Some(0)), ("rocksdb", Some(0))][chance.below(3) as usize];
+        let settings = settings(&plan, parallelism, backend);
         let job = job.to_job_graph(&settings).unwrap();
         let place = |name: String| StoreFolder { store: store.clone(), root: name.as_str().into(), url: name };
         let begin = match from.take() {
@@ -109,9 +111,12 @@ fn run(seed: u64, troubles: Troubles) {
         };
         let (folder, saved) = (place(format!("job-{home}")), place(format!("savepoint-{process}")));
         let (between, stop) = (place(format!("between-{process}")), saved.clone());
+        // Whether a savepoint goes with the oldest checkpoints of who began from it.
+        let claims = seed.is_multiple_of(2);
         let stops = plan.stops && chance.below(2) == 0;
-        let ended = simulate(seed.wrapping_mul(1000) + process, |environment| async move {
-            let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false };
+        let ended = simulate(seed.wrapping_mul(1000) + process, |mut environment| async move {
+            environment.tier = environment.tier.limited(room);
+            let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false, claims };
             let handle = tidemill_exec::runtime::execute_from(&job, &environment, &settings, persistence).unwrap();
             let outcome = tokio::select! {
                 biased;

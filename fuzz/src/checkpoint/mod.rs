@@ -10,3 +10,5 @@ pub mod content;
 mod generated;
 #[path = "../../../exec/src/checkpoint/manifest.rs"]
 pub mod manifest;
+#[path = "../../../exec/src/checkpoint/narrow.rs"]
+mod narrow;

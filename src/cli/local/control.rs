@@ -14,6 +14,8 @@ use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tidemill_exec::runtime::{CheckpointInfo, StoreFolder};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::folder::Folder;
 
@@ -24,6 +26,8 @@ pub const MESSAGE_BYTES_MAX: u64 = 8 << 20;
 
 /// How long a question may be on its way.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a process whose jobs have ended waits for answers that are on their way.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Where a process listens.
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,32 +110,51 @@ pub struct CheckpointLine {
 #[derive(Debug)]
 pub struct Control {
     file: PathBuf,
+    /// Dropped to accept nobody any more.
+    accepting: oneshot::Sender<()>,
+    served: JoinHandle<()>,
 }
 
 impl Control {
     /// Begins to answer for `jobs`. Must be called within a runtime.
-    pub async fn listen(folder: &Folder, jobs: Vec<SessionJob>, settings: &Settings) -> Result<Self> {
+    pub async fn listen(folder: &Folder, jobs: Vec<SessionJob>, settings: &Settings, stores: Stores) -> Result<Self> {
         let unusable = |error: std::io::Error| Error::from(error).context("cannot listen on this machine");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?.to_string();
         let token = token()?;
         let file = folder.local.join(CONTROL_FILE);
         write_secret(&file, &Address { address, pid: std::process::id(), token: token.clone() })?;
-        let office = Arc::new(Office { jobs, token, checkpoints: settings.checkpoints(), dir: folder.dir.to_string() });
-        tokio::spawn(async move {
-            while let Ok((connection, _)) = listener.accept().await {
-                let office = office.clone();
-                tokio::spawn(async move { office.serve(connection).await });
+        // As a URL, so that it stays what it is whatever paths without a scheme mean.
+        let dir = match folder.dir.is_local() {
+            true => format!("file://{}", folder.dir),
+            false => folder.dir.to_string(),
+        };
+        let office = Arc::new(Office { jobs, token, checkpoints: settings.checkpoints(), dir, stores });
+        let (accepting, mut closed) = oneshot::channel();
+        let served = tokio::spawn(async move {
+            let mut answers = JoinSet::new();
+            loop {
+                tokio::select! {
+                    Ok((connection, _)) = listener.accept() => {
+                        let office = office.clone();
+                        answers.spawn(async move { office.serve(connection).await });
+                    }
+                    Some(_) = answers.join_next() => {}
+                    _ = &mut closed => break,
+                }
             }
+            answers.join_all().await;
         });
-        Ok(Self { file })
+        Ok(Self { file, accepting, served })
     }
-}
 
-impl Drop for Control {
-    fn drop(&mut self) {
+    /// Ends it. Whoever has asked is answered: the one who stopped the last job, too.
+    pub async fn close(self) {
+        let Self { file, accepting, served } = self;
+        drop(accepting);
+        let _ = tokio::time::timeout(LAST_WORDS, served).await;
         // A process that is killed leaves it behind; who finds it learns that nobody listens.
-        let _ = std::fs::remove_file(&self.file);
+        let _ = std::fs::remove_file(&file);
     }
 }
 
@@ -141,6 +164,7 @@ struct Office {
     token: String,
     checkpoints: CheckpointSettings,
     dir: String,
+    stores: Stores,
 }
 
 impl Office {
@@ -196,7 +220,7 @@ impl Office {
                 Ok(Answer::Place(place.url))
             }
             Ask::Cancel => {
-                self.find(job.as_deref())?.handle.cancel();
+                self.find(job.as_deref())?.handle.cancel_by_user();
                 Ok(Answer::Done)
             }
         }
@@ -233,7 +257,7 @@ impl Office {
                 std::process::id()
             )
         });
-        Ok(store_folder(&Stores::local().resolve(&path)?))
+        Ok(store_folder(&self.stores.resolve(&path)?))
     }
 }
 

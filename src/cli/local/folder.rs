@@ -5,16 +5,24 @@ use std::path::{Path, PathBuf};
 
 use object_store::{ObjectStoreExt, PutMode, PutOptions};
 use serde::{Deserialize, Serialize};
-use tidemill_connectors::store::{Location, Stores};
+use tidemill_connectors::store::Location;
 use tidemill_core::{Error, Result};
 
 /// Who the jobs of a folder are.
 #[derive(Debug, Serialize, Deserialize)]
 struct Identity {
     id: String,
-    /// The savepoint that they began from.
     #[serde(default)]
-    from: Option<String>,
+    from: Option<BegunFrom>,
+}
+
+/// The savepoint that the job of a folder began from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BegunFrom {
+    /// Its URL or path.
+    pub savepoint: String,
+    /// Whether it belongs to the job.
+    pub claims: bool,
 }
 
 /// A folder that this process has to itself.
@@ -27,7 +35,7 @@ pub struct Folder {
     /// Part of the names of the files that jobs write.
     pub id: String,
     /// The savepoint that the job here began from.
-    pub from: Option<String>,
+    pub from: Option<BegunFrom>,
     // Held until the process ends, however it ends.
     _lock: File,
 }
@@ -39,10 +47,10 @@ pub fn default_dir(file: &Path) -> PathBuf {
 }
 
 impl Folder {
-    /// Takes the folder `url`. Of a folder in a store, the lock lies in `beside`, on this machine.
+    /// Takes the folder `dir`. Of a folder in a store, the lock lies in `beside`, on this machine.
     /// `from` is the savepoint that its job is to begin from now.
-    pub async fn take(url: &str, beside: &Path, new_id: String, from: Option<String>) -> Result<Self> {
-        let dir = Stores::local().resolve(url)?.durable();
+    pub async fn take(dir: Location, beside: &Path, new_id: String, from: Option<BegunFrom>) -> Result<Self> {
+        let dir = dir.durable();
         let local = dir.file_path().unwrap_or_else(|| beside.to_owned());
         std::fs::create_dir_all(&local).map_err(|error| {
             Error::from(error).context(format!("the folder for checkpoints, '{}'", local.display()))
@@ -69,7 +77,7 @@ fn lock(folder: &Path) -> Result<File> {
 }
 
 /// The identity in the folder, made by whoever comes first; beginning from a savepoint is written down.
-async fn identity(dir: &Location, new_id: String, from: Option<String>) -> Result<Identity> {
+async fn identity(dir: &Location, new_id: String, from: Option<BegunFrom>) -> Result<Identity> {
     let place = dir.child("job.json");
     let is_new_origin = from.is_some();
     let write = |identity: &Identity| {

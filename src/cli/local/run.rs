@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use tidemill::sql::parser::{Statement, parse_script};
 use tidemill::sql::{JobFolders, Outcome, Session, SessionJob, store_folder};
 use tidemill_core::settings::Origin;
-use tidemill_core::{Error, Result, Settings};
+use tidemill_core::{Error, Result};
 use tidemill_exec::checkpoint::dispose_savepoint;
 use tidemill_exec::runtime::{Ending, JobResult};
 use tokio::runtime::Handle;
 
 use super::control::Control;
-use super::folder::{Folder, default_dir};
-use crate::cli::args::Run;
+use super::folder::{BegunFrom, Folder, default_dir};
+use crate::cli::args::{Run, SettingArguments};
 use crate::cli::config;
 use crate::cli::report::{Reporter, Stop};
 use crate::cli::script::Script;
@@ -101,11 +101,15 @@ fn run_script(mut session: Session, script: &Script, arguments: &Run, reporter: 
     }
     let jobs = session.jobs().to_vec();
     let control = match &folder {
-        Some(folder) => Some(runtime.block_on(Control::listen(folder, jobs.clone(), session.settings()))?),
+        Some(folder) => {
+            Some(runtime.block_on(Control::listen(folder, jobs.clone(), session.settings(), session.stores()))?)
+        }
         None => None,
     };
     let ended = runtime.block_on(watch(&jobs, reporter, &terminations));
-    drop(control);
+    if let Some(control) = control {
+        runtime.block_on(control.close());
+    }
     ended
 }
 
@@ -113,12 +117,16 @@ fn take_folder(session: &mut Session, arguments: &Run) -> Result<Folder> {
     let beside = default_dir(&arguments.file);
     let url = session.settings().checkpoints().dir.unwrap_or_else(|| beside.display().to_string());
     let new_id = format!("{:x}-{:x}", session.engine().environment().seed, std::process::id());
-    let folder = session.block_on(Folder::take(&url, &beside, new_id, arguments.from_savepoint.clone()))?;
+    let dir = session.resolve(&url)?;
+    let claims = session.settings().state_recovery().claims;
+    let origin = arguments.from_savepoint.clone().map(|savepoint| BegunFrom { savepoint, claims });
+    let folder = session.block_on(Folder::take(dir, &beside, new_id, origin))?;
     session.set_job_folders(JobFolders {
         dir: folder.dir.clone(),
         id: Arc::from(folder.id.as_str()),
         resume: arguments.resume,
-        origin: folder.from.clone(),
+        origin: folder.from.as_ref().map(|from| from.savepoint.clone()),
+        claims: folder.from.as_ref().is_some_and(|from| from.claims),
     });
     Ok(folder)
 }
@@ -208,7 +216,8 @@ fn ending(job: &SessionJob, result: &JobResult) -> String {
 
 /// Deletes a savepoint.
 pub fn dispose(path: &str) -> Result<()> {
-    let session = Session::new(Settings::default())?;
+    let (settings, _) = config::load(&SettingArguments::default())?;
+    let session = Session::new(settings)?;
     let folder = store_folder(&session.resolve(path)?);
     let clock = session.engine().environment().clock.clone();
     session.block_on(dispose_savepoint(folder.store, &folder.root, clock)).map_err(|error| error.context(path))

@@ -63,10 +63,16 @@ pub struct Scan {
 impl ScanTable {
     /// Opens `definition` for reading.
     pub fn open(definition: Arc<TableDefinition>, state: &SessionState, context: &TableContext) -> Result<Self> {
-        let (schema, physical) = (definition.schema(), definition.physical_schema());
+        let physical = definition.physical_schema();
         let options = Options::new(definition.options.iter().cloned());
-        let source = source(options, physical.clone(), &definition.context(context))
+        let source = source(options, physical, &definition.context(context))
             .map_err(|error| error.context(format!("table '{}'", definition.name)))?;
+        Self::over(definition, source, state)
+    }
+
+    /// The table that `definition` makes of the rows of `source`, which gives its physical columns.
+    pub fn over(definition: Arc<TableDefinition>, source: Arc<dyn Source>, state: &SessionState) -> Result<Self> {
+        let (schema, physical) = (definition.schema(), definition.physical_schema());
         let name = TableReference::bare(definition.name.as_str());
         let over =
             |schema: &SchemaRef| DFSchema::try_from_qualified_schema(name.clone(), schema).map_err(from_datafusion);

@@ -85,7 +85,7 @@ pub fn window_tvf(factor: &TableFactor) -> Option<Result<WindowTvf>> {
 }
 
 /// The function call of a table factor.
-fn call(factor: &TableFactor) -> Option<(&ObjectName, &[FunctionArg])> {
+pub(super) fn call(factor: &TableFactor) -> Option<(&ObjectName, &[FunctionArg])> {
     match factor {
         TableFactor::TableFunction { expr: Expr::Function(function), .. } => match &function.args {
             FunctionArguments::List(list) => Some((&function.name, &list.args)),
@@ -97,11 +97,11 @@ fn call(factor: &TableFactor) -> Option<(&ObjectName, &[FunctionArg])> {
     }
 }
 
-/// The parameters of a window table function, in order; `OFFSET` may be left out.
-struct Signature {
-    name: &'static str,
-    parameters: &'static [&'static str],
-    example: &'static str,
+/// The parameters of a table function, in order; the last ones may be left out.
+pub(super) struct Signature {
+    pub name: &'static str,
+    pub parameters: &'static [&'static str],
+    pub example: &'static str,
 }
 
 const SIGNATURES: [Signature; 4] = [
@@ -150,7 +150,7 @@ impl Signature {
     }
 
     /// The argument of each parameter.
-    fn values(&self, args: &[FunctionArg], at: Location) -> Parse<Vec<Option<Expr>>> {
+    pub fn values(&self, args: &[FunctionArg], at: Location) -> Parse<Vec<Option<Expr>>> {
         let mut values = vec![None; self.parameters.len()];
         for (position, arg) in args.iter().enumerate() {
             let (index, value) = match arg {
@@ -203,7 +203,7 @@ impl Signature {
         Fault::new(format!("{}: {why}", self.name), at).hint(self.usage())
     }
 
-    fn usage(&self) -> String {
+    pub fn usage(&self) -> String {
         format!("write {}", self.example)
     }
 }

@@ -17,18 +17,21 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement as SqlStatement};
 
-use super::relation::WindowRelations;
+use super::relation::TableFunctions;
 use super::twins::name_twins;
 use super::types::SqlTypes;
 use crate::sql::catalog::DEFAULT_DATABASE;
 use crate::sql::error::UnknownRelation;
 use crate::sql::logical::group_window::{assign_group_windows, split_group_windows};
+use crate::sql::parser::ReadCheckpoint;
 
 /// The relations that a statement can name, opened for planning.
 #[derive(Clone, Debug, Default)]
 pub struct Relations {
     /// What the statement names.
     pub opened: BTreeMap<String, Arc<dyn TableProvider>>,
+    /// The checkpoints that the statement reads.
+    pub checkpoints: BTreeMap<ReadCheckpoint, Arc<dyn TableProvider>>,
     /// The names of all tables and views, for errors.
     pub known: Vec<String>,
 }
@@ -44,8 +47,8 @@ pub struct Planner<'a> {
 impl<'a> Planner<'a> {
     /// A planner over `relations` for a session in `zone`.
     pub fn new(state: &'a SessionState, relations: &'a Relations, zone: &'a str) -> Self {
-        let windows = WindowRelations { zone: zone.to_owned() };
-        Self { state, relations, zone, relation_planners: [Arc::new(windows)] }
+        let functions = TableFunctions { zone: zone.to_owned(), checkpoints: relations.checkpoints.clone() };
+        Self { state, relations, zone, relation_planners: [Arc::new(functions)] }
     }
 
     /// The plan of a query, group windows resolved.

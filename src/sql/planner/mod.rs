@@ -13,5 +13,5 @@ mod types;
 pub mod window;
 
 pub use context::{Planner, Relations};
-pub use relation::WindowRelations;
+pub use relation::TableFunctions;
 pub use types::SqlTypes;

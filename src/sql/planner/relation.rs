@@ -1,30 +1,42 @@
-//! Relations that DataFusion does not plan: window table functions. And those that it plans without what was asked of them.
+//! Relations that DataFusion does not plan: window table functions and `read_checkpoint`. And those that it plans without what was
+//! asked of them.
 
-use datafusion::common::Result;
-use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
-use datafusion::logical_expr::{Expr, Extension, LogicalPlan};
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Spanned, TableAlias, TableFactor};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::Result;
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Spanned, TableAlias, TableFactor};
 use tidemill_core::Error;
 
 use super::window::{WindowCall, WindowName, column_place, external};
+use crate::sql::checkpoints::READ_CHECKPOINT;
 use crate::sql::error::at;
 use crate::sql::logical::WindowAssign;
-use crate::sql::parser::{WindowKind, WindowTvf, window_tvf};
+use crate::sql::parser::{ReadCheckpoint, WindowKind, WindowTvf, read_checkpoint, window_tvf};
 
-/// Plans `TABLE(TUMBLE(…))` and its kin.
+/// Plans `TABLE(TUMBLE(…))` and its kin, and `read_checkpoint(…)`.
 #[derive(Debug)]
-pub struct WindowRelations {
+pub struct TableFunctions {
     /// The session's zone, in which windows over `TIMESTAMP_LTZ` align.
     pub zone: String,
+    /// The checkpoints that have been opened.
+    pub checkpoints: BTreeMap<ReadCheckpoint, Arc<dyn TableProvider>>,
 }
 
-impl RelationPlanner for WindowRelations {
+impl RelationPlanner for TableFunctions {
     fn plan_relation(
         &self,
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
+        if let Some(call) = read_checkpoint(&relation) {
+            let plan = self.checkpoint(&call.map_err(external)?.0)?;
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias_of(&relation)))));
+        }
         match window_tvf(&relation) {
             Some(tvf) => {
                 let plan = self.plan(tvf.map_err(external)?, context)?;
@@ -39,7 +51,13 @@ impl RelationPlanner for WindowRelations {
     }
 }
 
-impl WindowRelations {
+impl TableFunctions {
+    fn checkpoint(&self, call: &ReadCheckpoint) -> Result<LogicalPlan> {
+        let opened = self.checkpoints.get(call).cloned();
+        let opened = opened.ok_or_else(|| external(Error::internal("a checkpoint that was not opened")))?;
+        LogicalPlanBuilder::scan(READ_CHECKPOINT, provider_as_source(opened), None)?.build()
+    }
+
     fn plan(&self, tvf: WindowTvf, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
         let input = context.plan(tvf.input.to_relation().map_err(external)?)?;
         let schema = input.schema().clone();
@@ -90,7 +108,7 @@ fn refuse(relation: &TableFactor) -> Result<()> {
         TableFactor::XmlTable { .. } => "XMLTABLE",
         TableFactor::SemanticView { .. } => "SEMANTIC_VIEW",
         TableFactor::TableFunction { expr: SqlExpr::Function(function), .. } => {
-            let known = WindowName::ALL.map(WindowName::name);
+            let known = WindowName::ALL.map(WindowName::name).into_iter().chain([READ_CHECKPOINT]);
             let error = tidemill_core::error::unknown("table function", &function.name.to_string(), known);
             return Err(external(at(error, relation.span().start)));
         }

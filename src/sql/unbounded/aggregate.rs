@@ -129,6 +129,7 @@ impl Lowering<'_> {
             keys,
             aggregates,
             input_updates: input.updates,
+            ttl: self.settings.state_ttl(),
             input_schema: input.schema.clone(),
             schema: schema.clone(),
         };

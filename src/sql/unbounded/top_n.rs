@@ -122,6 +122,7 @@ impl Lowering<'_> {
             last,
             emits_rank,
             input_updates: input.updates,
+            ttl: self.settings.state_ttl(),
             input_schema: input.schema.clone(),
             schema: schema.clone(),
         };

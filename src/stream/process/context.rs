@@ -6,9 +6,9 @@ use std::fmt;
 use arrow::array::ArrayRef;
 use tidemill_core::state::CurrentKey;
 use tidemill_core::{Error, Result, Watermark};
-use tidemill_exec::operators::process::{RowTimers, Scope};
+use tidemill_exec::operators::process::{BesideKeys, RowTimers, Scope};
 use tidemill_exec::operators::timers::TimerDomain;
-use tidemill_exec::state::BroadcastStates;
+use tidemill_exec::state::{BroadcastStates, OperatorLists};
 
 use super::side_outputs::SideOutputs;
 use crate::stream::output_tag::OutputTag;
@@ -49,7 +49,7 @@ pub struct Context<'a, K> {
     pub(super) row: usize,
     pub(super) state: CurrentKey<'a>,
     pub(super) timers: RowTimers<'a>,
-    pub(super) broadcast: &'a BroadcastStates,
+    pub(super) beside: BesideKeys<'a>,
     pub(super) sides: &'a mut SideOutputs,
     pub(super) time: Option<i64>,
     pub(super) domain: Option<TimerDomain>,
@@ -69,7 +69,12 @@ impl<'a, K> Context<'a, K> {
 
     /// The broadcast states, to be read.
     pub fn broadcast(&self) -> &'a BroadcastStates {
-        self.broadcast
+        self.beside.broadcast
+    }
+
+    /// The lists of the subtask, for the handles of operator lists: `self.waiting.add(context.lists(), order)?`.
+    pub fn lists(&mut self) -> &mut OperatorLists {
+        self.beside.lists
     }
 
     /// Event time of the record, or of the timer if it was one over event time.
@@ -133,6 +138,8 @@ impl<K> fmt::Debug for Context<'_, K> {
 pub(super) trait BroadcastScope {
     fn broadcast(&mut self) -> &mut BroadcastStates;
 
+    fn lists(&mut self) -> &mut OperatorLists;
+
     fn all_keys(&mut self) -> Result<(Vec<ArrayRef>, usize)>;
 
     fn at_key(&mut self, place: usize) -> CurrentKey<'_>;
@@ -145,6 +152,10 @@ pub(super) trait BroadcastScope {
 impl BroadcastScope for Scope<'_> {
     fn broadcast(&mut self) -> &mut BroadcastStates {
         self.broadcast()
+    }
+
+    fn lists(&mut self) -> &mut OperatorLists {
+        self.lists()
     }
 
     fn all_keys(&mut self) -> Result<(Vec<ArrayRef>, usize)> {
@@ -176,6 +187,11 @@ impl<K> BroadcastContext<'_, K> {
     /// The broadcast states, to be read and written.
     pub fn broadcast(&mut self) -> &mut BroadcastStates {
         self.scope.broadcast()
+    }
+
+    /// The lists of the subtask.
+    pub fn lists(&mut self) -> &mut OperatorLists {
+        self.scope.lists()
     }
 
     /// Calls `function` for every key of this subtask for which something is kept, with its states (PRF-06).

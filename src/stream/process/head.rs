@@ -11,7 +11,7 @@ use tidemill_exec::operators::process::{
     DueTimers, ProcessFunction, ProcessInput, ProcessOperator, ProcessPlan, Scope,
 };
 use tidemill_exec::operators::timers::TimerDomain;
-use tidemill_exec::state::BroadcastStates;
+use tidemill_exec::state::SubtaskStates;
 
 use super::context::{BroadcastContext, Context, LazyKeys};
 use super::logic::Logic;
@@ -185,9 +185,9 @@ fn context<'a, K>(
     domain: Option<TimerDomain>,
 ) -> Context<'a, K> {
     let watermark = scope.watermark();
-    let (state, timers, broadcast) = scope.at(row);
+    let (state, timers, beside) = scope.at(row);
     let time = time.filter(|time| *time != NO_TIME);
-    Context { keys, row, state, timers, broadcast, sides, time, domain, watermark }
+    Context { keys, row, state, timers, beside, sides, time, domain, watermark }
 }
 
 impl<K, A, B, R, L> ProcessFunction for RowFunction<K, A, B, R, L>
@@ -202,12 +202,12 @@ where
         &mut self,
         context: &OperatorContext,
         states: Option<&mut dyn KeyedStates>,
-        broadcast: &mut BroadcastStates,
+        subtask: &mut SubtaskStates,
     ) -> Result<()> {
         self.tail.open(context);
         let has_broadcast = self.inputs.second.as_ref().is_some_and(|(_, is_broadcast)| *is_broadcast);
         let states = states.map(|states| &mut *states as &mut dyn KeyedStates);
-        self.logic.open(&mut RuntimeContext::new(context, states, Some(broadcast).filter(|_| has_broadcast)))
+        self.logic.open(&mut RuntimeContext::new(context, states, subtask, has_broadcast))
     }
 
     fn rows(&mut self, input: usize, batch: Batch, scope: &mut Scope<'_>, output: &mut Output) -> Result<()> {

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use tidemill_core::operator::OperatorContext;
-use tidemill_core::state::{AggregatingState, KeyedStates, ListState, MapState, ReducingState, StateTtl, ValueState};
+use tidemill_core::state::{
+    AggregatingState, Dealing, KeyedStates, ListState, MapState, ReducingState, StateTtl, ValueState,
+};
 use tidemill_core::{Error, Result};
-use tidemill_exec::state::{BroadcastMap, BroadcastStates, StateRegistry, StateValue};
+use tidemill_exec::state::{BroadcastMap, OperatorListState, StateRegistry, StateValue, SubtaskStates};
 
 use crate::stream::window_logic::AggregateFunction;
 
@@ -17,8 +19,10 @@ pub struct RuntimeContext<'a> {
     context: &'a OperatorContext,
     /// `None` where there are no keys.
     states: Option<&'a mut dyn KeyedStates>,
-    /// `None` where no stream is broadcast.
-    broadcast: Option<&'a mut BroadcastStates>,
+    /// What belongs to no key.
+    subtask: &'a mut SubtaskStates,
+    /// Whether a stream is broadcast.
+    has_broadcast: bool,
     ttl: Option<StateTtl>,
 }
 
@@ -26,9 +30,10 @@ impl<'a> RuntimeContext<'a> {
     pub(super) fn new(
         context: &'a OperatorContext,
         states: Option<&'a mut dyn KeyedStates>,
-        broadcast: Option<&'a mut BroadcastStates>,
+        subtask: &'a mut SubtaskStates,
+        has_broadcast: bool,
     ) -> Self {
-        Self { context, states, broadcast, ttl: None }
+        Self { context, states, subtask, has_broadcast, ttl: None }
     }
 
     /// Name of the operator.
@@ -59,7 +64,8 @@ impl<'a> RuntimeContext<'a> {
                 Some(states) => Some(&mut **states),
                 None => None,
             },
-            broadcast: self.broadcast.as_deref_mut(),
+            subtask: &mut *self.subtask,
+            has_broadcast: self.has_broadcast,
             ttl: Some(ttl),
         }
     }
@@ -109,11 +115,34 @@ impl<'a> RuntimeContext<'a> {
     /// A map that is the same in every subtask, for functions beside a broadcast stream.
     pub fn broadcast_state<K: StateValue + Ord, V: StateValue>(&mut self, name: &str) -> Result<BroadcastMap<K, V>> {
         let operator = &self.context.operator;
-        let states = self.broadcast.as_deref_mut().ok_or_else(|| {
-            Error::request(format!("broadcast state '{name}' in '{operator}', which no stream is broadcast to"))
-                .with_hint("connect the stream with a BroadcastStream and process both")
-        })?;
-        states.declare(name).map_err(|error| error.context(format_args!("state '{name}'")))
+        if !self.has_broadcast {
+            let error = format!("broadcast state '{name}' in '{operator}', which no stream is broadcast to");
+            return Err(Error::request(error).with_hint("connect the stream with a BroadcastStream and process both"));
+        }
+        self.subtask.broadcast.declare(name).map_err(|error| error.context(format_args!("state '{name}'")))
+    }
+
+    /// A list of this subtask, whatever the keys. When the parallelism changes, the elements of all subtasks are dealt one by one
+    /// (STA-08).
+    pub fn operator_list<T: StateValue>(&mut self, name: &str) -> Result<OperatorListState<T>> {
+        self.list(name, Dealing::Split)
+    }
+
+    /// A list of this subtask that comes back with the elements of all subtasks, always. Who takes it over keeps what is its own:
+    /// what every subtask stores as a whole multiplies with each restore (STA-09).
+    pub fn union_list<T: StateValue>(&mut self, name: &str) -> Result<OperatorListState<T>> {
+        self.list(name, Dealing::Union)
+    }
+
+    /// A list of byte strings, whose meaning nobody but the function knows; dealt like an
+    /// [`operator_list`](Self::operator_list) (STA-11).
+    pub fn raw_state(&mut self, name: &str) -> Result<OperatorListState<Vec<u8>>> {
+        self.subtask.lists.declare_raw(name).map_err(|error| error.context(format_args!("state '{name}'")))
+    }
+
+    fn list<T: StateValue>(&mut self, name: &str, dealing: Dealing) -> Result<OperatorListState<T>> {
+        let declared = self.subtask.lists.declare(name, dealing);
+        declared.map_err(|error| error.context(format_args!("state '{name}'")))
     }
 
     fn registry<H>(&mut self, name: &str, declare: impl FnOnce(&mut StateRegistry<'_>) -> Result<H>) -> Result<H> {

@@ -1,6 +1,7 @@
 //! What the tests of checkpoints share: stores, a clock that never makes anybody wait, and random states.
 
 mod faulty;
+mod inspect;
 mod manifests;
 mod restores;
 mod savepoints;
@@ -194,41 +195,7 @@ pub async fn checkpoint(
     older: Vec<StoredLayer>,
     segments: Vec<StoredSegment>,
 ) -> CheckpointContent {
-    let (content, failed) = try_checkpoint(store, path, number, older, segments).await;
-    assert!(failed.is_none(), "{failed:?}");
-    content
-}
-
-/// The same on a store that may fail.
-pub async fn try_checkpoint(
-    store: &Arc<dyn ObjectStore>,
-    path: Arc<str>,
-    number: u64,
-    older: Vec<StoredLayer>,
-    mut segments: Vec<StoredSegment>,
-) -> (CheckpointContent, Option<tidemill_core::Error>) {
-    let descriptor = descriptor("count", StateKind::Keyed, &[0]);
-    let rows = rows(&descriptor, &[0], 5, 0..8, &mut Chance(number));
-    let mut writer = SegmentWriter::create(store.clone(), &root(), path);
-    let mut layers = older;
-    let extent = if layers.is_empty() { Extent::Whole } else { Extent::Changed };
-    layers.push(writer.write_batches(extent, &descriptor, &rows).await.unwrap());
-    let failed = match writer.finish().await {
-        Ok(segment) => {
-            segments.extend(segment);
-            None
-        }
-        Err(error) => Some(error),
-    };
-    let states = vec![StoredState { descriptor, layers }];
-    let operator = StoredOperator {
-        id: tidemill_core::graph::OperatorId(7),
-        name: "count".to_owned(),
-        max_parallelism: 8,
-        subtasks: vec![StoredSubtask { index: 0, states }],
-    };
-    let operators = if failed.is_none() { vec![operator] } else { Vec::new() };
-    (CheckpointContent { checkpoint: number, job: "job".to_owned(), segments, operators, ..Default::default() }, failed)
+    conformance::checkpoint(store, &root(), path, number, older, segments).await.unwrap()
 }
 
 /// That every file that a checkpoint names is there and holds what it should.

@@ -50,6 +50,7 @@ pub fn run_restored(
     let mut others: Vec<Shell<'_>> = (0..parallelism).map(|_| Shell::open(subject, next_way)).collect();
     for (subtask, shell) in others.iter_mut().enumerate() {
         shell.operator.restore(share(&stored, subtask, parallelism)).unwrap();
+        keeps_its_own(shell, subtask, parallelism);
         if reads_table {
             shell.end_table();
         }
@@ -64,6 +65,19 @@ pub fn run_restored(
     }
     record.push(others.into_iter().flat_map(Shell::close).collect::<Vec<Seen>>());
     record
+}
+
+/// What a subtask took out of its share is of its key groups.
+fn keeps_its_own(shell: &mut Shell<'_>, subtask: usize, parallelism: usize) {
+    let own = groups_of(subtask, parallelism, GROUPS);
+    let states = shell.operator.snapshot(SnapshotScope::Copy).unwrap().states.into_iter();
+    for state in states.filter(|state| state.descriptor.kind == StateKind::Keyed) {
+        let name = state.descriptor.name.clone();
+        for batch in (state.encode)().unwrap() {
+            let rows = rows_of_groups(&batch, &own).unwrap().num_rows();
+            assert_eq!(rows, batch.num_rows(), "{}: '{name}' of subtask {subtask}", shell.subject.name);
+        }
+    }
 }
 
 /// Takes a snapshot and lays it over what is stored.

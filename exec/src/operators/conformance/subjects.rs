@@ -202,6 +202,7 @@ fn top_n(first: usize, last: usize, emits_rank: bool, input_updates: bool) -> To
         last,
         emits_rank,
         input_updates,
+        ttl: None,
         input_schema: schema(),
         schema: schema_out,
     }
@@ -210,12 +211,12 @@ fn top_n(first: usize, last: usize, emits_rank: bool, input_updates: bool) -> To
 fn joins() -> Vec<Subject> {
     use LookupJoinKind::{Anti, Inner, Left, Mark, NotIn, Semi};
     vec![
-        subject("inner join", join(Inner, false)).timed(1, 0),
-        subject("inner join on a condition, over updates", join(Inner, true)).updated(),
-        subject("left join", join(Left, false)).timed(1, 0),
+        subject("inner join", join(Inner, false)).keyed(&[0]).timed(1, 0),
+        subject("inner join on a condition, over updates", join(Inner, true)).keyed(&[0]).updated(),
+        subject("left join", join(Left, false)).keyed(&[0]).timed(1, 0),
         subject("left join on a condition, over updates", join(Left, true)).updated(),
         subject("semi join", join(Semi, true)).timed(1, 0),
-        subject("anti join over updates", join(Anti, false)).updated(),
+        subject("anti join over updates", join(Anti, false)).keyed(&[0]).updated(),
         subject("NOT IN", join(NotIn, false)).timed(1, 0),
         subject("marking join on a condition, over updates", marking(join(Mark, true))).updated(),
     ]

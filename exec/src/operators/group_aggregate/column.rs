@@ -24,7 +24,7 @@ impl GroupColumn {
         let accumulators = aggregates.iter().map(|aggregate| live_accumulator(aggregate, retracts));
         let accumulators = accumulators.collect::<Result<Vec<_>>>()?;
         let state = aggregates.iter().zip(&accumulators);
-        let state = state.map(|(aggregate, live)| column(&aggregate.describe(), &DataType::Struct(live.fields())));
+        let state = state.map(|(aggregate, live)| aggregate.complete(DataType::Struct(live.fields())));
         let fields = [column("rows", &DataType::Int64)].into_iter().chain(state).collect();
         Ok(Self { rows: Vec::new(), accumulators, fields })
     }

@@ -5,6 +5,9 @@
 //!                          (the old rows: -U -D)                          (the new rows: +I +U)
 //! ```
 //!
+//! With a TTL a group is forgotten to which no row has come for that long; its result stays downstream, and rows that would take
+//! back what it had forgotten are passed over (STA-12).
+//!
 //! A key is emitted at most once a batch, so the larger the batches, the fewer the updates. `DISTINCT` is the same without
 //! aggregates.
 
@@ -16,18 +19,23 @@ mod min_max;
 #[cfg(test)]
 pub(super) mod tests;
 
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::compute::{concat, or, take};
+use arrow::compute::{concat, filter_record_batch, or, take};
 use arrow::datatypes::SchemaRef;
+use tidemill_core::clock::Clock;
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
-use tidemill_core::state::{Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateId};
+use tidemill_core::state::{Extent, RestoredState, Snapshot, SnapshotScope, StateColumn, StateTtl};
 use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::operators::aggregate::Aggregate;
 use crate::operators::expression::{batch_of, keys_and_hashes};
+use crate::operators::idle::IdleState;
 use crate::operators::pending::Pending;
 use crate::operators::saved::{freeze_numbers, restored_numbers};
 use accumulate::{Changes, live_accumulator};
@@ -42,6 +50,8 @@ pub struct GroupAggregate {
     pub aggregates: Vec<Aggregate>,
     /// Whether the input takes rows back.
     pub input_updates: bool,
+    /// How long a group is kept to which no row comes.
+    pub ttl: Option<StateTtl>,
     /// Columns of the input.
     pub input_schema: SchemaRef,
     /// Columns of the result: keys, then aggregates.
@@ -61,6 +71,7 @@ impl OperatorFactory for GroupAggregate {
         Ok(Box::new(GroupAggregateOperator {
             plan: Arc::new(self.clone()),
             groups: None,
+            clock: None,
             touched: Vec::new(),
             is_touched: Vec::new(),
             slots: Vec::new(),
@@ -84,6 +95,8 @@ struct GroupAggregateOperator {
     plan: Arc<GroupAggregate>,
     /// From `open` on.
     groups: Option<Groups>,
+    /// From `open` on.
+    clock: Option<Arc<dyn Clock>>,
     /// Slots of this batch, each once, in the order in which they came.
     touched: Vec<usize>,
     is_touched: Vec<bool>,
@@ -94,17 +107,10 @@ struct GroupAggregateOperator {
     has_spoken: bool,
 }
 
-/// The states of the keys: one column.
-struct Groups {
-    states: Box<dyn KeyedStates>,
-    id: StateId,
-}
+/// The groups of all keys.
+type Groups = IdleState<GroupColumn>;
 
 impl Groups {
-    fn column(&mut self) -> Result<&mut GroupColumn> {
-        self.states.column(self.id)?.downcast()
-    }
-
     /// The result rows of these groups.
     fn evaluate(&mut self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
         let mut columns = self.states.keys(slots)?;
@@ -120,23 +126,32 @@ impl Operator for GroupAggregateOperator {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.batch_rows = context.batch_rows;
         let keys = self.plan.keys.iter().map(|key| self.plan.input_schema.fields()[*key].clone());
-        let mut states = context.backend.keyed_states(&keys.collect())?;
+        let states = context.backend.keyed_states(&keys.collect())?;
         let column = GroupColumn::new(&self.plan.aggregates, self.plan.input_updates)?;
-        let id = states.register("groups", None, Box::new(column))?;
-        self.groups = Some(Groups { states, id });
+        self.groups = Some(Groups::new(states, "groups", column, self.plan.ttl)?);
+        self.clock = Some(context.clock.clone());
         Ok(())
     }
 
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
         let plan = self.plan.clone();
-        let records = batch.records();
+        let now_millis = self.clock.as_ref().ok_or_else(not_open)?.now_millis();
         let (keys, hashes) = keys_and_hashes(&batch, &plan.keys)?;
-        let arguments =
-            plan.aggregates.iter().map(|aggregate| aggregate.arguments(records)).collect::<Result<Vec<_>>>()?;
-        let signs = batch.kinds().map(|kinds| kinds.iter().map(|kind| addition(*kind)).collect::<Vec<bool>>());
+        let mut signs = batch.kinds().map(|kinds| kinds.iter().map(|kind| addition(*kind)).collect::<Vec<bool>>());
         let mut groups = self.groups.take().ok_or_else(not_open)?;
         self.touch(&mut groups, &keys, &hashes)?;
-        let existed = self.existing(&mut groups)?;
+        let has_expired = !groups.expire(&self.touched, now_millis)?.is_empty();
+        let records = match (&mut signs, plan.ttl) {
+            (Some(signs), Some(_)) => self.without_expired(groups.column()?, signs, batch.records())?,
+            _ => batch.records().clone(),
+        };
+        let arguments =
+            plan.aggregates.iter().map(|aggregate| aggregate.arguments(&records)).collect::<Result<Vec<_>>>()?;
+        // The global group has a result also without rows, unless it was forgotten.
+        let existed = match self.is_global() {
+            true => vec![self.has_spoken && !has_expired; self.touched.len()],
+            false => self.existing(&mut groups)?,
+        };
         let before = groups.evaluate(&self.touched)?;
         groups.column()?.update(&Changes { slots: &self.slots, additions: signs.as_deref() }, &arguments)?;
         let after = groups.evaluate(&self.touched)?;
@@ -145,7 +160,8 @@ impl Operator for GroupAggregateOperator {
             false => self.existing(&mut groups)?,
         };
         self.emit_changes(&existed, &exist, &before, &after)?;
-        self.forget_empty_groups(&mut groups)?;
+        self.forget_empty_groups(groups.column()?);
+        groups.written(&self.touched, batch.num_rows(), now_millis)?;
         self.groups = Some(groups);
         Ok(self.pending.emit(output))
     }
@@ -207,18 +223,42 @@ impl GroupAggregateOperator {
         self.plan.keys.is_empty()
     }
 
-    /// Which of the touched groups have a result downstream: those with rows, or the global one once it was given.
+    /// Which of the touched groups have rows, and so a result downstream.
     fn existing(&self, groups: &mut Groups) -> Result<Vec<bool>> {
         let column = groups.column()?;
-        let exists = |slot: &usize| if self.plan.keys.is_empty() { self.has_spoken } else { column.rows(*slot) > 0 };
-        Ok(self.touched.iter().map(exists).collect())
+        Ok(self.touched.iter().map(|slot| column.rows(*slot) > 0).collect())
+    }
+
+    /// The rows without those that take something back from a group that has no row: it has expired.
+    fn without_expired(
+        &mut self,
+        groups: &GroupColumn,
+        signs: &mut Vec<bool>,
+        records: &RecordBatch,
+    ) -> Result<RecordBatch> {
+        let mut rows: HashMap<usize, i64, BuildHasherDefault<Xxh3Default>> = HashMap::default();
+        let counts = |(slot, adds): (&usize, &bool)| {
+            let rows = rows.entry(*slot).or_insert_with(|| groups.rows(*slot));
+            let counts = *adds || *rows > 0;
+            *rows += i64::from(counts) * if *adds { 1 } else { -1 };
+            counts
+        };
+        let kept: BooleanArray = self.slots.iter().zip(&*signs).map(counts).map(Some).collect();
+        if kept.true_count() == kept.len() {
+            return Ok(records.clone());
+        }
+        let mut is_kept = kept.values().iter();
+        self.slots.retain(|_| is_kept.next().unwrap_or_default());
+        let mut is_kept = kept.values().iter();
+        signs.retain(|_| is_kept.next().unwrap_or_default());
+        Ok(filter_record_batch(records, &kept)?)
     }
 
     /// Finds the slot of each row, and which slots there are.
     fn touch(&mut self, groups: &mut Groups, keys: &[ArrayRef], hashes: &[u64]) -> Result<()> {
         self.slots.clear();
         self.touched.clear();
-        groups.states.lookup(keys, hashes, &mut self.slots)?;
+        groups.lookup(keys, hashes, &mut self.slots)?;
         for slot in &self.slots {
             if self.is_touched.len() <= *slot {
                 self.is_touched.resize(*slot + 1, false);
@@ -273,17 +313,14 @@ impl GroupAggregateOperator {
         Ok(())
     }
 
-    fn forget_empty_groups(&mut self, groups: &mut Groups) -> Result<()> {
+    fn forget_empty_groups(&self, column: &mut GroupColumn) {
         if self.plan.input_updates {
-            let column = groups.column()?;
             for slot in &self.touched {
                 if column.rows(*slot) <= 0 {
                     column.clear(*slot);
                 }
             }
         }
-        groups.states.touch(groups.id, &self.touched, 0)?;
-        groups.states.release()
     }
 }
 

@@ -16,7 +16,7 @@ use tidemill_core::operator::Emission;
 
 use super::*;
 
-fn input_schema() -> SchemaRef {
+pub fn input_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Int64, true)]))
 }
 
@@ -46,14 +46,15 @@ pub fn plan(keys: Vec<usize>) -> GroupAggregate {
             aggregate(avg_udaf(), false, "avg"),
         ],
         input_updates: true,
+        ttl: None,
         input_schema,
         schema: Arc::new(Schema::new(fields)),
     }
 }
 
-type Input = (Option<i64>, Option<i64>);
+pub type Input = (Option<i64>, Option<i64>);
 
-fn batch(rows: &[(Input, bool)]) -> Batch {
+pub fn batch(rows: &[(Input, bool)]) -> Batch {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter(rows.iter().map(|(row, _)| row.0))),
         Arc::new(Int64Array::from_iter(rows.iter().map(|(row, _)| row.1))),

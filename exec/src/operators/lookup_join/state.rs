@@ -14,7 +14,7 @@ use tidemill_core::{Batch, Error, Result, RowKind};
 
 use super::{LookupJoin, LookupJoinOperator};
 use crate::operators::expression::batch_of;
-use crate::operators::saved::{KeyedRows, key_fields, restored_rows};
+use crate::operators::saved::{KeyedPart, KeyedRows, key_fields, restored_rows};
 use crate::state::KeyIndex;
 
 /// The state's name.
@@ -52,7 +52,12 @@ impl LookupJoinOperator {
                 let batches = restored_rows(&mut state, TABLE, &keys, &kept)?;
                 let of_lists =
                     |batch: RecordBatch| match batch.columns().last().and_then(|lists| lists.as_list_opt::<i32>()) {
-                        Some(lists) => Ok(RecordBatch::from(lists.values().as_struct())),
+                        // Of a batch that was cut, only the rows of the keys that are left.
+                        Some(lists) => {
+                            let (begin, end) = (lists.value_offsets()[0], lists.value_offsets()[lists.len()]);
+                            let rows = lists.values().slice(begin as usize, (end - begin) as usize);
+                            Ok(RecordBatch::from(rows.as_struct()))
+                        }
                         None => Err(Error::corrupt("a table whose rows are no lists")),
                     };
                 batches.into_iter().map(of_lists).collect::<Result<_>>()?
@@ -116,5 +121,5 @@ fn by_key(plan: &LookupJoin, rows: RecordBatch) -> Result<KeyedRows> {
     let mut columns = index.keys(&all)?;
     columns.push(Arc::new(lists));
     let hashes = all.iter().map(|slot| index.hash(*slot)).collect();
-    Ok(KeyedRows { keys, kept, columns, hashes })
+    Ok(KeyedRows { keys, kept, parts: vec![KeyedPart { columns, hashes }] })
 }

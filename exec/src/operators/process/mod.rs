@@ -21,7 +21,7 @@ mod scope;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use scope::{DueTimers, RowTimers, Scope};
+pub use scope::{BesideKeys, DueTimers, RowTimers, Scope};
 
 use std::sync::Arc;
 
@@ -31,10 +31,11 @@ use tidemill_core::state::{Extent, KeyedStates, RestoredState, Snapshot, Snapsho
 use tidemill_core::{Batch, Error, Result, Watermark};
 
 use crate::operators::expression::keys_and_hashes;
+use crate::operators::idle::EXPIRED_SLOTS;
 use crate::operators::pending::Pending;
 use crate::operators::saved::{freeze_watermark, restored_watermark};
 use crate::operators::timers::{DueTimer, TimerChange, TimerDomain, TimerService};
-use crate::state::BroadcastStates;
+use crate::state::SubtaskStates;
 use no_keys::NoKeys;
 use scope::Place;
 
@@ -68,7 +69,7 @@ pub trait ProcessFunction: Send {
         &mut self,
         context: &OperatorContext,
         states: Option<&mut dyn KeyedStates>,
-        broadcast: &mut BroadcastStates,
+        subtask: &mut SubtaskStates,
     ) -> Result<()>;
 
     /// Rows of input `input`.
@@ -98,7 +99,7 @@ pub struct ProcessOperator<F: ProcessFunction> {
     /// Opened and not yet closed.
     is_open: bool,
     keyed: Option<Keyed>,
-    broadcast: BroadcastStates,
+    subtask: SubtaskStates,
     watermark: Watermark,
     firing: Option<Firing>,
     /// What the function emits into.
@@ -129,9 +130,6 @@ enum Firing {
     Wake(i64),
 }
 
-/// How many more slots are looked at for expired state with every call, beside as many as there are rows.
-const EXPIRED_SLOTS: usize = 16;
-
 impl<F: ProcessFunction> ProcessOperator<F> {
     /// An operator that is still to be opened.
     pub fn new(plan: Arc<ProcessPlan>, function: F) -> Self {
@@ -140,7 +138,7 @@ impl<F: ProcessFunction> ProcessOperator<F> {
             function,
             is_open: false,
             keyed: None,
-            broadcast: BroadcastStates::default(),
+            subtask: SubtaskStates::default(),
             watermark: Watermark::MIN,
             firing: None,
             emitted: Output::new(usize::MAX),
@@ -167,7 +165,7 @@ impl<F: ProcessFunction> ProcessOperator<F> {
         let Some(last) = due.last().map(|timer| timer.time) else { return Ok(false) };
         let (keys, slots) = timers.keys_of(&mut **states, &due)?;
         let place = Place { slots: &slots, watermark: self.watermark, now_millis: now };
-        let mut scope = Scope::new(&mut **states, &mut self.broadcast, &mut self.changes, place);
+        let mut scope = Scope::new(&mut **states, &mut self.subtask, &mut self.changes, place);
         scope.set_firing(domain, last);
         let due = DueTimers { domain, keys, timers: due };
         let served = self.function.timers(&due, &mut scope, &mut self.emitted)?;
@@ -203,7 +201,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
         self.context = Some(context.clone());
         self.is_open = true;
         let states = self.keyed.as_mut().map(|keyed| &mut *keyed.states as &mut dyn KeyedStates);
-        self.function.open(context, states, &mut self.broadcast)
+        self.function.open(context, states, &mut self.subtask)
     }
 
     fn process(&mut self, input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
@@ -218,20 +216,20 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
                 let (keys, hashes) = keys_and_hashes(&batch, columns)?;
                 states.lookup(&keys, &hashes, &mut slots)?;
                 let place = Place { slots: &slots, watermark, now_millis };
-                let mut scope = Scope::new(&mut **states, &mut self.broadcast, &mut self.changes, place);
+                let mut scope = Scope::new(&mut **states, &mut self.subtask, &mut self.changes, place);
                 self.function.rows(input, batch, &mut scope, &mut self.emitted)?;
                 timers.apply(&mut **states, &mut self.changes)?;
             }
             (Some(Keyed { states, timers }), ProcessInput::Broadcast) => {
                 let place = Place { slots: &[], watermark, now_millis };
-                let mut scope = Scope::new(&mut **states, &mut self.broadcast, &mut self.changes, place);
+                let mut scope = Scope::new(&mut **states, &mut self.subtask, &mut self.changes, place);
                 scope.set_service(timers);
                 self.function.rows(input, batch, &mut scope, &mut self.emitted)?;
             }
             _ => {
                 let place = Place { slots: &[], watermark, now_millis };
                 let mut states = NoKeys;
-                let mut scope = Scope::new(&mut states, &mut self.broadcast, &mut self.changes, place);
+                let mut scope = Scope::new(&mut states, &mut self.subtask, &mut self.changes, place);
                 self.function.rows(input, batch, &mut scope, &mut self.emitted)?;
             }
         }
@@ -283,7 +281,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
     fn memory_bytes(&self) -> usize {
         let keyed = self.keyed.as_ref();
         let keyed = keyed.map_or(0, |keyed| keyed.states.memory_bytes() + keyed.timers.memory_bytes());
-        keyed + self.broadcast.memory_bytes()
+        keyed + self.subtask.memory_bytes()
     }
 
     fn give_back(&mut self, bytes: usize) -> Result<()> {
@@ -295,7 +293,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
             Some(keyed) => keyed.states.snapshot(scope)?,
             None => Snapshot::default(),
         };
-        let others = self.broadcast.freeze().into_iter().chain([freeze_watermark(self.watermark)?]);
+        let others = self.subtask.freeze().into_iter().chain([freeze_watermark(self.watermark)?]);
         others.for_each(|state| snapshot.push(Extent::Whole, state));
         Ok(snapshot)
     }
@@ -305,8 +303,8 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
             states.restore(&mut state)?;
             timers.restored(&mut **states)?;
         }
-        self.broadcast.restore(&mut state)?;
         self.watermark = restored_watermark(&mut state);
+        self.subtask.restore(&mut state)?;
         // Timers whose time came while the job stood still fire at once (PRF-09).
         self.ask_to_be_woken();
         Ok(())

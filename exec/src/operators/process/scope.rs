@@ -6,7 +6,7 @@ use tidemill_core::{Error, Result, Watermark};
 
 use crate::operators::process::no_keys::NoKeys;
 use crate::operators::timers::{DueTimer, Timer, TimerChange, TimerDomain, TimerService};
-use crate::state::BroadcastStates;
+use crate::state::{BroadcastStates, OperatorLists, SubtaskStates};
 
 /// Where a call stands: at which keys, and when.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ pub struct DueTimers {
 /// States, timers and times of one call.
 pub struct Scope<'a> {
     states: &'a mut dyn KeyedStates,
-    broadcast: &'a mut BroadcastStates,
+    subtask: &'a mut SubtaskStates,
     changes: &'a mut Vec<TimerChange>,
     place: Place<'a>,
     /// What finds all keys, for rows that reach every subtask.
@@ -49,12 +49,12 @@ pub struct Scope<'a> {
 impl<'a> Scope<'a> {
     pub(super) fn new(
         states: &'a mut dyn KeyedStates,
-        broadcast: &'a mut BroadcastStates,
+        subtask: &'a mut SubtaskStates,
         changes: &'a mut Vec<TimerChange>,
         place: Place<'a>,
     ) -> Self {
         let (service, all_slots, firing) = (None, Vec::new(), None);
-        Self { states, broadcast, changes, place, service, all_slots, no_keys: NoKeys, firing, is_interrupted: false }
+        Self { states, subtask, changes, place, service, all_slots, no_keys: NoKeys, firing, is_interrupted: false }
     }
 
     pub(super) fn set_firing(&mut self, domain: TimerDomain, last: i64) {
@@ -75,16 +75,17 @@ impl<'a> Scope<'a> {
         self.place.now_millis
     }
 
-    /// The states of the key of row or timer number `row`, its timers, and the broadcast states, which may only be read here. Where
-    /// there are no keys, to use the first two is an error that says so.
-    pub fn at(&mut self, row: usize) -> (CurrentKey<'_>, RowTimers<'_>, &BroadcastStates) {
-        let Self { states, broadcast, changes, place, no_keys, firing, is_interrupted, .. } = self;
+    /// The states of the key of row or timer number `row`, its timers, and the states that belong to no key. Where there are no
+    /// keys, to use the first two is an error that says so.
+    pub fn at(&mut self, row: usize) -> (CurrentKey<'_>, RowTimers<'_>, BesideKeys<'_>) {
+        let Self { states, subtask, changes, place, no_keys, firing, is_interrupted, .. } = self;
         let slot = place.slots.get(row).copied();
         let key = match slot {
             Some(slot) => CurrentKey::new(&mut **states, slot, place.now_millis),
             None => CurrentKey::new(no_keys, 0, place.now_millis),
         };
-        (key, RowTimers { changes, slot, firing: *firing, is_interrupted }, broadcast)
+        let beside = BesideKeys { broadcast: &subtask.broadcast, lists: &mut subtask.lists };
+        (key, RowTimers { changes, slot, firing: *firing, is_interrupted }, beside)
     }
 
     /// Whether the function has to stop behind the timer at hand, because it has changed which one is next.
@@ -94,7 +95,12 @@ impl<'a> Scope<'a> {
 
     /// The broadcast states, for rows that reach every subtask.
     pub fn broadcast(&mut self) -> &mut BroadcastStates {
-        self.broadcast
+        &mut self.subtask.broadcast
+    }
+
+    /// The lists of the subtask.
+    pub fn lists(&mut self) -> &mut OperatorLists {
+        &mut self.subtask.lists
     }
 
     /// Finds the keys for which something is kept, by key group and then by encoded key, for rows that reach every subtask: their
@@ -119,6 +125,15 @@ impl std::fmt::Debug for Scope<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Scope({:?})", self.place)
     }
+}
+
+/// The states that belong to no key, as one row or timer may use them.
+#[derive(Debug)]
+pub struct BesideKeys<'a> {
+    /// Only to be read: the row reaches one subtask.
+    pub broadcast: &'a BroadcastStates,
+    /// The lists of the subtask.
+    pub lists: &'a mut OperatorLists,
 }
 
 /// The timers of the key of one row or timer.

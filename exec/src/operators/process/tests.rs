@@ -10,11 +10,11 @@ use futures::future::BoxFuture;
 use tidemill_core::clock::Clock;
 use tidemill_core::metrics::Metrics;
 use tidemill_core::operator::{Emission, OperatorFactory, Wakeups};
-use tidemill_core::state::{StateLayer, StateTtl, ValueState};
+use tidemill_core::state::{Dealing, StateLayer, StateTtl, ValueState};
 
 use super::*;
 use crate::operators::test_context;
-use crate::state::{BroadcastMap, StateRegistry};
+use crate::state::{BroadcastMap, OperatorListState, StateRegistry};
 
 /// Adds up the values of a key. Every value leaves with the sum so far; what else happens is up to the variant.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,8 @@ pub struct Sums {
     pub ttl: Option<StateTtl>,
     pub sum: ValueState<i64>,
     pub rules: BroadcastMap<i64, i64>,
+    /// The values of all keys, in the order in which they came.
+    pub order: OperatorListState<i64>,
 }
 
 pub fn schema() -> SchemaRef {
@@ -73,10 +75,11 @@ impl ProcessFunction for Sums {
         &mut self,
         _context: &OperatorContext,
         states: Option<&mut dyn KeyedStates>,
-        broadcast: &mut BroadcastStates,
+        subtask: &mut SubtaskStates,
     ) -> Result<()> {
         self.sum = StateRegistry::new(states.unwrap()).with_ttl(self.ttl).value_state("sum")?;
-        self.rules = broadcast.declare("rules")?;
+        self.rules = subtask.broadcast.declare("rules")?;
+        self.order = subtask.lists.declare("order", Dealing::Split)?;
         Ok(())
     }
 
@@ -89,10 +92,11 @@ impl ProcessFunction for Sums {
                 self.rules.put(scope.broadcast(), key.unwrap_or(-1), value.unwrap_or(0))?;
                 continue;
             }
-            let (mut state, mut timers, rules) = scope.at(row);
-            let rule = self.rules.get(rules, &key.unwrap_or(-1))?.copied().unwrap_or(0);
+            let (mut state, mut timers, beside) = scope.at(row);
+            let rule = self.rules.get(beside.broadcast, &key.unwrap_or(-1))?.copied().unwrap_or(0);
             let sum = self.sum.get(&mut state)?.copied().unwrap_or(0) + value.unwrap_or(100) + rule;
             self.sum.set(&mut state, sum)?;
+            self.order.add(beside.lists, sum)?;
             out.push((key, time, sum));
             match value {
                 Some(value) if self.has_timers && value < 0 => timers.delete(TimerDomain::Event, time + 10)?,
@@ -152,7 +156,7 @@ fn drain(output: &mut Output) -> Vec<(i64, i64, i64)> {
 
 /// A clock that is put by hand, and the wake-ups that were asked for.
 #[derive(Debug, Default)]
-struct Hand(AtomicI64, std::sync::Mutex<Vec<i64>>);
+pub struct Hand(pub AtomicI64, std::sync::Mutex<Vec<i64>>);
 
 impl Clock for Hand {
     fn now_millis(&self) -> i64 {

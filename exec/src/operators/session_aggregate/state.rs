@@ -12,7 +12,7 @@ use tidemill_core::state::{RestoredState, Snapshot};
 use super::{BTreeMap, Session, SessionAggregateOperator};
 use crate::error::from_datafusion;
 use crate::operators::aggregate::Aggregate;
-use crate::operators::saved::{KeyedRows, freeze_watermark, key_fields, restored_rows, restored_watermark};
+use crate::operators::saved::{KeyedPart, KeyedRows, freeze_watermark, key_fields, restored_rows, restored_watermark};
 
 /// The state that holds the living sessions: the key and the start of each, its end, and its accumulators.
 const SESSIONS: &str = "sessions";
@@ -71,7 +71,7 @@ impl SessionAggregateOperator {
             let arrays = state.into_iter().zip(&parts(field)).map(column).collect::<Result<Vec<_>>>()?;
             columns.push(Arc::new(StructArray::try_new(parts(field), arrays, None)?));
         }
-        Ok(KeyedRows { keys, kept, columns, hashes })
+        Ok(KeyedRows { keys, kept, parts: vec![KeyedPart { columns, hashes }] })
     }
 
     fn restore_sessions(&mut self, rows: &RecordBatch) -> Result<()> {

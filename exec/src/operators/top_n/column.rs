@@ -68,12 +68,13 @@ impl RankedColumn {
         &self.partitions[slot]
     }
 
-    /// Puts a row behind its equals: who came first stays first. Of more than `most` rows the last is forgotten.
-    pub fn add(&mut self, slot: usize, ranked: Ranked, most: usize) {
+    /// Puts a row behind its equals: who came first stays first. Of more than `most` rows the last is forgotten. Whether the row
+    /// is kept.
+    pub fn add(&mut self, slot: usize, ranked: Ranked, most: usize) -> bool {
         let rows = &mut self.partitions[slot];
         let place = rows.partition_point(|other| other.order <= ranked.order);
         if place >= most {
-            return;
+            return false;
         }
         self.row_bytes += ranked.memory_bytes();
         rows.insert(place, ranked);
@@ -81,17 +82,18 @@ impl RankedColumn {
             let forgotten = rows.pop().map_or(0, |row| row.memory_bytes());
             self.row_bytes = self.row_bytes.saturating_sub(forgotten);
         }
+        true
     }
 
-    /// A row that is not there (its state has expired) is nothing to take back.
-    pub fn take_back(&mut self, slot: usize, ranked: &Ranked) {
+    /// A row that is not there (its state has expired) is nothing to take back. Whether it was there.
+    pub fn take_back(&mut self, slot: usize, ranked: &Ranked) -> bool {
         let rows = &mut self.partitions[slot];
         let begin = rows.partition_point(|other| other.order < ranked.order);
         let equals = rows[begin..].iter().take_while(|other| other.order == ranked.order);
-        if let Some(place) = equals.into_iter().position(|other| other.row == ranked.row) {
-            let gone = rows.remove(begin + place);
-            self.row_bytes = self.row_bytes.saturating_sub(gone.memory_bytes());
-        }
+        let Some(place) = equals.into_iter().position(|other| other.row == ranked.row) else { return false };
+        let gone = rows.remove(begin + place);
+        self.row_bytes = self.row_bytes.saturating_sub(gone.memory_bytes());
+        true
     }
 
     /// Rows as columns.
@@ -137,7 +139,9 @@ impl StateColumn for RankedColumn {
         let ranked = self.ranked(rows.columns())?;
         for (slot, ends) in slots.iter().zip(lists.value_offsets().windows(2)) {
             self.clear(*slot);
-            let rows = ranked[ends[0] as usize..ends[1] as usize].to_vec();
+            let mut rows = ranked[ends[0] as usize..ends[1] as usize].to_vec();
+            // They may have been saved under another order.
+            rows.sort_by(|left, right| left.order.cmp(&right.order));
             self.row_bytes += rows.iter().map(Ranked::memory_bytes).sum::<usize>();
             self.partitions[*slot] = rows;
         }

@@ -3,7 +3,8 @@
 //!
 //! Rows are kept as Arrow rows, sorted by the bytes of their sort key. After each batch the old and the new first `n` of the
 //! touched partitions are compared, and what differs is emitted. Without updates in the input, rows behind the first `n` can
-//! never come back and are forgotten.
+//! never come back and are forgotten. With a TTL a partition is forgotten that no row has entered or left for that long; rows
+//! that do not make it among the first do not prolong its life.
 
 mod changes;
 mod column;
@@ -15,12 +16,14 @@ use std::sync::Arc;
 use arrow::array::UInt64Array;
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
+use tidemill_core::clock::Clock;
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
-use tidemill_core::state::{KeyedStates, RestoredState, Snapshot, SnapshotScope, StateId};
+use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope, StateTtl};
 use tidemill_core::{Batch, Error, Result, Watermark};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::operators::expression::{batch_of, keys_and_hashes};
+use crate::operators::idle::IdleState;
 use crate::operators::pending::Pending;
 use changes::Changes;
 use column::{Ranked, RankedColumn};
@@ -40,6 +43,8 @@ pub struct TopN {
     pub emits_rank: bool,
     /// Whether the input takes rows back.
     pub input_updates: bool,
+    /// How long a partition is kept into which no row comes.
+    pub ttl: Option<StateTtl>,
     /// Columns of the input.
     pub input_schema: SchemaRef,
     /// Columns of the result: those of the input, and the rank.
@@ -50,7 +55,8 @@ impl OperatorFactory for TopN {
     fn create(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(TopNOperator {
             plan: Arc::new(self.clone()),
-            states: None,
+            partitions: None,
+            clock: None,
             pending: Pending::default(),
             batch_rows: usize::MAX,
         }))
@@ -68,8 +74,10 @@ impl OperatorFactory for TopN {
 
 struct TopNOperator {
     plan: Arc<TopN>,
-    /// From `open` on: the partitions, and the one state that they have.
-    states: Option<(Box<dyn KeyedStates>, StateId)>,
+    /// From `open` on: the partitions.
+    partitions: Option<IdleState<RankedColumn>>,
+    /// From `open` on.
+    clock: Option<Arc<dyn Clock>>,
     pending: Pending,
     batch_rows: usize,
 }
@@ -78,9 +86,9 @@ impl Operator for TopNOperator {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.batch_rows = context.batch_rows;
         let keys = self.plan.partition_by.iter().map(|key| self.plan.input_schema.fields()[*key].clone());
-        let mut states = context.backend.keyed_states(&keys.collect())?;
-        let id = states.register("rows", None, Box::new(RankedColumn::new(&self.plan)?))?;
-        self.states = Some((states, id));
+        let states = context.backend.keyed_states(&keys.collect())?;
+        self.partitions = Some(IdleState::new(states, "rows", RankedColumn::new(&self.plan)?, self.plan.ttl)?);
+        self.clock = Some(context.clock.clone());
         Ok(())
     }
 
@@ -88,10 +96,13 @@ impl Operator for TopNOperator {
         let plan = self.plan.clone();
         let records = batch.records();
         let (keys, hashes) = keys_and_hashes(&batch, &plan.partition_by)?;
-        let (states, id) = self.states.as_mut().ok_or_else(not_open)?;
+        let partitions = self.partitions.as_mut().ok_or_else(not_open)?;
+        let now_millis = self.clock.as_ref().ok_or_else(not_open)?.now_millis();
         let mut slots = Vec::with_capacity(batch.num_rows());
-        states.lookup(&keys, &hashes, &mut slots)?;
-        let column: &mut RankedColumn = states.column(*id)?.downcast()?;
+        partitions.lookup(&keys, &hashes, &mut slots)?;
+        let mut written: HashSet<usize, BuildHasherDefault<Xxh3Default>> = HashSet::default();
+        written.extend(partitions.expire(&slots, now_millis)?);
+        let column = partitions.column()?;
 
         let most = if plan.input_updates { usize::MAX } else { plan.last };
         let mut touched: Vec<(usize, Vec<Ranked>)> = Vec::new();
@@ -101,9 +112,12 @@ impl Operator for TopNOperator {
             if known.insert(slot) {
                 touched.push((slot, plan.visible(column.partition(slot)).to_vec()));
             }
-            match batch.kind(row)?.is_addition() {
+            let changes = match batch.kind(row)?.is_addition() {
                 true => column.add(slot, ranked, most),
                 false => column.take_back(slot, &ranked),
+            };
+            if changes {
+                written.insert(slot);
             }
         }
         let mut changes = Changes::default();
@@ -111,10 +125,8 @@ impl Operator for TopNOperator {
             changes.compare(before, plan.visible(column.partition(*slot)), &plan);
         }
         let changed = plan.changelog(changes, column)?;
-        slots.clear();
-        slots.extend(touched.iter().map(|(slot, _)| *slot));
-        states.touch(*id, &slots, 0)?;
-        states.release()?;
+        let written: Vec<usize> = written.into_iter().collect();
+        partitions.written(&written, batch.num_rows(), now_millis)?;
         changed.into_iter().for_each(|batch| self.pending.push(batch, self.batch_rows));
         Ok(self.pending.emit(output))
     }
@@ -129,19 +141,19 @@ impl Operator for TopNOperator {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.states.as_ref().map_or(0, |(states, _)| states.memory_bytes())
+        self.partitions.as_ref().map_or(0, |partitions| partitions.states.memory_bytes())
     }
 
     fn give_back(&mut self, bytes: usize) -> Result<()> {
-        self.states.as_mut().map_or(Ok(()), |(states, _)| states.give_back(bytes))
+        self.partitions.as_mut().map_or(Ok(()), |partitions| partitions.states.give_back(bytes))
     }
 
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
-        self.states.as_mut().ok_or_else(not_open)?.0.snapshot(scope)
+        self.partitions.as_mut().ok_or_else(not_open)?.states.snapshot(scope)
     }
 
     fn restore(&mut self, mut state: RestoredState) -> Result<()> {
-        self.states.as_mut().ok_or_else(not_open)?.0.restore(&mut state)
+        self.partitions.as_mut().ok_or_else(not_open)?.states.restore(&mut state)
     }
 }
 

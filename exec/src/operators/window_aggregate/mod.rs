@@ -14,6 +14,7 @@ mod state;
 pub(super) mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ use crate::operators::aggregate::{Aggregate, Arguments};
 use crate::operators::expression::{batch_of, keys_and_hashes};
 use crate::operators::pending::Pending;
 use crate::operators::window_assign::{TimeColumn, null_time, window_time};
-use slice::{Groups, Results, Slice};
+use slice::{Merged, Results, Slice};
 use spill::Spilled;
 
 /// Where a grouping column of the result comes from.
@@ -140,13 +141,13 @@ impl Operator for WindowAggregateOperator {
             plan.aggregates.iter().map(|aggregate| aggregate.arguments(records)).collect::<Result<Vec<_>>>()?;
         for (slice, rows) in self.by_slice(records)? {
             let count = rows.as_ref().map_or(batch.num_rows(), |rows| rows.len());
-            let Some(groups) = self.open_slice(slice, count)? else { continue };
+            let Some(open) = self.open_slice(slice, count)? else { continue };
             match rows {
-                None => groups.update(&keys, &hashes, &arguments)?,
+                None => open.update(&keys, &hashes, &arguments, &plan.aggregates)?,
                 Some(rows) => {
                     let hashes: Vec<u64> = rows.values().iter().map(|row| hashes[*row as usize]).collect();
                     let arguments = arguments.iter().map(|all| all.take(&rows)).collect::<Result<Vec<_>>>()?;
-                    groups.update(&take_all(&keys, &rows)?, &hashes, &arguments)?;
+                    open.update(&take_all(&keys, &rows)?, &hashes, &arguments, &plan.aggregates)?;
                 }
             }
             self.weigh(slice..slice.saturating_add(1));
@@ -238,8 +239,8 @@ impl WindowAggregateOperator {
         Ok(rows_of.into_iter().map(|(slice, rows)| (slice, Some(rows.into()))).collect())
     }
 
-    /// The groups of the slice that begins at `start`; `None`, and `rows` counted as late, if all its windows are complete.
-    fn open_slice(&mut self, start: i64, rows: usize) -> Result<Option<&mut Groups>> {
+    /// The slice that begins at `start`; `None`, and `rows` counted as late, if all its windows are complete.
+    fn open_slice(&mut self, start: i64, rows: usize) -> Result<Option<&mut Slice>> {
         if !self.slices.contains_key(&start) {
             let Some(last) = self.plan.spec.windows_of_slice(start)?.next_back() else { return Ok(None) };
             if self.is_complete(last, self.watermark) {
@@ -247,8 +248,15 @@ impl WindowAggregateOperator {
                 return Ok(None);
             }
         }
-        let slice = self.slices.entry(start).or_default();
-        slice.open(&self.key_types, &self.plan.aggregates).map(Some)
+        self.slice(start).map(Some)
+    }
+
+    /// The slice that begins at `start`.
+    fn slice(&mut self, start: i64) -> Result<&mut Slice> {
+        match self.slices.entry(start) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => Ok(entry.insert(Slice::new(&self.key_types)?)),
+        }
     }
 
     /// Weighs again the slices that begin in `starts`.
@@ -275,18 +283,17 @@ impl WindowAggregateOperator {
     }
 
     fn results(&mut self, window: Window) -> Result<Results> {
-        let single = window.end - window.start == self.plan.spec.slice_size();
+        let plan = self.plan.clone();
+        let single = window.end - window.start == plan.spec.slice_size();
         if single
-            && self.plan.spec.windows_per_row_max() == 1
-            && let Some(groups) = self.slices.get_mut(&window.start).and_then(Slice::take_sole)
+            && plan.spec.windows_per_row_max() == 1
+            && let Some(slice) = self.slices.get_mut(&window.start)
         {
-            return groups.into_results();
+            return slice.take_results(&plan.aggregates);
         }
-        let mut merged = Groups::new(&self.key_types, &self.plan.aggregates)?;
+        let mut merged = Merged::new(&self.key_types, &plan.aggregates)?;
         for (_, slice) in self.slices.range_mut(window.start..window.end) {
-            for frozen in slice.frozen()? {
-                merged.merge(frozen)?;
-            }
+            merged.add(slice)?;
         }
         merged.into_results()
     }

@@ -1,12 +1,21 @@
-//! One slice of time: its keys and their accumulators, open while rows come, frozen once a window has read it.
+//! One slice of time: its keys, and in parts what was accumulated for them.
+//!
+//! ```text
+//! keys    k0 k1 k2 k3 k4 …            one index for the slice: a key keeps its slot as long as the slice lives
+//! closed  [a a a]                     what had come when a checkpoint, or a window that other windows share rows with, asked
+//!         [  b   b]                   what came between then and the next
+//! open    {      c c …}               what takes rows
+//! ```
+//!
+//! Closing a part costs what has come since the one before, whatever the slice holds; parts are put together where somebody asks
+//! for results, slot by slot, without looking up a key again.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray, UInt32Array};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
-use tidemill_core::key::{hash_columns, key_group};
+use tidemill_core::key::hash_columns;
 use tidemill_core::{Error, Result};
 
 use super::take_all;
@@ -14,20 +23,56 @@ use crate::error::from_datafusion;
 use crate::operators::aggregate::{Aggregate, Arguments};
 use crate::state::KeyIndex;
 
-/// Keys with an accumulator of each aggregate.
-pub struct Groups {
+/// An accumulator for each aggregate.
+type Accumulators = Vec<Box<dyn GroupsAccumulator>>;
+
+/// Not in the open part.
+const ABSENT: u32 = u32::MAX;
+
+/// A slice of time.
+pub struct Slice {
     index: KeyIndex,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    open: Option<OpenPart>,
+    closed: Vec<ClosedPart>,
+    closed_bytes: usize,
+    /// How many of the closed parts are in a checkpoint: the first ones.
+    stored: usize,
+    /// The slot of each row that is being added.
     slots: Vec<usize>,
+    /// Of each slot its place in the open part, where that is not the slot itself.
+    places: Vec<u32>,
+    weight: usize,
 }
 
-/// Keys with the intermediate state of each aggregate, as columns: what several windows may read.
-#[derive(Clone, Debug)]
-pub struct FrozenGroups {
-    keys: Vec<ArrayRef>,
-    hashes: Vec<u64>,
-    /// The state columns of each aggregate.
+/// Accumulators that take rows.
+struct OpenPart {
+    accumulators: Accumulators,
+    slots: Slots,
+}
+
+/// The state of each aggregate for some slots.
+struct ClosedPart {
+    slots: Slots,
+    /// The state columns of each aggregate, a row for each slot.
     states: Vec<Vec<ArrayRef>>,
+}
+
+/// The slots of a part, in the order of its rows.
+enum Slots {
+    /// All that there were.
+    First(usize),
+    /// These.
+    Some(Vec<usize>),
+}
+
+/// Rows of some keys of a slice, as columns.
+pub struct Rows {
+    /// The key columns.
+    pub keys: Vec<ArrayRef>,
+    /// The state of each aggregate, a column of structs each.
+    pub states: Vec<ArrayRef>,
+    /// The carried hash of each key.
+    pub hashes: Vec<u64>,
 }
 
 /// Keys with the result of each aggregate.
@@ -41,169 +86,115 @@ pub struct Results {
     pub rows: usize,
 }
 
-impl Groups {
-    /// No groups yet.
-    pub fn new(key_types: &[DataType], aggregates: &[Aggregate]) -> Result<Self> {
-        let accumulators = aggregates.iter().map(Aggregate::groups).collect::<Result<_>>()?;
-        Ok(Self { index: KeyIndex::new(key_types)?, accumulators, slots: Vec::new() })
+impl Slice {
+    /// Without keys.
+    pub fn new(key_types: &[DataType]) -> Result<Self> {
+        Ok(Self {
+            index: KeyIndex::new(key_types)?,
+            open: None,
+            closed: Vec::new(),
+            closed_bytes: 0,
+            stored: 0,
+            slots: Vec::new(),
+            places: Vec::new(),
+            weight: 0,
+        })
     }
 
     /// Adds rows.
-    pub fn update(&mut self, keys: &[ArrayRef], hashes: &[u64], arguments: &[Arguments]) -> Result<()> {
+    pub fn update(
+        &mut self,
+        keys: &[ArrayRef],
+        hashes: &[u64],
+        arguments: &[Arguments],
+        aggregates: &[Aggregate],
+    ) -> Result<()> {
         self.slots.clear();
         self.index.intern(keys, hashes, &mut self.slots)?;
-        let groups = self.index.slots();
-        for (accumulator, Arguments { values, filter }) in self.accumulators.iter_mut().zip(arguments) {
+        if self.open.is_none() {
+            let slots = if self.closed.is_empty() { Slots::First(0) } else { Slots::Some(Vec::new()) };
+            self.open = Some(OpenPart { accumulators: accumulators(aggregates)?, slots });
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
+        match &mut open.slots {
+            Slots::First(slots) => *slots = self.index.slots(),
+            Slots::Some(slots) => {
+                self.places.resize(self.index.slots(), ABSENT);
+                for slot in &mut self.slots {
+                    let place = &mut self.places[*slot];
+                    if *place == ABSENT {
+                        *place = slots.len() as u32;
+                        slots.push(*slot);
+                    }
+                    *slot = *place as usize;
+                }
+            }
+        }
+        let groups = open.slots.len();
+        for (accumulator, Arguments { values, filter }) in open.accumulators.iter_mut().zip(arguments) {
             let filter: Option<&BooleanArray> = filter.as_ref();
             accumulator.update_batch(values, &self.slots, filter, groups).map_err(from_datafusion)?;
         }
         Ok(())
     }
 
-    /// Adds what another slice holds.
-    pub fn merge(&mut self, other: &FrozenGroups) -> Result<()> {
-        self.slots.clear();
-        self.index.intern(&other.keys, &other.hashes, &mut self.slots)?;
-        let groups = self.index.slots();
-        for (accumulator, state) in self.accumulators.iter_mut().zip(&other.states) {
-            accumulator.merge_batch(state, &self.slots, groups).map_err(from_datafusion)?;
-        }
+    /// Adds rows that a checkpoint held.
+    pub fn restore(&mut self, keys: &[ArrayRef], states: &[ArrayRef], rows: usize) -> Result<()> {
+        let mut slots = Vec::with_capacity(rows);
+        self.index.intern(keys, &hash_columns(keys, rows)?, &mut slots)?;
+        self.push(ClosedPart { slots: Slots::Some(slots), states: columns_of(states)? });
         Ok(())
     }
 
-    /// Bytes that the groups occupy.
-    fn memory_bytes(&self) -> usize {
-        self.index.size_bytes() + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+    /// The rows that no checkpoint holds so far, part by part; from now on one does.
+    pub fn store_new(&mut self, fields: &[FieldRef]) -> Result<Vec<Rows>> {
+        self.close()?;
+        let new = std::mem::replace(&mut self.stored, self.closed.len());
+        self.closed[new..].iter().map(|part| self.rows(part, fields)).collect()
     }
 
-    /// The result of every group; the groups are used up.
-    pub fn into_results(mut self) -> Result<Results> {
-        let rows = self.index.slots();
-        let keys = self.index.keys(&(0..rows).collect::<Vec<_>>())?;
-        let values = self.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All));
-        let values = values.collect::<Result<_, _>>().map_err(from_datafusion)?;
-        Ok(Results { keys, values, rows })
+    /// A row for each key, for a checkpoint that others build on.
+    pub fn store_whole(&mut self, fields: &[FieldRef], aggregates: &[Aggregate]) -> Result<Vec<Rows>> {
+        self.close()?;
+        if self.closed.len() > 1 {
+            let merged = self.merged_part(aggregates)?;
+            (self.closed, self.closed_bytes) = (Vec::new(), 0);
+            self.push(merged);
+        }
+        self.stored = self.closed.len();
+        self.closed.iter().map(|part| self.rows(part, fields)).collect()
     }
 
-    /// The state of every group, to be read more than once.
-    pub fn freeze(mut self) -> Result<FrozenGroups> {
-        let rows = self.index.slots();
-        let states = self.accumulators.iter_mut().map(|accumulator| accumulator.state(EmitTo::All));
-        Ok(FrozenGroups {
-            keys: self.index.keys(&(0..rows).collect::<Vec<_>>())?,
-            hashes: (0..rows).map(|slot| self.index.hash(slot)).collect(),
-            states: states.collect::<Result<_, _>>().map_err(from_datafusion)?,
-        })
+    /// A row for each key, for a checkpoint that nobody builds on.
+    pub fn copy(&mut self, fields: &[FieldRef], aggregates: &[Aggregate]) -> Result<Vec<Rows>> {
+        self.close()?;
+        match self.closed.as_slice() {
+            [] => Ok(Vec::new()),
+            [part] => Ok(vec![self.rows(part, fields)?]),
+            _ => Ok(vec![self.rows(&self.merged_part(aggregates)?, fields)?]),
+        }
     }
-}
 
-impl FrozenGroups {
-    /// Groups as they were encoded: keys, then the state of each aggregate.
-    pub fn decode(keys: Vec<ArrayRef>, states: &[ArrayRef], rows: usize) -> Result<Self> {
-        let hashes = hash_columns(&keys, rows)?.to_vec();
-        let parts = |state: &ArrayRef| {
-            let parts = state.as_struct_opt().map(|state| state.columns().to_vec());
-            parts.ok_or_else(|| Error::corrupt(format!("state of an aggregate of type {}", state.data_type())))
+    /// All rows, taken out of the slice, which goes on without keys: those that a checkpoint holds, and the others.
+    pub fn take_rows(&mut self, fields: &[FieldRef], key_types: &[DataType]) -> Result<(Vec<Rows>, Vec<Rows>)> {
+        self.close()?;
+        let (stored, new) = self.closed.split_at(self.stored);
+        let rows = |parts: &[ClosedPart]| parts.iter().map(|part| self.rows(part, fields)).collect::<Result<Vec<_>>>();
+        let taken = (rows(stored)?, rows(new)?);
+        *self = Self { weight: self.weight, ..Self::new(key_types)? };
+        Ok(taken)
+    }
+
+    /// The results of all keys; nothing may be asked of the slice afterwards.
+    pub fn take_results(&mut self, aggregates: &[Aggregate]) -> Result<Results> {
+        let merged = match self.open.take_if(|_| self.closed.is_empty()) {
+            Some(open) => open.accumulators,
+            None => {
+                self.close()?;
+                self.merged(aggregates)?.accumulators
+            }
         };
-        Ok(Self { keys, hashes, states: states.iter().map(parts).collect::<Result<_>>()? })
-    }
-
-    /// Keys and states, a column each, and the hash of each key.
-    pub fn encode(&self, fields: &[FieldRef]) -> Result<(Vec<ArrayRef>, Vec<u64>)> {
-        let mut columns = self.keys.clone();
-        for (parts, field) in self.states.iter().zip(fields) {
-            let DataType::Struct(part_fields) = field.data_type() else {
-                return Err(Error::internal("the state of an aggregate is no struct"));
-            };
-            columns.push(Arc::new(StructArray::try_new(part_fields.clone(), parts.clone(), None)?));
-        }
-        Ok((columns, self.hashes.clone()))
-    }
-
-    /// Those of some key groups.
-    pub fn of_groups(&self, groups: &Range<u32>, max_parallelism: u32) -> Result<Self> {
-        let is_own = |row: &u32| groups.contains(&key_group(self.hashes[*row as usize], max_parallelism));
-        let rows = UInt32Array::from_iter_values((0..self.hashes.len() as u32).filter(is_own));
-        let states = self.states.iter().map(|state| take_all(state, &rows)).collect::<Result<_>>()?;
-        let hashes = rows.values().iter().map(|row| self.hashes[*row as usize]).collect();
-        Ok(Self { keys: take_all(&self.keys, &rows)?, hashes, states })
-    }
-
-    fn memory_bytes(&self) -> usize {
-        let arrays = self.keys.iter().chain(self.states.iter().flatten());
-        arrays.map(|array| array.get_array_memory_size()).sum::<usize>() + self.hashes.capacity() * size_of::<u64>()
-    }
-}
-
-/// A slice: open groups, and what was frozen before rows came again.
-#[derive(Default)]
-pub struct Slice {
-    open: Option<Groups>,
-    frozen: Vec<FrozenGroups>,
-    /// How many of the frozen parts are in a checkpoint: the first ones.
-    stored: usize,
-    weight: usize,
-}
-
-impl Slice {
-    /// The groups that take rows.
-    pub fn open(&mut self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<&mut Groups> {
-        match &mut self.open {
-            Some(_) => {}
-            none => *none = Some(Groups::new(key_types, aggregates)?),
-        }
-        self.open.as_mut().ok_or_else(|| tidemill_core::Error::internal("a slice without groups"))
-    }
-
-    /// What the slice holds, kept for other windows.
-    pub fn frozen(&mut self) -> Result<&[FrozenGroups]> {
-        if let Some(open) = self.open.take() {
-            self.frozen.push(open.freeze()?);
-        }
-        Ok(&self.frozen)
-    }
-
-    /// Adds restored groups.
-    pub fn add(&mut self, groups: FrozenGroups) {
-        self.frozen.push(groups);
-    }
-
-    /// All of it, taken out in parts, each with whether a checkpoint holds it.
-    pub fn take_parts(&mut self) -> Result<Vec<(FrozenGroups, bool)>> {
-        self.frozen()?;
-        let stored = std::mem::take(&mut self.stored);
-        let parts = std::mem::take(&mut self.frozen).into_iter().enumerate();
-        Ok(parts.map(|(place, groups)| (groups, place < stored)).collect())
-    }
-
-    /// The parts that no checkpoint holds so far; from now on one does.
-    pub fn store_new(&mut self) -> Result<&[FrozenGroups]> {
-        let parts = self.frozen()?.len();
-        let new = std::mem::replace(&mut self.stored, parts);
-        Ok(&self.frozen[new..])
-    }
-
-    /// All groups of the slice in one piece, each key once, for a checkpoint that others build on.
-    pub fn store_whole(&mut self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<&[FrozenGroups]> {
-        if self.frozen()?.len() > 1 {
-            self.frozen = vec![self.merged(key_types, aggregates)?];
-        }
-        self.stored = self.frozen.len();
-        Ok(&self.frozen)
-    }
-
-    /// The same for one that nobody builds on.
-    pub fn copy(&mut self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<Vec<FrozenGroups>> {
-        match self.frozen()?.len() {
-            0 | 1 => Ok(self.frozen.clone()),
-            _ => Ok(vec![self.merged(key_types, aggregates)?]),
-        }
-    }
-
-    fn merged(&self, key_types: &[DataType], aggregates: &[Aggregate]) -> Result<FrozenGroups> {
-        let mut merged = Groups::new(key_types, aggregates)?;
-        self.frozen.iter().try_for_each(|frozen| merged.merge(frozen))?;
-        merged.freeze()
+        results(&self.index, merged)
     }
 
     /// Bytes that the slice occupied when it was last weighed.
@@ -213,13 +204,202 @@ impl Slice {
 
     /// Looks again at how many bytes it occupies.
     pub fn weigh(&mut self) -> usize {
-        let open = self.open.as_ref().map_or(0, Groups::memory_bytes);
-        self.weight = open + self.frozen.iter().map(FrozenGroups::memory_bytes).sum::<usize>();
+        let open = self.open.iter().map(|open| {
+            let accumulators = open.accumulators.iter().map(|accumulator| accumulator.size());
+            open.slots.memory_bytes() + accumulators.sum::<usize>()
+        });
+        let own = self.index.size_bytes() + self.places.capacity() * size_of::<u32>();
+        self.weight = own + open.sum::<usize>() + self.closed_bytes;
         self.weight
     }
 
-    /// The open groups, if they are all there is: the one window of this slice may use them up.
-    pub fn take_sole(&mut self) -> Option<Groups> {
-        if self.frozen.is_empty() { self.open.take() } else { None }
+    /// Closes the open part.
+    fn close(&mut self) -> Result<()> {
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        if let Slots::Some(slots) = &open.slots {
+            slots.iter().for_each(|slot| self.places[*slot] = ABSENT);
+        }
+        self.push(ClosedPart { states: states_of(&mut open.accumulators)?, slots: open.slots });
+        Ok(())
     }
+
+    fn push(&mut self, part: ClosedPart) {
+        let states = part.states.iter().flatten().map(|state| state.get_array_memory_size());
+        self.closed_bytes += part.slots.memory_bytes() + states.sum::<usize>();
+        self.closed.push(part);
+    }
+
+    /// Adds all that is closed to the groups of the slots, or to those that `group_of` tells, where it tells one.
+    fn merge_into(&self, groups: &mut Groups, group_of: Option<&[Option<usize>]>) -> Result<()> {
+        for part in &self.closed {
+            let slots = part.slots.to_vec();
+            let Some(group_of) = group_of else {
+                groups.merge(&part.states, &slots)?;
+                continue;
+            };
+            let wanted = slots.iter().enumerate().filter_map(|(row, slot)| Some((row as u32, group_of[*slot]?)));
+            let (rows, of_rows): (Vec<u32>, Vec<usize>) = wanted.unzip();
+            if rows.len() == slots.len() {
+                groups.merge(&part.states, &of_rows)?;
+                continue;
+            }
+            let rows = UInt32Array::from(rows);
+            let states = part.states.iter().map(|state| take_all(state, &rows)).collect::<Result<Vec<_>>>()?;
+            groups.merge(&states, &of_rows)?;
+        }
+        Ok(())
+    }
+
+    /// All that is closed, by slot.
+    fn merged(&self, aggregates: &[Aggregate]) -> Result<Groups> {
+        let mut merged = Groups::new(aggregates)?;
+        self.merge_into(&mut merged, None)?;
+        Ok(merged)
+    }
+
+    /// All that is closed, in one part.
+    fn merged_part(&self, aggregates: &[Aggregate]) -> Result<ClosedPart> {
+        let states = states_of(&mut self.merged(aggregates)?.accumulators)?;
+        Ok(ClosedPart { slots: Slots::First(self.index.slots()), states })
+    }
+
+    fn rows(&self, part: &ClosedPart, fields: &[FieldRef]) -> Result<Rows> {
+        rows(&self.index, &part.slots.to_vec(), &part.states, fields)
+    }
+}
+
+/// What several slices hold together: the groups of a window.
+pub struct Merged {
+    index: KeyIndex,
+    groups: Groups,
+}
+
+/// Accumulators that parts are put together in.
+struct Groups {
+    accumulators: Accumulators,
+    /// How many groups there are.
+    count: usize,
+}
+
+impl Groups {
+    fn new(aggregates: &[Aggregate]) -> Result<Self> {
+        Ok(Self { accumulators: accumulators(aggregates)?, count: 0 })
+    }
+
+    /// Adds states, a row for each of these groups. A group that is new is the next one: accumulators take it that whatever is
+    /// below the number of groups has been there.
+    fn merge(&mut self, states: &[Vec<ArrayRef>], groups: &[usize]) -> Result<()> {
+        self.count = groups.iter().fold(self.count, |count, group| count.max(group + 1));
+        for (accumulator, state) in self.accumulators.iter_mut().zip(states) {
+            accumulator.merge_batch(state, groups, self.count).map_err(from_datafusion)?;
+        }
+        Ok(())
+    }
+}
+
+impl Merged {
+    /// Nothing yet.
+    pub fn new(key_types: &[DataType], aggregates: &[Aggregate]) -> Result<Self> {
+        Ok(Self { index: KeyIndex::new(key_types)?, groups: Groups::new(aggregates)? })
+    }
+
+    /// Adds a slice, which goes on.
+    pub fn add(&mut self, slice: &mut Slice) -> Result<()> {
+        self.add_where(slice, |_| true)
+    }
+
+    /// Adds those keys of a slice whose hashes are wanted; the slice goes on.
+    pub fn add_where(&mut self, slice: &mut Slice, is_wanted: impl Fn(u64) -> bool) -> Result<()> {
+        slice.close()?;
+        let slots = (0..slice.index.slots()).filter(|slot| is_wanted(slice.index.hash(*slot)));
+        let slots: Vec<usize> = slots.collect();
+        let hashes: Vec<u64> = slots.iter().map(|slot| slice.index.hash(*slot)).collect();
+        let mut groups = Vec::with_capacity(slots.len());
+        self.index.intern(&slice.index.keys(&slots)?, &hashes, &mut groups)?;
+        let mut group_of = vec![None; slice.index.slots()];
+        slots.into_iter().zip(groups).for_each(|(slot, group)| group_of[slot] = Some(group));
+        slice.merge_into(&mut self.groups, Some(&group_of))
+    }
+
+    /// Adds rows that were taken out of a slice.
+    pub fn add_rows(&mut self, keys: &[ArrayRef], states: &[ArrayRef], rows: usize) -> Result<()> {
+        let mut groups = Vec::with_capacity(rows);
+        self.index.intern(keys, &hash_columns(keys, rows)?, &mut groups)?;
+        self.groups.merge(&columns_of(states)?, &groups)
+    }
+
+    /// A row for each key.
+    pub fn into_rows(mut self, fields: &[FieldRef]) -> Result<Rows> {
+        let slots: Vec<usize> = (0..self.index.slots()).collect();
+        rows(&self.index, &slots, &states_of(&mut self.groups.accumulators)?, fields)
+    }
+
+    /// The results of all groups.
+    pub fn into_results(self) -> Result<Results> {
+        results(&self.index, self.groups.accumulators)
+    }
+}
+
+impl Slots {
+    fn len(&self) -> usize {
+        match self {
+            Self::First(count) => *count,
+            Self::Some(slots) => slots.len(),
+        }
+    }
+
+    fn to_vec(&self) -> Vec<usize> {
+        match self {
+            Self::First(count) => (0..*count).collect(),
+            Self::Some(slots) => slots.clone(),
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::First(_) => 0,
+            Self::Some(slots) => slots.capacity() * size_of::<usize>(),
+        }
+    }
+}
+
+fn accumulators(aggregates: &[Aggregate]) -> Result<Accumulators> {
+    aggregates.iter().map(Aggregate::groups).collect()
+}
+
+/// The state of every group; the accumulators are empty afterwards.
+fn states_of(accumulators: &mut Accumulators) -> Result<Vec<Vec<ArrayRef>>> {
+    let states = accumulators.iter_mut().map(|accumulator| accumulator.state(EmitTo::All));
+    states.collect::<Result<_, _>>().map_err(from_datafusion)
+}
+
+/// The state columns of each aggregate out of its column of structs.
+fn columns_of(states: &[ArrayRef]) -> Result<Vec<Vec<ArrayRef>>> {
+    let columns = |state: &ArrayRef| {
+        let columns = state.as_struct_opt().map(|state| state.columns().to_vec());
+        columns.ok_or_else(|| Error::corrupt(format!("state of an aggregate of type {}", state.data_type())))
+    };
+    states.iter().map(columns).collect()
+}
+
+/// Rows of these slots, with states of which each has a row for each of them.
+fn rows(index: &KeyIndex, slots: &[usize], states: &[Vec<ArrayRef>], fields: &[FieldRef]) -> Result<Rows> {
+    let states = states.iter().zip(fields).map(|(state, field)| match field.data_type() {
+        DataType::Struct(fields) => {
+            Ok(Arc::new(StructArray::try_new(fields.clone(), state.clone(), None)?) as ArrayRef)
+        }
+        _ => Err(Error::internal("the state of an aggregate is no struct")),
+    });
+    Ok(Rows {
+        keys: index.keys(slots)?,
+        states: states.collect::<Result<_>>()?,
+        hashes: slots.iter().map(|slot| index.hash(*slot)).collect(),
+    })
+}
+
+fn results(index: &KeyIndex, mut accumulators: Accumulators) -> Result<Results> {
+    let rows = index.slots();
+    let keys = index.keys(&(0..rows).collect::<Vec<_>>())?;
+    let values = accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All));
+    Ok(Results { keys, values: values.collect::<Result<_, _>>().map_err(from_datafusion)?, rows })
 }

@@ -12,18 +12,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Fields};
+use tidemill_core::key::key_group;
 use tidemill_core::state::{
-    EncodeState, Extent, PartStore, Snapshot, SnapshotScope, StateDescriptor, StateKind, StatePart, keyed_schema,
-    portions,
+    Extent, PartStore, Snapshot, SnapshotScope, StateDescriptor, StateKind, StatePart, keyed_schema, portions,
 };
 use tidemill_core::window::Window;
 use tidemill_core::{Batch, Result};
 
-use super::WindowAggregateOperator;
-use super::slice::{FrozenGroups, Groups};
-use super::state::SLICES;
-use crate::operators::saved::KeyedRows;
+use super::slice::{Merged, Rows};
+use super::state::{SLICES, slice_rows};
+use super::{WindowAggregate, WindowAggregateOperator};
+use crate::operators::saved::{KeyedPart, KeyedRows};
 
 /// How many bytes of a window's parts are merged at a time.
 const PORTION_BYTES: u64 = 8 << 20;
@@ -70,30 +71,31 @@ impl WindowAggregateOperator {
             if self.state_bytes <= bytes || self.spilled.store.is_none() {
                 break;
             }
-            let parts = match self.slices.get_mut(&start) {
-                Some(slice) => slice.take_parts()?,
-                None => Vec::new(),
-            };
-            for (groups, is_stored) in parts {
-                self.put(start, &groups, is_stored)?;
-            }
-            self.weigh(start..start.saturating_add(1));
+            self.put_away(start)?;
         }
         Ok(())
     }
 
-    fn put(&mut self, start: i64, groups: &FrozenGroups, is_stored: bool) -> Result<()> {
-        let (mut keys, kept) = self.fields()?;
-        keys = keys.iter().take(self.plan.keys.len()).cloned().collect();
-        let (columns, hashes) = groups.encode(&kept)?;
-        if hashes.is_empty() {
-            return Ok(());
-        }
-        let encode = KeyedRows { keys, kept, columns, hashes }.freeze(SLICES, self.max_parallelism).1;
-        let Some(store) = &mut self.spilled.store else { return Ok(()) };
-        for rows in encode()? {
-            let part = Part { part: store.put(&rows)?, is_stored };
-            self.spilled.parts.entry(start).or_default().push(part);
+    /// Moves what is in memory of a slice out of it: what a checkpoint holds as one part, the rest as another.
+    fn put_away(&mut self, start: i64) -> Result<()> {
+        let (keys, kept) = self.plan.state_fields()?;
+        let keys: Fields = keys.iter().take(self.plan.keys.len()).cloned().collect();
+        let Some(slice) = self.slices.get_mut(&start) else { return Ok(()) };
+        let (stored, new) = slice.take_rows(&kept, &self.key_types)?;
+        self.weigh(start..start.saturating_add(1));
+        for (rows, is_stored) in [(stored, true), (new, false)] {
+            if rows.is_empty() {
+                continue;
+            }
+            let part = |Rows { keys, states, hashes }| KeyedPart { columns: [keys, states].concat(), hashes };
+            let parts = rows.into_iter().map(part).collect();
+            let encode =
+                KeyedRows { keys: keys.clone(), kept: kept.clone(), parts }.freeze(SLICES, self.max_parallelism).1;
+            let Some(store) = &mut self.spilled.store else { return Ok(()) };
+            for rows in encode()? {
+                let part = Part { part: store.put(&rows)?, is_stored };
+                self.spilled.parts.entry(start).or_default().push(part);
+            }
         }
         Ok(())
     }
@@ -126,18 +128,13 @@ impl WindowAggregateOperator {
             self.weigh(window.start..window.end);
             return Ok(true);
         };
-        let keys = self.plan.keys.len();
-        let mut merged = Groups::new(&self.key_types, &self.plan.aggregates)?;
+        let (plan, max_parallelism) = (self.plan.clone(), self.max_parallelism);
+        let mut merged = Merged::new(&self.key_types, &plan.aggregates)?;
         for (_, slice) in self.slices.range_mut(window.start..window.end) {
-            for frozen in slice.frozen()? {
-                merged.merge(&frozen.of_groups(&groups, self.max_parallelism)?)?;
-            }
+            merged.add_where(slice, |hash| groups.contains(&key_group(hash, max_parallelism)))?;
         }
         for part in self.spilled.parts.range(window.start..window.end).flat_map(|(_, parts)| parts) {
-            for rows in part.part.read(groups.clone())? {
-                let (keys, states) = rows.columns()[1..].split_at(keys);
-                merged.merge(&FrozenGroups::decode(keys.to_vec(), states, rows.num_rows())?)?;
-            }
+            add_part(&mut merged, &*part.part, groups.clone(), plan.keys.len())?;
         }
         self.spilled.firing = Some((window, portions));
         let results = merged.into_results()?;
@@ -148,32 +145,74 @@ impl WindowAggregateOperator {
         Ok(true)
     }
 
-    /// Adds to a snapshot what is outside memory: everything, or what no checkpoint has.
+    /// Adds to a snapshot what is outside memory: everything, or what no checkpoint has. Of slices that are stored whole nothing
+    /// stays in memory if some of them is not there: so each key has one row.
     pub fn freeze_spilled(&mut self, scope: SnapshotScope, snapshot: &mut Snapshot) -> Result<()> {
-        let (keys, kept) = self.fields()?;
-        let schema = keyed_schema(&keys, &kept);
         for (start, parts) in &mut self.spilled.parts {
             let new = parts.iter_mut().filter(|part| scope != SnapshotScope::Changes || !part.is_stored);
+            let mut frozen = Vec::new();
             for Part { part, is_stored } in new {
-                let mut by_group = vec![0; self.max_parallelism as usize];
-                part.add_bytes(&mut by_group);
-                for groups in portions(&by_group, PORTION_BYTES) {
-                    let (part, schema, start, place) = (part.clone(), schema.clone(), *start, keys.len());
-                    let descriptor =
-                        StateDescriptor { name: SLICES.to_owned(), kind: StateKind::Keyed, schema: schema.clone() };
-                    let with_start = move |rows: RecordBatch| -> Result<RecordBatch> {
-                        let starts: ArrayRef = Arc::new(Int64Array::from(vec![start; rows.num_rows()]));
-                        let mut columns = rows.columns().to_vec();
-                        columns.insert(place, starts);
-                        Ok(RecordBatch::try_new(schema.clone(), columns)?)
-                    };
-                    let encode: EncodeState =
-                        Box::new(move || part.read(groups)?.into_iter().map(with_start).collect());
-                    snapshot.push(Extent::Added, (descriptor, encode));
-                }
+                frozen.push(part.clone());
                 *is_stored |= scope != SnapshotScope::Copy;
+            }
+            let mut by_group = vec![0; self.max_parallelism as usize];
+            frozen.iter().for_each(|part| part.add_bytes(&mut by_group));
+            for groups in portions(&by_group, PORTION_BYTES) {
+                let portion = Portion {
+                    plan: self.plan.clone(),
+                    key_types: self.key_types.clone(),
+                    max_parallelism: self.max_parallelism,
+                    start: *start,
+                    parts: frozen.clone(),
+                    groups,
+                };
+                let descriptor = portion.descriptor()?;
+                snapshot.push(Extent::Added, (descriptor, Box::new(move || portion.encode())));
             }
         }
         Ok(())
     }
+
+    /// Puts away what is in memory of slices that are partly outside it.
+    pub fn put_rest_away(&mut self) -> Result<()> {
+        let starts: Vec<i64> = self.spilled.parts.keys().copied().collect();
+        starts.into_iter().try_for_each(|start| self.put_away(start))
+    }
+}
+
+/// What parts of a slice hold of some key groups, on its way into a snapshot.
+struct Portion {
+    plan: Arc<WindowAggregate>,
+    key_types: Vec<DataType>,
+    max_parallelism: u32,
+    start: i64,
+    parts: Vec<Arc<dyn StatePart>>,
+    groups: Range<u32>,
+}
+
+impl Portion {
+    fn descriptor(&self) -> Result<StateDescriptor> {
+        let (keys, kept) = self.plan.state_fields()?;
+        Ok(StateDescriptor { name: SLICES.to_owned(), kind: StateKind::Keyed, schema: keyed_schema(&keys, &kept) })
+    }
+
+    /// A row for each key.
+    fn encode(&self) -> Result<Vec<RecordBatch>> {
+        let (keys, kept) = self.plan.state_fields()?;
+        let mut merged = Merged::new(&self.key_types, &self.plan.aggregates)?;
+        for part in &self.parts {
+            add_part(&mut merged, &**part, self.groups.clone(), self.plan.keys.len())?;
+        }
+        let part = slice_rows(self.start, merged.into_rows(&kept)?);
+        (KeyedRows { keys, kept, parts: vec![part] }.freeze(SLICES, self.max_parallelism).1)()
+    }
+}
+
+/// Adds what a part has of some key groups, behind `keys` columns of the key.
+fn add_part(merged: &mut Merged, part: &dyn StatePart, groups: Range<u32>, keys: usize) -> Result<()> {
+    for rows in part.read(groups)? {
+        let (keys, states) = rows.columns()[1..].split_at(keys);
+        merged.add_rows(keys, states, rows.num_rows())?;
+    }
+    Ok(())
 }

@@ -7,18 +7,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_empty_array};
-use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type};
 use tidemill_core::key::groups_of;
 use tidemill_core::state::{Extent, RestoredState, Snapshot, SnapshotScope, adapt, keyed_schema, rows_of_groups};
 use tidemill_core::{Result, Watermark};
 
-use super::slice::FrozenGroups;
-use super::{WindowAggregateOperator, take_all};
+use super::slice::Rows;
+use super::{WindowAggregate, WindowAggregateOperator, take_all};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::saved::{
-    KeyedRows, freeze_numbers, freeze_watermark, key_fields, restored_numbers, restored_watermark,
+    KeyedPart, KeyedRows, freeze_numbers, freeze_watermark, key_fields, restored_numbers, restored_watermark,
 };
 
 /// The state that holds the groups of all slices: the key of a group and the start of its slice, and its accumulators.
@@ -26,9 +25,28 @@ pub const SLICES: &str = "slices";
 /// Of each subtask the key groups, from and to, and the watermark whose windows it has fired.
 const PROGRESS: &str = "progress";
 
+impl WindowAggregate {
+    /// The columns of the state: what tells groups apart, and what is kept of each.
+    pub(super) fn state_fields(&self) -> Result<(Fields, Fields)> {
+        let keys = key_fields(&self.input_schema, &self.keys)?.into_iter();
+        let slice = Arc::new(Field::new("slice_start", DataType::Int64, false));
+        let kept: Result<Fields> = self.aggregates.iter().map(Aggregate::state_field).collect();
+        Ok((keys.chain([slice]).collect(), kept?))
+    }
+}
+
+/// Rows of the slice that begins at `start`, as they are stored.
+pub fn slice_rows(start: i64, Rows { keys, states, hashes }: Rows) -> KeyedPart {
+    let start: ArrayRef = Arc::new(Int64Array::from(vec![start; hashes.len()]));
+    KeyedPart { columns: keys.into_iter().chain([start]).chain(states).collect(), hashes }
+}
+
 impl WindowAggregateOperator {
     /// The slices, and the watermark whose windows have fired.
     pub fn frozen_state(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        if scope != SnapshotScope::Changes {
+            self.put_rest_away()?;
+        }
         let slices = self.frozen_slices(scope)?.freeze(SLICES, self.max_parallelism);
         let own = groups_of(self.subtask, self.parallelism, self.max_parallelism);
         let progress = [i64::from(own.start), i64::from(own.end), self.completed.0];
@@ -42,7 +60,7 @@ impl WindowAggregateOperator {
     pub fn restore_state(&mut self, mut state: RestoredState) -> Result<()> {
         self.completed = restored_watermark(&mut state);
         self.watermark = self.completed;
-        let (keys, kept) = self.fields()?;
+        let (keys, kept) = self.plan.state_fields()?;
         let progress = restored_numbers(&mut state, PROGRESS);
         let schema = keyed_schema(&keys, &kept);
         let columns: Vec<usize> = (1..schema.fields().len()).collect();
@@ -57,39 +75,20 @@ impl WindowAggregateOperator {
         Ok(())
     }
 
-    /// The columns of the state: what tells groups apart, and what is kept of each.
-    pub fn fields(&self) -> Result<(Fields, Fields)> {
-        let keys = key_fields(&self.plan.input_schema, &self.plan.keys)?.into_iter();
-        let slice = Arc::new(Field::new("slice_start", DataType::Int64, false));
-        let kept: Result<Fields> = self.plan.aggregates.iter().map(Aggregate::state_field).collect();
-        Ok((keys.chain([slice]).collect(), kept?))
-    }
-
     fn frozen_slices(&mut self, scope: SnapshotScope) -> Result<KeyedRows> {
-        let (keys, kept) = self.fields()?;
-        let mut hashes = Vec::new();
-        let mut parts: Vec<Vec<ArrayRef>> = vec![Vec::new(); keys.len() + kept.len()];
+        let (keys, kept) = self.plan.state_fields()?;
+        let aggregates = &self.plan.aggregates;
+        let mut parts = Vec::new();
         for (start, slice) in &mut self.slices {
-            let (types, aggregates) = (&self.key_types, &self.plan.aggregates);
-            let groups = match scope {
-                SnapshotScope::Changes => slice.store_new()?,
-                SnapshotScope::Base => slice.store_whole(types, aggregates)?,
-                SnapshotScope::Copy => &slice.copy(types, aggregates)?,
+            let of_slice = match scope {
+                SnapshotScope::Changes => slice.store_new(&kept)?,
+                SnapshotScope::Base => slice.store_whole(&kept, aggregates)?,
+                SnapshotScope::Copy => slice.copy(&kept, aggregates)?,
             };
-            for groups in groups {
-                let (mut columns, of_part) = groups.encode(&kept)?;
-                columns.insert(keys.len() - 1, Arc::new(Int64Array::from(vec![*start; of_part.len()])));
-                hashes.extend(of_part);
-                parts.iter_mut().zip(columns).for_each(|(parts, column)| parts.push(column));
-            }
+            parts.extend(of_slice.into_iter().map(|rows| slice_rows(*start, rows)));
         }
         self.weigh(i64::MIN..i64::MAX);
-        let column = |(parts, field): (Vec<ArrayRef>, &FieldRef)| match parts.is_empty() {
-            true => Ok(new_empty_array(field.data_type())),
-            false => Ok(concat(&parts.iter().map(|part| part.as_ref()).collect::<Vec<_>>())?),
-        };
-        let columns = parts.into_iter().zip(keys.iter().chain(&kept)).map(column).collect::<Result<_>>()?;
-        Ok(KeyedRows { keys, kept, columns, hashes })
+        Ok(KeyedRows { keys, kept, parts })
     }
 
     /// Rows of a subtask that had come to `completed`.
@@ -104,8 +103,7 @@ impl WindowAggregateOperator {
                 continue;
             }
             let of_slice = take_all(rows.columns(), &UInt32Array::from(places.clone()))?;
-            let groups = FrozenGroups::decode(of_slice[..keys].to_vec(), &of_slice[keys + 1..], places.len())?;
-            self.slices.entry(start).or_default().add(groups);
+            self.slice(start)?.restore(&of_slice[..keys], &of_slice[keys + 1..], places.len())?;
             self.weigh(start..start.saturating_add(1));
         }
         self.make_room()

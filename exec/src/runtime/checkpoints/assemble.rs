@@ -1,10 +1,54 @@
 //! From the parts of subtasks to stored operators: states are encoded, written, and laid over what the checkpoint before holds.
 
+use arrow::array::RecordBatch;
 use tidemill_core::graph::OperatorId;
-use tidemill_core::state::{Extent, FrozenState};
+use tidemill_core::state::{Extent, FrozenState, StateDescriptor};
 use tidemill_core::{Error, Result};
 
-use crate::checkpoint::{CheckpointContent, SegmentWriter, StoredLayer, StoredOperator, StoredState, StoredSubtask};
+use crate::checkpoint::{
+    CheckpointContent, SavepointWriter, SegmentWriter, StateOwner, StoredLayer, StoredOperator, StoredSegment,
+    StoredState, StoredSubtask,
+};
+
+/// Where states are written to.
+#[derive(Debug)]
+pub enum StateWriter {
+    /// The segment of a checkpoint.
+    Segment(SegmentWriter),
+    /// The files of a savepoint.
+    Savepoint(SavepointWriter),
+}
+
+impl StateWriter {
+    async fn write(
+        &mut self,
+        owner: StateOwner<'_>,
+        extent: Extent,
+        descriptor: &StateDescriptor,
+        batches: &[RecordBatch],
+    ) -> Result<StoredLayer> {
+        match self {
+            Self::Segment(segment) => segment.write_batches(extent, descriptor, batches).await,
+            Self::Savepoint(savepoint) => savepoint.write_batches(owner, extent, descriptor, batches).await,
+        }
+    }
+
+    /// Completes the files; those that there are.
+    pub async fn finish(self) -> Result<Vec<StoredSegment>> {
+        match self {
+            Self::Segment(segment) => Ok(segment.finish().await?.into_iter().collect()),
+            Self::Savepoint(savepoint) => Ok(savepoint.finish()),
+        }
+    }
+
+    /// Gives the files up.
+    pub async fn abort(self) {
+        match self {
+            Self::Segment(segment) => segment.abort().await,
+            Self::Savepoint(savepoint) => savepoint.abort().await,
+        }
+    }
+}
 
 /// The parts of one operator.
 pub struct OperatorParts {
@@ -24,14 +68,14 @@ pub struct SubtaskPart {
     pub is_carried: bool,
 }
 
-/// Writes every state to all `segments`. For each of them the operators as they are stored there; those of the first one go on
+/// Writes every state to all `writers`. For each of them the operators as they are stored there; those of the first one go on
 /// from `previous`, whose files lie beside it.
 pub async fn assemble(
     operators: Vec<OperatorParts>,
     previous: Option<&CheckpointContent>,
-    segments: &mut [SegmentWriter],
+    writers: &mut [StateWriter],
 ) -> Result<Vec<Vec<StoredOperator>>> {
-    let mut stored: Vec<Vec<StoredOperator>> = segments.iter().map(|_| Vec::new()).collect();
+    let mut stored: Vec<Vec<StoredOperator>> = writers.iter().map(|_| Vec::new()).collect();
     for OperatorParts { id, name, max_parallelism, subtasks } in operators {
         for operators in &mut stored {
             let (name, subtasks) = (name.clone(), Vec::with_capacity(subtasks.len()));
@@ -40,12 +84,13 @@ pub async fn assemble(
         let before = previous.and_then(|content| content.operators.iter().find(|operator| operator.id == id));
         for (index, part) in subtasks.into_iter().enumerate() {
             let before = before.and_then(|operator| operator.subtasks.get(index));
-            let mut states: Vec<Vec<StoredState>> = segments.iter().map(|_| Vec::new()).collect();
+            let owner = StateOwner { operator: id, name: &name, subtask: index };
+            let mut states: Vec<Vec<StoredState>> = writers.iter().map(|_| Vec::new()).collect();
             for state in part.states {
                 let (descriptor, extent) = (state.descriptor.clone(), state.extent);
                 let batches = (state.encode)().map_err(|error| error.context(format_args!("'{name}'")))?;
-                for (place, segment) in segments.iter_mut().enumerate() {
-                    let layer = segment.write_batches(extent, &descriptor, &batches).await?;
+                for (place, writer) in writers.iter_mut().enumerate() {
+                    let layer = writer.write(owner, extent, &descriptor, &batches).await?;
                     let before = before.filter(|_| place == 0);
                     lay_over(&mut states[place], before, &descriptor, layer)?;
                 }
@@ -70,7 +115,7 @@ pub async fn assemble(
 fn lay_over(
     states: &mut Vec<StoredState>,
     before: Option<&StoredSubtask>,
-    descriptor: &tidemill_core::state::StateDescriptor,
+    descriptor: &StateDescriptor,
     layer: StoredLayer,
 ) -> Result<()> {
     let named = |state: &&StoredState| state.descriptor.name == descriptor.name;

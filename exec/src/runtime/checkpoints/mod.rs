@@ -229,6 +229,12 @@ impl Checkpointer {
         Ok(())
     }
 
+    /// All subtasks have ended: from now on no checkpoint begins by itself. Or, with a store that is slower than the interval,
+    /// there would always be one that the end has to wait for.
+    pub fn conclude(&mut self) {
+        self.due = None;
+    }
+
     /// Whether all subtasks have ended, and a checkpoint has yet to be decided.
     pub fn is_concluding(&self) -> bool {
         self.under_way() > 0 || !self.attempt.reports.is_empty()
@@ -252,9 +258,9 @@ impl Checkpointer {
     pub async fn finish(&mut self) -> Result<()> {
         let id = self.next_id;
         let uncommitted = self.committables_until(CheckpointId::MAX);
-        let timestamp = self.environment.clock.now_millis();
+        let clock = self.environment.clock.clone();
         match &mut self.store {
-            Some(store) => store.publish_end(&self.job, id, timestamp, &uncommitted).await,
+            Some(store) => store.publish_end(&self.job, id, clock.now_millis(), &uncommitted, clock).await,
             None => Err(Error::internal("a job ended while a checkpoint was being stored")),
         }
     }

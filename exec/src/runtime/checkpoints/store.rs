@@ -13,15 +13,15 @@ use tidemill_core::graph::{JobGraph, VertexHead};
 use tidemill_core::sink::{Committable, WriterState};
 use tidemill_core::source::Split;
 use tidemill_core::state::{Extent, FrozenState};
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, ErrorKind, Result};
 
 use super::Committers;
-use super::assemble::{OperatorParts, SubtaskPart, assemble};
+use super::assemble::{OperatorParts, StateWriter, SubtaskPart, assemble};
 use super::command::StoreFolder;
 use super::pending::{Ended, Pending, SubtaskKey};
 use crate::checkpoint::{
-    CheckpointContent, CheckpointKind, CheckpointStore, SegmentWriter, StoredOperator, StoredSegment, Writer,
-    savepoint_segment_path, write_savepoint,
+    CheckpointContent, CheckpointKind, CheckpointStore, SavepointWriter, SegmentWriter, StoredOperator, StoredSegment,
+    Writer, dispose_savepoint, find_checkpoint, write_savepoint,
 };
 use crate::runtime::job_state::{freeze_committables, freeze_enumerator, freeze_writer_states};
 
@@ -33,6 +33,8 @@ pub struct JobStore {
     nonce: u64,
     /// Whether anything is left of it when the process has ended.
     is_durable: bool,
+    /// The savepoint that the job began from and owns, as long as it is there.
+    claimed: Option<StoreFolder>,
 }
 
 impl JobStore {
@@ -47,14 +49,47 @@ impl JobStore {
         let store = CheckpointStore::open(folder.store.clone(), folder.root.clone(), clock).await;
         let store = store.map_err(|error| error.context(&folder.url))?;
         let writer = store.take_over(nonce).await.map_err(|error| error.context(&folder.url))?;
-        Ok(Self { folder, writer, nonce, is_durable: true })
+        Ok(Self { folder, writer, nonce, is_durable: true, claimed: None })
     }
 
     /// Takes the folder over once more.
     pub async fn reopen(&mut self, nonce: u64, clock: Arc<dyn Clock>) -> Result<()> {
         let reopened = Self::open(self.folder.clone(), nonce, clock).await?;
-        *self = Self { is_durable: self.is_durable, ..reopened };
+        *self = Self { is_durable: self.is_durable, claimed: self.claimed.take(), ..reopened };
         Ok(())
+    }
+
+    /// The savepoint in `folder` belongs to the job from now on (SVP-09): it is deleted as if it were the oldest of its
+    /// checkpoints. A job whose checkpoints do not outlive it leaves it where it is.
+    pub fn claim(&mut self, folder: StoreFolder) {
+        self.claimed = Some(folder).filter(|_| self.is_durable);
+    }
+
+    /// Deletes old checkpoints until `count` are left, and what the job has claimed once there are as many.
+    async fn retain(&mut self, count: usize, clock: Arc<dyn Clock>) -> Result<()> {
+        self.writer.retain(count).await?;
+        if self.writer.checkpoints_kept() >= count.max(1) {
+            self.dispose_claimed(clock).await?;
+        }
+        Ok(())
+    }
+
+    async fn dispose_claimed(&mut self, clock: Arc<dyn Clock>) -> Result<()> {
+        let Some(StoreFolder { store, root, .. }) = &self.claimed else { return Ok(()) };
+        match find_checkpoint(store.clone(), root, clock.clone(), None).await {
+            Ok(_) => dispose_savepoint(store.clone(), root, clock).await?,
+            // It is gone already.
+            Err(error) if error.kind() == ErrorKind::Request => {}
+            Err(error) => return Err(error),
+        }
+        self.claimed = None;
+        Ok(())
+    }
+
+    /// Deletes all checkpoints, and what the job has claimed.
+    pub async fn discard(mut self, clock: Arc<dyn Clock>) -> Result<()> {
+        self.dispose_claimed(clock).await?;
+        self.writer.discard().await
     }
 
     /// The folder.
@@ -84,6 +119,7 @@ impl JobStore {
         checkpoint: CheckpointId,
         timestamp_millis: i64,
         committables: &BTreeMap<SubtaskKey, Vec<Committable>>,
+        clock: Arc<dyn Clock>,
     ) -> Result<()> {
         if !self.is_durable {
             return Ok(());
@@ -99,22 +135,22 @@ impl JobStore {
             let (id, name, max_parallelism) = (sink.id, sink.name.clone(), task.max_parallelism);
             operators.push(OperatorParts { id, name, max_parallelism, subtasks });
         }
-        let mut segments = [self.segment(checkpoint)];
-        let stored = assemble(operators, None, &mut segments).await?;
-        let [segment] = segments;
-        let segment = segment.finish().await?;
+        let mut writers = [StateWriter::Segment(self.segment(checkpoint))];
+        let stored = assemble(operators, None, &mut writers).await?;
+        let [segment] = writers;
+        let segments = segment.finish().await?;
         let content = CheckpointContent {
             checkpoint,
             timestamp_millis,
             is_final: true,
-            new_bytes: segment.as_ref().map_or(0, |segment| segment.bytes),
-            segments: segment.into_iter().collect(),
+            new_bytes: bytes_of(&segments),
+            segments,
             operators: stored.into_iter().flatten().collect(),
             ..CheckpointContent::default()
         };
         self.writer.publish(content).await?;
         // Old files cost room, not correctness.
-        let _ = self.writer.retain(1).await;
+        let _ = self.retain(1, clock).await;
         Ok(())
     }
 
@@ -169,18 +205,26 @@ impl StoreStep {
         let source_positions = self.source_positions();
         let operators = self.operators();
         let target = self.pending.target.clone();
-        let mut segments: Vec<SegmentWriter> = is_checkpoint.then(|| self.store.segment(id)).into_iter().collect();
-        segments.extend(
-            target
-                .as_ref()
-                .map(|target| SegmentWriter::create(target.store.clone(), &target.root, savepoint_segment_path(0))),
-        );
         let previous = self.previous.clone().filter(|_| is_checkpoint);
-        let stored = assemble(operators, previous.as_deref(), &mut segments).await?;
+        let mut writers = Vec::new();
+        writers.extend(is_checkpoint.then(|| StateWriter::Segment(self.store.segment(id))));
+        if let Some(target) = &target {
+            let begun = SavepointWriter::create(target.store.clone(), &target.root, self.clock.clone()).await;
+            writers.push(StateWriter::Savepoint(begun.map_err(|error| error.context(&target.url))?));
+        }
+        let stored = match assemble(operators, previous.as_deref(), &mut writers).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                for writer in writers {
+                    writer.abort().await;
+                }
+                return Err(error);
+            }
+        };
         let mut contents = Vec::new();
-        for (segment, operators) in segments.into_iter().zip(stored) {
-            let segment = segment.finish().await?;
-            contents.push(self.content(segment, operators, source_positions.clone()));
+        for (writer, operators) in writers.into_iter().zip(stored) {
+            let segments = writer.finish().await?;
+            contents.push(self.content(segments, operators, source_positions.clone()));
         }
         let savepoint = if target.is_some() { contents.pop() } else { None };
         if let (Some(target), Some(content)) = (&target, &savepoint) {
@@ -198,14 +242,14 @@ impl StoreStep {
         self.store.writer.publish(content.clone()).await?;
         let not_committed = self.commit().await.err();
         // Old files cost room, not correctness.
-        let _ = self.store.writer.retain(self.num_retained).await;
+        let _ = self.store.retain(self.num_retained, self.clock.clone()).await;
         Ok(Durable { content, not_committed })
     }
 
-    /// A checkpoint of these operators, whose new states lie in `segment`.
+    /// A checkpoint of these operators, whose new states lie in `segments`.
     fn content(
         &self,
-        segment: Option<StoredSegment>,
+        segments: Vec<StoredSegment>,
         operators: Vec<StoredOperator>,
         source_positions: Vec<(String, String)>,
     ) -> CheckpointContent {
@@ -217,8 +261,8 @@ impl StoreStep {
             is_final: kind == (BarrierKind::Stop { drain: true }),
             job: self.name.to_string(),
             source_positions,
-            new_bytes: segment.as_ref().map_or(0, |segment| segment.bytes),
-            segments: segment.into_iter().collect(),
+            new_bytes: bytes_of(&segments),
+            segments,
             operators,
             took_millis: self.clock.monotonic().saturating_sub(self.pending.triggered).as_millis() as u64,
         }
@@ -305,6 +349,10 @@ impl StoreStep {
         };
         self.pending.parts.iter().flat_map(of_subtask).collect()
     }
+}
+
+fn bytes_of(segments: &[StoredSegment]) -> u64 {
+    segments.iter().map(|segment| segment.bytes).sum()
 }
 
 /// The files that layers of these operators lie in.

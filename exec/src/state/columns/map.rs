@@ -1,4 +1,8 @@
 //! A map a slot.
+//!
+//! An entry is found by its key and entries are iterated in place; nothing is decoded for that. To a checkpoint a map is one cell,
+//! of which a change stores all: rows of keyed state replace those with the same key, and the entry is not part of the key. Who
+//! changes a few entries of a large map between checkpoints stores less with a key of its own for each entry.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,7 @@
 //! A column whose slots expire as a whole: any other column, and beside it when each slot was used.
+//!
+//! State that was saved without times may go on with them, and the other way round: of a slot whose time is not known, the time
+//! begins when it is first looked at.
 
 use std::sync::Arc;
 
@@ -10,7 +13,10 @@ use tidemill_core::{Error, Result};
 use super::ValueColumn;
 use crate::state::StateValue;
 
-/// `C` with the column `used_millis` behind its own.
+/// What stands for a time that is not known: no clock shows it.
+const UNKNOWN: i64 = i64::MIN;
+
+/// `C` with the column `used_millis` behind its own, NULL where the time is not known.
 #[derive(Debug)]
 pub struct TimedColumn<C> {
     /// The column that expires. Who writes to it says so by `touch`.
@@ -22,13 +28,14 @@ pub struct TimedColumn<C> {
 impl<C: StateColumn> TimedColumn<C> {
     /// The column with times; it has no slots yet.
     pub fn new(inner: C) -> Self {
-        let time: FieldRef = Arc::new(Field::new("used_millis", DataType::Int64, false));
+        let time: FieldRef = Arc::new(Field::new("used_millis", DataType::Int64, true));
         let fields = inner.fields().iter().cloned().chain([time]).collect();
         Self { inner, used_millis: Vec::new(), fields }
     }
 
     fn times(&self, slots: &[usize]) -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| self.used_millis[*slot])))
+        let time = |slot: &usize| Some(self.used_millis[*slot]).filter(|used| *used != UNKNOWN);
+        Arc::new(slots.iter().map(time).collect::<Int64Array>())
     }
 }
 
@@ -72,7 +79,7 @@ impl<C: StateColumn> StateColumn for TimedColumn<C> {
         };
         self.inner.decode(slots, inner)?;
         let times = times.as_primitive_opt::<Int64Type>().ok_or_else(|| Error::corrupt("times that are no numbers"))?;
-        slots.iter().zip(times.values()).for_each(|(slot, time)| self.used_millis[*slot] = *time);
+        slots.iter().zip(times).for_each(|(slot, time)| self.used_millis[*slot] = time.unwrap_or(UNKNOWN));
         Ok(())
     }
 
@@ -81,7 +88,11 @@ impl<C: StateColumn> StateColumn for TimedColumn<C> {
     }
 
     fn expire(&mut self, slot: usize, expiry: Expiry) -> bool {
-        let expires = !self.inner.is_vacant(slot) && expiry.is_expired(self.used_millis[slot]);
+        let used = self.used_millis[slot];
+        if used == UNKNOWN {
+            self.used_millis[slot] = expiry.now_millis();
+        }
+        let expires = used != UNKNOWN && !self.inner.is_vacant(slot) && expiry.is_expired(used);
         if expires {
             self.clear(slot);
         }
@@ -93,9 +104,13 @@ impl<C: StateColumn> StateColumn for TimedColumn<C> {
     }
 }
 
+fn is_visible(used_millis: i64, expiry: Expiry) -> bool {
+    used_millis == UNKNOWN || expiry.is_visible(used_millis)
+}
+
 impl<T: StateValue> ValueCells<T> for TimedColumn<ValueColumn<T>> {
     fn get(&self, slot: usize, expiry: Expiry) -> Option<&T> {
-        self.inner.get(slot, expiry).filter(|_| expiry.is_visible(self.used_millis[slot]))
+        self.inner.get(slot, expiry).filter(|_| is_visible(self.used_millis[slot], expiry))
     }
 
     fn set(&mut self, slot: usize, value: T, expiry: Expiry) {
@@ -105,11 +120,12 @@ impl<T: StateValue> ValueCells<T> for TimedColumn<ValueColumn<T>> {
 
     fn take(&mut self, slot: usize, expiry: Expiry) -> Option<T> {
         let used = std::mem::take(&mut self.used_millis[slot]);
-        self.inner.take(slot, expiry).filter(|_| expiry.is_visible(used))
+        self.inner.take(slot, expiry).filter(|_| is_visible(used, expiry))
     }
 
     fn renew(&mut self, slot: usize, expiry: Expiry) -> bool {
-        let renews = !self.inner.is_vacant(slot) && !expiry.is_expired(self.used_millis[slot]);
+        let used = self.used_millis[slot];
+        let renews = !self.inner.is_vacant(slot) && (used == UNKNOWN || !expiry.is_expired(used));
         if renews {
             self.used_millis[slot] = expiry.now_millis();
         }

@@ -7,6 +7,7 @@
 //! A history of rows, waits and rescalings, drawn at random, runs on the backend and on a plain map beside it (`model.rs`). What
 //! a history reads has to be the same in both, and so has what is there at its end.
 
+mod evolution;
 mod job;
 mod keys;
 mod model;
@@ -24,6 +25,10 @@ use tidemill_core::state::{
 };
 
 use crate::state::StateRegistry;
+pub use evolution::{
+    evolved_state_is_what_the_old_one_becomes, values_may_begin_or_cease_to_expire,
+    what_no_old_value_becomes_is_refused,
+};
 use job::{Job, Subtask};
 use keys::{Key, Shape, any_key, any_shape};
 use model::{Model, Op, any_op, any_read};
@@ -51,7 +56,10 @@ macro_rules! keyed_states_laws {
             a_name_is_taken_once,
             other_columns_are_refused,
             what_nobody_registers_is_carried_along,
-            rows_of_others_are_refused
+            rows_of_others_are_refused,
+            evolved_state_is_what_the_old_one_becomes,
+            what_no_old_value_becomes_is_refused,
+            values_may_begin_or_cease_to_expire
         );
     };
     ($make:expr; $($law:ident),*) => {

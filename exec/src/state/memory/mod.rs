@@ -333,7 +333,10 @@ impl KeyedStates for MemoryStates {
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
         match scope {
             SnapshotScope::Changes => self.snapshot_of_changes(),
-            SnapshotScope::Copy => Ok(self.snapshot_of_everything()?.0),
+            SnapshotScope::Copy => {
+                self.write_behind()?;
+                Ok(self.snapshot_of_everything()?.0)
+            }
             SnapshotScope::Base => self.snapshot_to_build_on(),
         }
     }

@@ -20,6 +20,9 @@ use super::{BATCH_ROWS, MemoryStates};
 use crate::state::KeyIndex;
 use crate::state::tier::{Family, RowBatch};
 
+/// How many rows are read together: each may keep a block of the cache in its place until it is copied.
+const READ_ROWS: usize = 1024;
+
 /// How many rows are looked at together for what has expired.
 const SWEPT_ROWS: usize = 1024;
 
@@ -44,9 +47,12 @@ impl MemoryStates {
         let rows = UInt32Array::from_iter_values(places.iter().map(|place| *place as u32));
         let keys = keys.iter().map(|column| Ok(take(column, &rows, None)?)).collect::<Result<Vec<_>>>()?;
         let keys = outside.row_keys(range, Family::Rows, &groups, &keys)?;
-        let order = keys.order();
-        let rows = range.get(&keys, &order)?.into_iter().zip(order);
-        Ok(rows.filter_map(|(row, place)| Some((place, row?.to_vec()))).collect())
+        let mut found = Vec::new();
+        for order in keys.order().chunks(READ_ROWS) {
+            let rows = range.get(&keys, order)?.into_iter().zip(order);
+            found.extend(rows.filter_map(|(row, place)| Some((*place, row?.to_vec()))));
+        }
+        Ok(found)
     }
 
     /// Decodes rows into slots that have their keys and nothing else.
@@ -123,7 +129,7 @@ impl MemoryStates {
 
     /// Writes rows of these slots, and frees them.
     fn move_out(&mut self, slots: &[usize]) -> Result<()> {
-        self.write_out(slots)?;
+        self.write_out(slots, true)?;
         let Some(outside) = &mut self.outside else { return Ok(()) };
         for slot in slots {
             for state in &mut self.states {
@@ -140,10 +146,19 @@ impl MemoryStates {
         Ok(())
     }
 
-    /// Writes the rows of slots whose rows are missing or old, and what changed in any of them once more, for the next snapshot.
-    fn write_out(&mut self, slots: &[usize]) -> Result<()> {
+    /// Makes the rows outside what memory says of their keys.
+    pub(super) fn write_behind(&mut self) -> Result<()> {
+        let Some(outside) = self.outside.as_ref().filter(|outside| outside.range().is_some()) else { return Ok(()) };
+        let is_old = |slot: &usize| outside.is_stored(*slot) && !outside.is_clean(*slot);
+        let old: Vec<usize> = outside.taken().filter(is_old).collect();
+        old.chunks(BATCH_ROWS).try_for_each(|slots| self.write_out(slots, false))
+    }
+
+    /// Writes the rows of slots whose rows are missing or old; of slots whose keys leave also what changed in any of them, once
+    /// more, for the next snapshot.
+    fn write_out(&mut self, slots: &[usize], leave: bool) -> Result<()> {
         let Some(outside) = &mut self.outside else { return Ok(()) };
-        let is_changed = |slot: &usize| self.states.iter().any(|state| state.changes.is_marked(*slot));
+        let is_changed = |slot: &usize| leave && self.states.iter().any(|state| state.changes.is_marked(*slot));
         let is_due = |slot: &usize| !outside.is_clean(*slot) || is_changed(slot);
         let slots: Vec<usize> = slots.iter().copied().filter(is_due).collect();
         if slots.is_empty() {

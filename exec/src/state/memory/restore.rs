@@ -5,11 +5,11 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Fields, UInt32Type};
 use tidemill_core::key::hash_columns;
 use tidemill_core::state::{
-    KeyedStates, RestoredState, StateDescriptor, StateId, StateKind, StateLayer, adapt, keyed_schema,
+    KeyedStates, RestoredState, StateDescriptor, StateId, StateKind, StateLayer, adapt, keyed_schema, not_restorable,
 };
 use tidemill_core::{Error, Result};
 
-use super::{BATCH_ROWS, MemoryStates};
+use super::{BATCH_ROWS, MemoryStates, State};
 
 impl MemoryStates {
     /// Takes the keyed states out of `state`.
@@ -62,12 +62,17 @@ impl MemoryStates {
     /// Decodes restored rows of a state.
     fn put_back(&mut self, id: StateId, batch: &RecordBatch) -> Result<()> {
         let state = &self.states[id.index()];
-        let batch = adapt(&state.name, batch, &state.schema)?;
+        let (saved, batch) = (batch.schema(), adapt(&state.name, batch, &state.schema)?);
         let (keys, values) = batch.columns()[1..].split_at(self.key_fields.len());
         let mut slots = Vec::with_capacity(batch.num_rows());
         self.lookup(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
         self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &slots)?;
-        self.states[id.index()].column.decode(&slots, values)?;
+        let State { name, schema, column, .. } = &mut self.states[id.index()];
+        let decoded = column.decode(&slots, values);
+        match saved.fields() == schema.fields() {
+            true => decoded?,
+            false => decoded.map_err(|error| not_restorable(name, &saved, schema, error.message()))?,
+        }
         self.mark(id, &slots);
         Ok(())
     }

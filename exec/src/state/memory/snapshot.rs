@@ -7,7 +7,8 @@
 //!
 //! Each is a layer over those before it. Rows outside are seen as they were when the snapshot was taken, whatever is written
 //! since; a portion is as large as what may be in memory while it is encoded. Of rows that are both outside and in memory those
-//! in memory are stored if they differ.
+//! in memory are stored if they differ. For a savepoint they are made the same first: so it has each key once, and what reads its
+//! layers need not know which is the last.
 
 use std::ops::Range;
 use std::sync::Arc;

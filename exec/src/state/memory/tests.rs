@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int64Type;
 use tidemill_core::key::{groups_of, hash_columns};
 use tidemill_core::state::{CurrentKey, Extent, ListState, ValueState, rows_of_groups};
 
@@ -258,6 +259,25 @@ fn changes_are_all_there_wherever_keys_went() {
         }
         let last = work.states.snapshot(SnapshotScope::Changes).unwrap();
         assert!(fold(folded, last) == work.rows(), "{place:?}");
+    }
+}
+
+#[test]
+fn a_savepoint_has_each_key_once_wherever_it_is() {
+    for place in quarters() {
+        let mut work = Work::new(place);
+        work.run(100);
+        work.states.snapshot(SnapshotScope::Base).unwrap();
+        work.run(20);
+        let mut seen = std::collections::BTreeSet::new();
+        for state in work.states.snapshot(SnapshotScope::Copy).unwrap().states {
+            for batch in (state.encode)().unwrap() {
+                assert!(state.extent != Extent::Removed, "nothing is taken back");
+                let keys = batch.column(1).as_primitive::<Int64Type>().values().iter();
+                keys.for_each(|key| assert!(seen.insert((state.descriptor.name.clone(), *key)), "{key}"));
+            }
+        }
+        assert!(!seen.is_empty());
     }
 }
 

@@ -1,24 +1,14 @@
-//! What it costs to lose nothing: a windowed count of a million keys with checkpoints every second, beside the same without.
+//! A windowed count of a million keys with checkpoints every second, beside the same without.
 //!
-//! ```text
-//! cargo bench --bench checkpoints [-- --rows N --pairs N --interval T]
-//! ```
-//!
-//! Runs come in pairs, one after the other, so that a machine that is slower for a while is slower for both. Checkpoints go to the
-//! local disk, synced. CPU time is that of all threads, the encoding of checkpoints included.
+//! Runs come in pairs, one after the other, so that a machine that is slower for a while is slower for both. CPU time is that of all
+//! threads, the encoding of checkpoints included.
 
-mod common;
-
-use std::process::ExitCode;
-
-use common::measure::{cpu_seconds, timed};
-use common::windows::{self, COUNT};
-use common::{announce, bytes, head, median, progress, row, sql};
 use tidemill::stream::Parameters;
 use tidemill::{Error, Result};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use crate::common::measure::{cpu_seconds, timed};
+use crate::common::windows::{self, COUNT};
+use crate::common::{bytes, head, median, progress, row, sql};
 
 const KEYS: u64 = 1_000_000;
 
@@ -31,16 +21,14 @@ struct Run {
     stalled: Vec<f64>,
 }
 
-fn main() -> ExitCode {
-    common::run(bench)
-}
-
-fn bench(given: &Parameters) -> Result<()> {
+/// Prints the table.
+pub fn bench(given: &Parameters) -> Result<()> {
     let rows: u64 = given.parsed("rows")?.unwrap_or(600_000_000);
     let pairs: usize = given.parsed("pairs")?.unwrap_or(11);
     let interval: String = given.parsed("interval")?.unwrap_or_else(|| "1 s".to_owned());
-    announce("checkpoints");
-    println!("{rows} rows, a million keys, windows of ten seconds; {pairs} pairs\n");
+    println!(
+        "Cost: {rows} rows, a million keys, windows of ten seconds, a checkpoint every {interval}; {pairs} pairs\n"
+    );
     head(["pair", "CPU-s without", "CPU-s with", "ratio", "wall with", "checkpoints", "bytes each", "longest stop"]);
     let mut ratios = Vec::new();
     for pair in 0..pairs {

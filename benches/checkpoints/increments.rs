@@ -1,0 +1,136 @@
+//! Many keys, one in a hundred drawn at random between two checkpoints: what a checkpoint writes, beside a savepoint of the same
+//! state, and how long it holds a task up.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tidemill::sql::parser::parse_script;
+use tidemill::sql::{Outcome, Session};
+use tidemill::stream::Parameters;
+use tidemill::{Error, Result};
+
+use crate::common::measure::resident_bytes_max;
+use crate::common::{bytes, head, median, progress, row, sql};
+use crate::recovery;
+
+/// How many checkpoints count, the last ones; as many as a job remembers.
+const CHECKPOINTS: u64 = 100;
+/// How long the job is given to take in every key once.
+const LOADING: Duration = Duration::from_secs(30);
+
+/// Counts each key: all of them once, then some at random every second.
+pub fn statements(keys: u64) -> String {
+    let (last, changed) = (keys - 1, keys / 100);
+    format!(
+        "CREATE TABLE every (k BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '{keys}',
+           'fields.k.kind' = 'sequence', 'fields.k.start' = '0', 'fields.k.end' = '{last}');
+         CREATE TABLE some (k BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '{changed}', 'seed' = '1',
+           'fields.k.kind' = 'random', 'fields.k.min' = '0', 'fields.k.max' = '{last}');
+         CREATE TABLE nowhere (k BIGINT, n BIGINT) WITH ('connector' = 'blackhole');
+         INSERT INTO nowhere SELECT k, COUNT(*) FROM (SELECT k FROM every UNION ALL SELECT k FROM some) AS both GROUP BY k;"
+    )
+}
+
+/// Starts a script that ends with a job, and leaves it running.
+pub fn start(session: &mut Session, text: &str) -> Result<()> {
+    for parsed in parse_script(text)? {
+        if let Outcome::Table(_) | Outcome::Query(_) = session.run(&parsed)? {
+            return Err(Error::internal("a script that does not only declare and insert"));
+        }
+    }
+    Ok(())
+}
+
+/// Prints the tables.
+pub fn bench(given: &Parameters) -> Result<()> {
+    let keys: u64 = given.parsed("keys")?.unwrap_or(10_000_000);
+    let backend = given.get("backend").unwrap_or("memory");
+    let folder = std::env::temp_dir().join(format!("tidemill-increments-{}", std::process::id()));
+    let savepoint = increments(keys, backend, &folder).and_then(|savepoint| {
+        recovery::bench(keys, backend, &savepoint)?;
+        Ok(savepoint)
+    });
+    let _ = std::fs::remove_dir_all(&folder);
+    savepoint.map(drop)
+}
+
+fn increments(keys: u64, backend: &str, folder: &Path) -> Result<PathBuf> {
+    let (checkpoints, savepoints) = (folder.join("checkpoints"), folder.join("savepoints"));
+    let (dir, savepoint_dir) = (checkpoints.display().to_string(), savepoints.display().to_string());
+    let mut session = sql::session([
+        ("execution.runtime-mode", "streaming"),
+        ("parallelism.default", "2"),
+        ("state.backend.type", backend),
+        ("execution.checkpointing.interval", "1 s"),
+        ("execution.checkpointing.dir", dir.as_str()),
+        ("execution.checkpointing.savepoint-dir", savepoint_dir.as_str()),
+    ])?;
+    start(&mut session, &statements(keys))?;
+    let job = session.jobs().last().ok_or_else(|| Error::internal("no job runs"))?.clone();
+    let (mut first, mut waited) = (None, Duration::ZERO);
+    let done = loop {
+        std::thread::sleep(Duration::from_secs(1));
+        waited += Duration::from_secs(1);
+        if let Some(ended) = job.handle.outcome() {
+            return Err(ended.err().unwrap_or_else(|| Error::internal("the job ended by itself")));
+        }
+        let all = job.handle.checkpoints();
+        let newest = all.last().map_or(0, |checkpoint| checkpoint.id);
+        if waited < LOADING {
+            continue;
+        }
+        let begin = *first.get_or_insert(newest);
+        progress(format!("checkpoint {} of {CHECKPOINTS}", newest - begin));
+        if newest > begin + CHECKPOINTS {
+            break all;
+        }
+    };
+    start(&mut session, "STOP JOB '1' WITH SAVEPOINT")?;
+    let entries = std::fs::read_dir(&savepoints).map_err(Error::from)?;
+    let savepoint = entries.filter_map(|entry| Some(entry.ok()?.path())).next();
+    let savepoint = savepoint.ok_or_else(|| Error::internal("no savepoint was written"))?;
+    let full = size_of_files(&savepoint)? as f64;
+    let new: Vec<f64> = done.iter().map(|checkpoint| checkpoint.new_bytes as f64).collect();
+    let mean = new.iter().sum::<f64>() / new.len() as f64;
+    let mut stalls: Vec<f64> = done.iter().map(|checkpoint| checkpoint.stalled.as_secs_f64() * 1e3).collect();
+    stalls.sort_by(f64::total_cmp);
+    let at = |share: f64| stalls.get(((stalls.len() as f64 * share) as usize).min(stalls.len() - 1)).copied();
+    println!(
+        "Increments: {keys} keys, one in a hundred changed a second, state backend {backend}, {} checkpoints\n",
+        done.len()
+    );
+    head([
+        "savepoint",
+        "mean of a checkpoint",
+        "share",
+        "median",
+        "greatest",
+        "longest stop p50",
+        "p99",
+        "greatest",
+        "peak resident",
+    ]);
+    row([
+        bytes(full as u64),
+        bytes(mean as u64),
+        format!("{:.2} %", mean / full * 100.0),
+        bytes(median(new.iter().copied()) as u64),
+        bytes(new.iter().copied().fold(0.0, f64::max) as u64),
+        format!("{:.1} ms", at(0.5).unwrap_or(f64::NAN)),
+        format!("{:.1} ms", at(0.99).unwrap_or(f64::NAN)),
+        format!("{:.1} ms", at(1.0).unwrap_or(f64::NAN)),
+        bytes(resident_bytes_max()?),
+    ]);
+    Ok(savepoint)
+}
+
+/// Bytes of all files below a folder.
+pub fn size_of_files(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).map_err(Error::from)? {
+        let entry = entry.map_err(Error::from)?;
+        let meta = entry.metadata().map_err(Error::from)?;
+        bytes += if meta.is_dir() { size_of_files(&entry.path())? } else { meta.len() };
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,133 @@
+//! The way back: the state of many keys from a savepoint into a job of another parallelism, beside reading and decoding the same
+//! files. Each in a process of its own, whose memory is told.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use tidemill::stream::Parameters;
+use tidemill::{Error, Result};
+use tidemill_core::Event;
+use tidemill_exec::checkpoint::{open_savepoint, restored_state};
+use tidemill_exec::runtime::EventTrace;
+
+use crate::common::measure::{resident_bytes_max, timed};
+use crate::common::{bytes, head, median, process, progress, row, sql};
+use crate::increments::{start, statements};
+
+/// The savepoint was taken at another.
+const PARALLELISM: usize = 3;
+const RUNS: usize = 5;
+
+/// Prints the table.
+pub fn bench(keys: u64, backend: &str, savepoint: &Path) -> Result<()> {
+    let path = savepoint.display().to_string();
+    let keys = keys.to_string();
+    let (mut recovered, mut decoded) = (Vec::new(), Vec::new());
+    let mut peaks = Vec::new();
+    for run in 0..RUNS {
+        progress(format!("recovery {} of {RUNS}", run + 1));
+        let of = |arguments: &[&str]| -> Result<(f64, f64)> {
+            let lines = process::lines(process::again()?.args(arguments))?;
+            let numbers: Vec<f64> =
+                lines.iter().flat_map(|line| line.split(' ')).filter_map(|word| word.parse().ok()).collect();
+            match numbers.as_slice() {
+                [seconds, peak] => Ok((*seconds, *peak)),
+                _ => Err(Error::internal(format!("the other process said {lines:?}"))),
+            }
+        };
+        let (seconds, peak) = of(&["--recover", &path, "--keys", &keys, "--backend", backend])?;
+        recovered.push(seconds);
+        peaks.push(peak);
+        decoded.push(of(&["--decode", &path])?.0);
+    }
+    let (recovered, decoded) = (median(recovered), median(decoded));
+    println!("\nRecovery of it at parallelism {PARALLELISM}, medians of {RUNS} runs, processes of their own\n");
+    head(["until every subtask works", "read and decode alone", "ratio", "peak resident"]);
+    row([
+        format!("{recovered:.2} s"),
+        format!("{decoded:.2} s"),
+        format!("{:.2}", recovered / decoded),
+        bytes(median(peaks) as u64),
+    ]);
+    Ok(())
+}
+
+/// Tells when every subtask of a task has taken in its first event, which it does when it has its state.
+#[derive(Debug, Default)]
+struct FirstEvents {
+    subtasks: AtomicUsize,
+    all: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl EventTrace for FirstEvents {
+    fn event(&self, task: &str, subtask: usize, _channel: usize, _event: &Event) {
+        let all = (1 << PARALLELISM) - 1;
+        if task.contains("aggregate") && self.subtasks.fetch_or(1 << subtask, Ordering::Relaxed) | 1 << subtask == all {
+            *self.all.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// Goes on from the savepoint; seconds until every subtask works, and the most memory.
+pub fn recover(given: &Parameters, savepoint: &str) -> Result<()> {
+    let keys: u64 = given.parsed("keys")?.unwrap_or(10_000_000);
+    let parallelism = PARALLELISM.to_string();
+    let trace = Arc::new(FirstEvents::default());
+    let mut session = sql::traced(
+        [
+            ("execution.runtime-mode", "streaming"),
+            ("parallelism.default", parallelism.as_str()),
+            ("state.backend.type", given.get("backend").unwrap_or("memory")),
+            ("execution.state-recovery.path", savepoint),
+        ],
+        trace.clone(),
+    )?;
+    let ((), seconds) = timed(|| {
+        start(&mut session, &statements(keys))?;
+        let done = trace.all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let wait = trace.changed.wait_timeout_while(done, Duration::from_secs(300), |done| !*done);
+        match wait {
+            Ok((_, timeout)) if !timeout.timed_out() => Ok(()),
+            _ => Err(Error::internal("the job does not work")),
+        }
+    })?;
+    println!("{seconds} {}", resident_bytes_max()?);
+    Ok(())
+}
+
+/// Reads and decodes what such a job reads, and keeps none of it.
+pub fn decode(savepoint: &str) -> Result<()> {
+    let session = sql::session([])?;
+    let folder = Path::new(savepoint).canonicalize().map_err(Error::from)?;
+    let store: Arc<dyn object_store::ObjectStore> = Arc::new(
+        object_store::local::LocalFileSystem::new_with_prefix(&folder)
+            .map_err(|error| Error::internal(error.to_string()))?,
+    );
+    let root = object_store::path::Path::default();
+    let ((), seconds) = timed(|| {
+        session.block_on(async {
+            let manifest = open_savepoint(store.clone(), &root, session.engine().environment().clock.clone()).await?;
+            let manifest = Arc::new(manifest);
+            let reads = (0..PARALLELISM).map(|subtask| {
+                let (store, manifest, root) = (store.clone(), manifest.clone(), root.clone());
+                tokio::spawn(async move {
+                    for operator in &manifest.content.operators {
+                        let groups = operator.max_parallelism;
+                        drop(restored_state(&*store, &root, operator, subtask, PARALLELISM, groups).await?);
+                    }
+                    Ok::<(), Error>(())
+                })
+            });
+            for read in futures::future::join_all(reads).await {
+                read.map_err(|error| Error::internal(error.to_string()))??;
+            }
+            Ok(())
+        })
+    })?;
+    println!("{seconds} {}", resident_bytes_max()?);
+    Ok(())
+}

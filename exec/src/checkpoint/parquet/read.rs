@@ -1,0 +1,167 @@
+//! The rows of a Parquet file of states, chunk by chunk, each checked before anything of it is decoded.
+
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use bytes::{Buf, Bytes};
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::reader::{ChunkReader, Length};
+use tidemill_core::{Error, Result};
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::plain::restored;
+use crate::checkpoint::codec::groups_of_rows;
+use crate::checkpoint::content::{StoredChunk, StoredLayer};
+use crate::checkpoint::files::{missing, store_error};
+
+/// The most rows that come in one batch.
+const BATCH_ROWS: usize = 8192;
+
+/// The file of a layer, opened.
+#[derive(Clone, Debug)]
+pub struct ParquetLayer {
+    schema: SchemaRef,
+    /// Where the chunks end, and what follows.
+    footer: (u64, Bytes),
+}
+
+impl ParquetLayer {
+    /// Opens the file at `path`, in which the layer has at least one chunk. What it holds is checked with each chunk.
+    ///
+    /// Errors name the file: it is missing, or shorter than it was.
+    pub async fn open(store: &dyn ObjectStore, path: &Path, layer: &StoredLayer) -> Result<Self> {
+        let end = layer.chunks.last().map_or(0, StoredChunk::end);
+        let options = GetOptions { range: Some(GetRange::Offset(end)), ..GetOptions::default() };
+        let read = async { store.get_opts(path, options).await?.bytes().await }.await;
+        let footer = match read {
+            Ok(footer) => footer,
+            Err(object_store::Error::NotFound { .. }) => return Err(missing(path)),
+            Err(error) => {
+                // Stores say in words of their own that a file is shorter than it was.
+                let length = store.head(path).await.map(|meta| meta.size).ok();
+                return Err(match length.filter(|length| *length <= end) {
+                    Some(length) => Error::corrupt(format!("'{path}': the file ends at {length}")),
+                    None => store_error(format!("reading '{path}'"), error),
+                });
+            }
+        };
+        Ok(Self { schema: layer.schema.clone(), footer: (end, footer) })
+    }
+
+    /// The rows of the chunk in this place among those of the layer, or what is wrong with its bytes. Never panics.
+    pub fn decode(&self, place: usize, chunk: &StoredChunk, bytes: Bytes) -> Result<Vec<RecordBatch>, String> {
+        let read = || self.checked(place, chunk, bytes);
+        catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("what Parquet cannot read".to_owned()))
+    }
+
+    fn checked(&self, place: usize, chunk: &StoredChunk, bytes: Bytes) -> Result<Vec<RecordBatch>, String> {
+        if bytes.len() as u64 != chunk.length {
+            return Err(format!("there are {} bytes of {}", bytes.len(), chunk.length));
+        }
+        let mut checksum = Xxh3Default::new();
+        checksum.update(&bytes);
+        checksum.update(&self.footer.1);
+        let checksum = checksum.digest();
+        if checksum != chunk.checksum {
+            return Err(format!("checksum {checksum:016x} instead of {:016x}", chunk.checksum));
+        }
+        let batches = self.rows(place, Parts { chunk: (chunk.offset, bytes), footer: self.footer.clone() })?;
+        let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        if rows != chunk.rows {
+            return Err(format!("{rows} rows instead of {}", chunk.rows));
+        }
+        if let Some(groups) = chunk.groups
+            && groups_of_rows(&batches)? != groups
+        {
+            return Err(format!("key groups other than {} to {}", groups.0, groups.1));
+        }
+        Ok(batches)
+    }
+
+    fn rows(&self, place: usize, parts: Parts) -> Result<Vec<RecordBatch>, String> {
+        let text = |error: ParquetError| error.to_string();
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&parts).map_err(text)?;
+        let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()).map_err(text)?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(parts, metadata);
+        let reader = reader.with_row_groups(vec![place]).with_batch_size(BATCH_ROWS).build().map_err(text)?;
+        let mut batches = Vec::new();
+        for batch in reader {
+            self.restore(&batch.map_err(|error| error.to_string())?, &mut batches)?;
+        }
+        Ok(batches)
+    }
+
+    /// Appends rows in the columns of the layer; in more batches than they came in where their dictionaries do not fit into one.
+    fn restore(&self, stored: &RecordBatch, batches: &mut Vec<RecordBatch>) -> Result<(), String> {
+        let rows = stored.num_rows();
+        match self.restored_batch(stored) {
+            Ok(batch) => batches.push(batch),
+            Err(_) if rows > 1 => {
+                self.restore(&stored.slice(0, rows / 2), batches)?;
+                self.restore(&stored.slice(rows / 2, rows - rows / 2), batches)?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn restored_batch(&self, stored: &RecordBatch) -> Result<RecordBatch, String> {
+        let fields = self.schema.fields();
+        if stored.num_columns() != fields.len() {
+            return Err("other columns than those of its state".to_owned());
+        }
+        let columns = stored.columns().iter().zip(fields);
+        let columns = columns.map(|(column, field)| restored(column, field.data_type()));
+        let columns = columns.collect::<Result<Vec<ArrayRef>>>().map_err(|error| error.to_string())?;
+        let options = RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(|error| error.to_string())
+    }
+}
+
+/// What is there of a file: one chunk, and what stands behind all chunks.
+#[derive(Clone)]
+struct Parts {
+    chunk: (u64, Bytes),
+    footer: (u64, Bytes),
+}
+
+impl Parts {
+    /// What is there from `start` on.
+    fn from(&self, start: u64) -> ParquetResult<Bytes> {
+        let within = |(offset, bytes): &(u64, Bytes)| {
+            let skipped = usize::try_from(start.checked_sub(*offset)?).ok()?;
+            (skipped <= bytes.len()).then(|| bytes.slice(skipped..))
+        };
+        let found = within(&self.footer).or_else(|| within(&self.chunk));
+        found.ok_or_else(|| ParquetError::EOF(format!("bytes at {start} were not asked for")))
+    }
+}
+
+impl Length for Parts {
+    fn len(&self) -> u64 {
+        self.footer.0 + self.footer.1.len() as u64
+    }
+}
+
+impl ChunkReader for Parts {
+    type T = Box<dyn Read + Send>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        Ok(Box::new(self.from(start)?.reader()))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        let bytes = self.from(start)?;
+        match length <= bytes.len() {
+            true => Ok(bytes.slice(..length)),
+            false => Err(ParquetError::EOF(format!("{length} bytes at {start} of {}", bytes.len()))),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The files of a savepoint that is being written: one Parquet file for each state of each subtask of an operator.
+//!
+//! ```text
+//! state/<operator>-<id>/<state>/<subtask>.parquet            all of it
+//! state/<operator>-<id>/<state>.changes/<subtask>-<n>.parquet     what is laid over it, where a state comes in several layers
+//! ```
+//!
+//! So `state/<operator>-<id>/<state>/*.parquet` is a table. States without rows have no file.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use tidemill_core::clock::Clock;
+use tidemill_core::graph::OperatorId;
+use tidemill_core::state::{Extent, StateDescriptor, StateKind};
+use tidemill_core::{Error, Result};
+
+use super::content::{StoredLayer, StoredSegment};
+use super::files::{Files, below};
+use super::parquet::{EXTENSION, Label, write_file};
+use super::segment::CHUNK_ROWS_MAX;
+use super::upload::Upload;
+
+/// The folder of states.
+const STATE: &str = "state";
+/// The most characters of a name that go into the name of a folder.
+const NAME_CHARACTERS_MAX: usize = 60;
+
+/// Whose state it is.
+#[derive(Clone, Copy, Debug)]
+pub struct StateOwner<'a> {
+    /// The operator.
+    pub operator: OperatorId,
+    /// Its name.
+    pub name: &'a str,
+    /// Which subtask of it, from 0.
+    pub subtask: usize,
+}
+
+/// The files of a savepoint without its manifest. Each is there as soon as it is written.
+pub struct SavepointWriter {
+    files: Files,
+    /// Names are those of the states, as far as files can be called so; it tells apart those that become the same.
+    taken: BTreeSet<String>,
+    written: Vec<StoredSegment>,
+    chunk_rows: usize,
+}
+
+impl SavepointWriter {
+    /// Begins a savepoint in the folder `root`.
+    ///
+    /// Errors: there is something in it.
+    pub async fn create(store: Arc<dyn ObjectStore>, root: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
+        let files = Files { store, root: root.clone(), clock };
+        if let Some(found) = files.list("", None).await?.first() {
+            let error = format!("the folder for a savepoint, '{root}', is not empty: it holds '{found}'");
+            return Err(Error::request(error).with_hint("give another folder, or dispose of the savepoint there"));
+        }
+        Ok(Self { files, taken: BTreeSet::new(), written: Vec::new(), chunk_rows: CHUNK_ROWS_MAX })
+    }
+
+    /// The same with at most `rows` rows a chunk, so that ranges of key groups are read more finely.
+    #[must_use]
+    pub fn with_chunk_rows(self, rows: usize) -> Self {
+        Self { chunk_rows: rows.clamp(1, CHUNK_ROWS_MAX), ..self }
+    }
+
+    /// Writes rows of a state.
+    pub async fn write_batches(
+        &mut self,
+        owner: StateOwner<'_>,
+        extent: Extent,
+        descriptor: &StateDescriptor,
+        batches: &[RecordBatch],
+    ) -> Result<StoredLayer> {
+        let schema = descriptor.schema.clone();
+        if batches.iter().all(|batch| batch.num_rows() == 0) {
+            return Ok(StoredLayer { extent, schema, segment: "".into(), chunks: Vec::new() });
+        }
+        let path: Arc<str> = self.path(owner, extent, descriptor).into();
+        let upload = Upload::new(self.files.store.clone(), below(&self.files.root, &path));
+        let written = write_file(upload, labels(owner, extent, descriptor), descriptor, batches, self.chunk_rows).await;
+        let (chunks, bytes) =
+            written.map_err(|error| error.context(format!("state '{}' of '{}'", descriptor.name, owner.name)))?;
+        self.written.push(StoredSegment { path: path.clone(), bytes });
+        Ok(StoredLayer { extent, schema, segment: path, chunks })
+    }
+
+    /// The files.
+    pub fn finish(self) -> Vec<StoredSegment> {
+        self.written
+    }
+
+    /// Deletes what was written, as well as it can.
+    pub async fn abort(self) {
+        let paths: Vec<Path> = self.written.iter().map(|segment| self.files.path(&segment.path)).collect();
+        self.files.delete_all(&paths).await;
+    }
+
+    /// A name that no other file has.
+    fn path(&mut self, owner: StateOwner<'_>, extent: Extent, descriptor: &StateDescriptor) -> String {
+        let StateOwner { operator, name, subtask } = owner;
+        let state = format!("{STATE}/{}-{operator}/{}", file_name(name), file_name(&descriptor.name));
+        let whole = format!("{state}/{subtask}");
+        let mut path = if extent == Extent::Whole { whole } else { format!("{state}.changes/{subtask}-1") };
+        let mut number = 2;
+        while !self.taken.insert(path.clone()) {
+            path = match extent {
+                Extent::Whole => format!("{state}.{number}/{subtask}"),
+                _ => format!("{state}.changes/{subtask}-{number}"),
+            };
+            number += 1;
+        }
+        path + EXTENSION
+    }
+}
+
+impl fmt::Debug for SavepointWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SavepointWriter({}, {} files)", self.files.root, self.written.len())
+    }
+}
+
+/// What a file says about itself.
+fn labels(owner: StateOwner<'_>, extent: Extent, descriptor: &StateDescriptor) -> Vec<Label> {
+    let kind = kind_name(descriptor.kind);
+    let mut labels = vec![
+        ("tidemill.operator", owner.name.to_owned()),
+        ("tidemill.operator.id", owner.operator.to_string()),
+        ("tidemill.subtask", owner.subtask.to_string()),
+        ("tidemill.state", descriptor.name.clone()),
+        ("tidemill.kind", kind.to_owned()),
+        ("tidemill.extent", extent_name(extent).to_owned()),
+    ];
+    let keys = tidemill_core::state::key_columns(&descriptor.schema);
+    labels.extend(keys.map(|keys| ("tidemill.key_columns", keys.len().to_string())));
+    labels
+}
+
+/// A kind of state in one word.
+pub(super) fn kind_name(kind: StateKind) -> &'static str {
+    match kind {
+        StateKind::Keyed => "keyed",
+        StateKind::List => "list",
+        StateKind::UnionList => "union list",
+        StateKind::Broadcast => "broadcast",
+    }
+}
+
+/// An extent in one word.
+pub(super) fn extent_name(extent: Extent) -> &'static str {
+    match extent {
+        Extent::Whole => "whole",
+        Extent::Changed => "changed",
+        Extent::Added => "added",
+        Extent::Removed => "removed",
+    }
+}
+
+/// A name as part of a path that needs no quotes anywhere: whatever is not plain becomes one `_`.
+fn file_name(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let words = name.split(|c| !is_plain(c)).filter(|word| !word.is_empty());
+    let name: String = words.collect::<Vec<_>>().join("_").chars().take(NAME_CHARACTERS_MAX).collect();
+    if name.is_empty() { "_".to_owned() } else { name }
+}

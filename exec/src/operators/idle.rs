@@ -1,0 +1,225 @@
+//! State of SQL operators that is dropped when its key has been idle for long (`table.exec.state.ttl`).
+//!
+//! An operator looks for what has expired among the keys of a batch before it works on them, so that no result depends on when
+//! a backend comes by; with every batch it lets the backend come by at a few more. What has gone is not taken back downstream:
+//! to a key that comes again nothing has happened before.
+
+use std::marker::PhantomData;
+
+use arrow::array::ArrayRef;
+use tidemill_core::Result;
+use tidemill_core::state::{Expiry, KeyedStates, StateColumn, StateId, StateTtl};
+
+use crate::state::columns::TimedColumn;
+
+/// How many more slots are looked at for expired state with every batch, beside as many as there are rows.
+pub const EXPIRED_SLOTS: usize = 16;
+
+/// The one state of an operator: a column of type `C`, whose slots expire if there is a TTL.
+pub struct IdleState<C> {
+    /// All keys.
+    pub states: Box<dyn KeyedStates>,
+    id: StateId,
+    ttl: Option<StateTtl>,
+    column: PhantomData<fn() -> C>,
+}
+
+impl<C: StateColumn> IdleState<C> {
+    /// Registers the column.
+    pub fn new(mut states: Box<dyn KeyedStates>, name: &str, column: C, ttl: Option<StateTtl>) -> Result<Self> {
+        let id = match ttl {
+            None => states.register(name, None, Box::new(column)),
+            Some(_) => states.register(name, ttl, Box::new(TimedColumn::new(column))),
+        }?;
+        Ok(Self { states, id, ttl, column: PhantomData })
+    }
+
+    /// The column.
+    pub fn column(&mut self) -> Result<&mut C> {
+        let column = self.states.column(self.id)?;
+        match self.ttl {
+            None => column.downcast(),
+            Some(_) => Ok(&mut column.downcast::<TimedColumn<C>>()?.inner),
+        }
+    }
+
+    /// Appends the slot of each row's key to `slots`.
+    pub fn lookup(&mut self, keys: &[ArrayRef], hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
+        self.states.lookup(keys, hashes, slots)
+    }
+
+    /// Empties those of these slots that have expired, and gives them back: they were written by it.
+    pub fn expire(&mut self, slots: &[usize], now_millis: i64) -> Result<Vec<usize>> {
+        if self.ttl.is_none() {
+            return Ok(Vec::new());
+        }
+        let (expiry, column) = (Expiry::new(self.ttl, now_millis), self.states.column(self.id)?);
+        Ok(slots.iter().copied().filter(|slot| column.expire(*slot, expiry)).collect())
+    }
+
+    /// These slots were written, and were those of a batch of so many rows: none is held any more.
+    pub fn written(&mut self, slots: &[usize], rows: usize, now_millis: i64) -> Result<()> {
+        self.states.touch(self.id, slots, now_millis)?;
+        if self.ttl.is_some() {
+            self.states.expire(now_millis, rows.saturating_add(EXPIRED_SLOTS))?;
+        }
+        self.states.release()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use arrow::array::AsArray;
+    use arrow::compute::SortOptions;
+    use arrow::datatypes::Int64Type;
+    use tidemill_core::metrics::Metrics;
+    use tidemill_core::operator::{Emission, Operator, OperatorContext, OperatorFactory, Output};
+    use tidemill_core::state::{RestoredState, SnapshotScope, StateLayer};
+
+    use super::*;
+    use crate::operators::group_aggregate::GroupAggregate;
+    use crate::operators::group_aggregate::tests::{batch, input_schema, plan};
+    use crate::operators::process::tests::Hand;
+    use crate::operators::test_context;
+    use crate::operators::top_n::TopN;
+
+    /// An operator under a clock that is put by hand.
+    struct Clocked {
+        operator: Box<dyn Operator>,
+        hand: Arc<Hand>,
+    }
+
+    impl Clocked {
+        fn new(factory: &dyn OperatorFactory) -> Self {
+            let (mut operator, hand) = (factory.create().unwrap(), Arc::new(Hand::default()));
+            let context = OperatorContext { clock: hand.clone(), batch_rows: 100, ..test_context(Metrics::default()) };
+            operator.open(&context).unwrap();
+            Self { operator, hand }
+        }
+
+        /// Rows `(key, value, adds)` at a time; the first columns of what leaves.
+        fn rows(&mut self, now_millis: i64, rows: &[(i64, i64, bool)]) -> Vec<String> {
+            self.hand.0.store(now_millis, Ordering::Relaxed);
+            let rows: Vec<_> = rows.iter().map(|(key, value, adds)| ((Some(*key), Some(*value)), *adds)).collect();
+            let (mut output, mut seen) = (Output::new(usize::MAX), vec![]);
+            let _ = self.operator.process(0, batch(&rows), &mut output).unwrap();
+            while let Some(Emission::Batch(_, batch)) = output.pop() {
+                let columns = batch.records().columns().iter().take(2);
+                let columns: Vec<_> = columns.map(|column| column.as_primitive::<Int64Type>().values()).collect();
+                for row in 0..batch.num_rows() {
+                    let cells: Vec<String> = columns.iter().map(|column| column[row].to_string()).collect();
+                    seen.push(format!("{} {}", batch.kind(row).unwrap().symbol(), cells.join(" ")));
+                }
+            }
+            seen
+        }
+
+        /// How many keys a checkpoint holds, and the checkpoint.
+        fn saved(&mut self) -> (usize, RestoredState) {
+            let states = self.operator.snapshot(SnapshotScope::Copy).unwrap().states.into_iter();
+            let states = states.map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap())]));
+            let states: Vec<_> = states.collect();
+            let keyed = states[0].1.iter().flat_map(StateLayer::batches).map(|batch| batch.num_rows()).sum();
+            (keyed, RestoredState { key_groups: 0..128, states })
+        }
+    }
+
+    fn ttl() -> Option<StateTtl> {
+        Some(StateTtl::new(Duration::from_millis(10)))
+    }
+
+    fn groups(keys: &[usize], ttl: Option<StateTtl>) -> GroupAggregate {
+        GroupAggregate { ttl, ..plan(keys.to_vec()) }
+    }
+
+    /// The first row by value of each key.
+    fn first() -> TopN {
+        TopN {
+            partition_by: vec![0],
+            order_by: vec![(1, SortOptions::default())],
+            first: 1,
+            last: 1,
+            emits_rank: false,
+            input_updates: false,
+            ttl: ttl(),
+            input_schema: input_schema(),
+            schema: input_schema(),
+        }
+    }
+
+    #[test]
+    fn a_group_to_which_no_row_comes_begins_anew() {
+        let mut counts = Clocked::new(&groups(&[0], ttl()));
+        assert_eq!(counts.rows(0, &[(1, 5, true)]), ["+I 1 1"]);
+        assert_eq!(counts.rows(9, &[(1, 6, true)]), ["-U 1 1", "+U 1 2"]);
+        assert_eq!(counts.rows(19, &[(1, 7, true), (2, 1, true)]), ["+I 1 1", "+I 2 1"]);
+        let mut for_ever = Clocked::new(&groups(&[0], None));
+        assert_eq!(for_ever.rows(0, &[(1, 5, true)]), ["+I 1 1"]);
+        assert_eq!(for_ever.rows(i64::MAX, &[(1, 6, true)]), ["-U 1 1", "+U 1 2"]);
+    }
+
+    #[test]
+    fn the_group_of_everything_begins_anew_too() {
+        let mut counts = Clocked::new(&groups(&[], ttl()));
+        assert_eq!(counts.rows(0, &[(1, 5, true), (2, 6, true)]), ["+I 2 11"]);
+        assert_eq!(counts.rows(10, &[(1, 7, true)]), ["+I 1 7"]);
+        // Without rows it is not forgotten: its result stands.
+        assert_eq!(counts.rows(15, &[(1, 7, false), (1, 8, true)]), ["-U 1 7", "+U 1 8"]);
+    }
+
+    #[test]
+    fn what_a_forgotten_group_no_longer_knows_is_not_taken_back() {
+        let mut counts = Clocked::new(&groups(&[0], ttl()));
+        counts.rows(0, &[(1, 5, true), (1, 6, true)]);
+        assert!(counts.rows(10, &[(1, 5, false)]).is_empty());
+        assert_eq!(counts.rows(20, &[(1, 6, false), (1, 7, true), (2, 1, true)]), ["+I 1 1", "+I 2 1"]);
+        assert_eq!(counts.rows(21, &[(1, 7, false)]), ["-D 1 1"]);
+        assert_eq!(counts.saved().0, 1);
+    }
+
+    #[test]
+    fn duplicates_do_not_prolong_the_life_of_the_first() {
+        let mut firsts = Clocked::new(&first());
+        assert_eq!(firsts.rows(0, &[(1, 5, true)]), ["+I 1 5"]);
+        assert!(firsts.rows(9, &[(1, 5, true), (1, 6, true)]).is_empty());
+        assert_eq!(firsts.rows(10, &[(1, 7, true)]), ["+I 1 7"]);
+        assert_eq!(firsts.rows(19, &[(1, 6, true)]), ["-D 1 7", "+I 1 6"]);
+        assert!(firsts.rows(28, &[(1, 8, true)]).is_empty());
+        assert_eq!(firsts.rows(29, &[(1, 8, true)]), ["+I 1 8"]);
+    }
+
+    #[test]
+    fn rows_of_others_sweep_out_what_has_expired() {
+        let many: Vec<(i64, i64, bool)> = (0..30).map(|key| (key, key, true)).collect();
+        for mut operator in [Clocked::new(&groups(&[0], ttl())), Clocked::new(&first())] {
+            assert_eq!(operator.rows(0, &many).len(), 30);
+            operator.rows(10, &[(100, 1, true)]);
+            operator.rows(10, &[(101, 1, true)]);
+            assert_eq!(operator.saved().0, 2);
+        }
+    }
+
+    #[test]
+    fn times_are_part_of_a_checkpoint_and_a_ttl_may_come_later() {
+        for before in [None, ttl()] {
+            let mut first = Clocked::new(&groups(&[0], before));
+            first.rows(5, &[(1, 5, true)]);
+            let saved = first.saved().1;
+            let restored = |now| {
+                let mut counts = Clocked::new(&groups(&[0], ttl()));
+                counts.operator.restore(saved.clone()).unwrap();
+                counts.rows(now, &[(1, 6, true)])
+            };
+            let updated = ["-U 1 1", "+U 1 2"];
+            assert_eq!(restored(14), updated);
+            match before {
+                None => assert_eq!(restored(15), updated),
+                Some(_) => assert_eq!(restored(15), ["+I 1 1"]),
+            }
+        }
+    }
+}
