@@ -64,7 +64,7 @@ fn bench(given: &Parameters) -> Result<()> {
         "M rows / s",
         "part of the speed",
         "mark",
-        "resident in memory",
+        "resident, all in memory",
         "resident",
     ]);
     for (case, _, mark) in CASES.into_iter().filter(|(case, ..)| only.is_none_or(|only| only == *case)) {
@@ -72,22 +72,21 @@ fn bench(given: &Parameters) -> Result<()> {
         let (few, many) = (2 * keys, 6 * keys);
         let state = measured(case, "memory", keys, few, None)?.state;
         let budget = state / 4;
-        for backend in ["rocksdb", "memory"] {
-            let (mut without, mut with, mut resident) = (Vec::new(), Vec::new(), (0, 0));
-            for pair in 0..pairs {
-                progress(format!("{case}, {backend}, {} of {pairs}", pair + 1));
-                let (first, all) =
-                    (measured(case, "memory", keys, few, None)?, measured(case, "memory", keys, many, None)?);
-                without.push((many - few) as f64 / (all.seconds - first.seconds) / 1e6);
-                resident.0 = resident.0.max(all.resident);
-                let (first, all) = (
-                    measured(case, backend, keys, few, Some(budget))?,
-                    measured(case, backend, keys, many, Some(budget))?,
-                );
-                with.push((many - few) as f64 / (all.seconds - first.seconds) / 1e6);
-                resident.1 = resident.1.max(all.resident);
+        let mut all: Vec<(&str, Vec<f64>, u64)> =
+            ["in memory", "rocksdb", "memory"].into_iter().map(|what| (what, Vec::new(), 0)).collect();
+        for pair in 0..pairs {
+            for (what, speeds, resident) in &mut all {
+                progress(format!("{case}, {what}, {} of {pairs}", pair + 1));
+                let (backend, budget) = if *what == "in memory" { ("memory", None) } else { (*what, Some(budget)) };
+                let first = measured(case, backend, keys, few, budget)?;
+                let whole = measured(case, backend, keys, many, budget)?;
+                speeds.push((many - few) as f64 / (whole.seconds - first.seconds) / 1e6);
+                *resident = (*resident).max(whole.resident);
             }
-            let (without, with) = (median(without), median(with));
+        }
+        let mut medians = all.into_iter().map(|(what, speeds, resident)| (what, median(speeds), resident));
+        let Some((_, without, resident_without)) = medians.next() else { continue };
+        for (backend, with, resident) in medians {
             row([
                 case.to_owned(),
                 backend.to_owned(),
@@ -97,8 +96,8 @@ fn bench(given: &Parameters) -> Result<()> {
                 format!("{with:.2}"),
                 format!("{:.1} %", 100.0 * with / without),
                 format!("{:.0} %", 100.0 * mark),
-                bytes(resident.0),
-                bytes(resident.1),
+                bytes(resident_without),
+                bytes(resident),
             ]);
         }
     }
