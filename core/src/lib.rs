@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Suggested order of reading: what flows ([`batch`], [`event`]), when ([`time`], [`watermark`], [`window`]), where ([`key`]),
-//! who works on it ([`operator`], [`source`], [`sink`], [`state`]) and what it is given ([`clock`], [`metrics`]), how a program
+//! who works on it ([`operator`], [`source`], [`sink`], [`state`]) and what it is given ([`clock`], [`metrics`], [`shared`]), how a program
 //! is put together ([`graph`], [`settings`]), and what goes wrong ([`error`]).
 
 pub mod batch;
@@ -27,6 +27,7 @@ pub mod key;
 pub mod metrics;
 pub mod operator;
 pub mod settings;
+pub mod shared;
 pub mod sink;
 pub mod source;
 pub mod state;

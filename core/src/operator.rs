@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::event::CheckpointId;
 use crate::metrics::Metrics;
+use crate::shared::SharedContext;
 use crate::state::{RestoredState, Snapshot, SnapshotScope, StateBackend};
 use crate::watermark::Watermark;
 
@@ -217,6 +218,8 @@ pub struct OperatorContext {
     pub backend: Arc<dyn StateBackend>,
     /// Asks to be called later.
     pub wakeups: Arc<dyn Wakeups>,
+    /// What the subtasks of the job share.
+    pub shared: SharedContext,
 }
 
 /// Lets a synchronous operator be called back: for processing-time timers and for futures that it may not await itself.

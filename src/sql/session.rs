@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::execution::session_state::SessionState;
 use tidemill_connectors::TableContext;
 use tidemill_connectors::registry::Disposition;
-use tidemill_connectors::store::Stores;
+use tidemill_connectors::store::{StoreFetcher, Stores};
 use tidemill_core::settings::Origin;
 use tidemill_core::{Error, Result, Settings};
 use tidemill_exec::memory::managed_pool;
@@ -112,7 +112,10 @@ impl Session {
             }
         }
         let dirs = temporary_dirs(&settings)?;
-        let mut engine = Engine::new(dirs)?.with_memory(managed_pool(&settings));
+        let engine = Engine::new(dirs)?.with_memory(managed_pool(&settings));
+        let stores = Stores::new(engine.io_handle());
+        let fetcher = StoreFetcher::new(stores.with_settings(settings.stores()));
+        let mut engine = engine.with_files(Arc::new(fetcher));
         if let Some(slots) = slots {
             engine = engine.with_slots(slots);
         }
@@ -121,7 +124,7 @@ impl Session {
         Ok(Self {
             settings,
             catalog: Catalog::default(),
-            stores: Stores::new(engine.io_handle()),
+            stores,
             base,
             jobs: Vec::new(),
             folders: None,

@@ -69,9 +69,13 @@ impl<T: Record> DataStream<T> {
     /// Gives every record to a function that may emit any number of others, also to side outputs, and that is opened and closed
     /// (PRF-01). Without keys it has neither states nor timers.
     pub fn process<F: ProcessFunction<T>>(&self, function: F) -> DataStream<F::Output> {
-        let inputs: Inputs<(), T, ()> = Inputs { first: InputCodec::Plain(self.plain(self.timed)), second: None };
-        let head = head("process", inputs, One(function));
-        self.environment.process_node("process", self.inputs.clone(), head, self.timed, None)
+        self.with_logic("process", One(function))
+    }
+
+    /// Gives every record to what a process function is made of.
+    pub(super) fn with_logic<R: Record, L: Logic<(), T, (), R>>(&self, name: &str, logic: L) -> DataStream<R> {
+        let inputs = Inputs { first: InputCodec::Plain(self.plain(self.timed)), second: None };
+        self.environment.process_node(name, self.inputs.clone(), head(name, inputs, logic), self.timed, None)
     }
 
     /// Lets one function see the records of this stream and of another.
@@ -95,10 +99,15 @@ impl<T: Record> DataStream<T> {
 impl<K: Record, T: Record> KeyedStream<K, T> {
     /// Gives every record to a function that remembers something for its key and can ask to be called again (PRF-02).
     pub fn process<F: ProcessFunction<T, K>>(&self, function: F) -> DataStream<F::Output> {
+        self.with_logic("process", One(function))
+    }
+
+    /// Gives every record to what a process function is made of.
+    pub(super) fn with_logic<R: Record, L: Logic<K, T, (), R>>(&self, name: &str, logic: L) -> DataStream<R> {
         let Some(codec) = self.codec() else { return self.broken() };
-        let inputs: Inputs<K, T, ()> = Inputs { first: InputCodec::Keyed(codec.clone()), second: None };
-        let head = head("process", inputs, One(function));
-        self.environment().process_node("process", vec![self.input(0)], head, self.timed, self.parallelism())
+        let inputs = Inputs { first: InputCodec::Keyed(codec.clone()), second: None };
+        let head = head(name, inputs, logic);
+        self.environment().process_node(name, vec![self.input(0)], head, self.timed, self.parallelism())
     }
 
     /// Lets one function see the records of this stream and of another one with keys of the same type.
@@ -251,7 +260,7 @@ impl Environment {
         let output = Arc::new(super::layout::PlainCodec::new(codec.clone(), timed));
         let mut node = Node::typed(name, inputs, Kind::Head(head), output);
         node.parallelism = parallelism;
-        node.takes_sides = true;
+        (node.takes_sides, node.takes_variables) = (true, true);
         let node = self.program().add(node);
         DataStream { environment: self.clone(), inputs: vec![Input::main(node)], codec, timed }
     }

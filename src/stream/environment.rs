@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemill_connectors::store::Stores;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::settings::Origin;
+use tidemill_core::shared::CachedFile;
 use tidemill_core::{Error, Gate, Result, Settings};
 use tidemill_exec::runtime::JobResult;
 
 use super::lower::lower;
+use super::parameters::Parameters;
 use super::program::{NodeId, Program};
 use super::runner::{JobHandle, Runner};
 
@@ -98,6 +100,67 @@ impl Environment {
         self.set_from(key, value, Origin::Program)
     }
 
+    /// Gives every function the same arguments, which it finds in
+    /// [`RuntimeContext::parameters`](super::RuntimeContext::parameters).
+    pub fn set_global_job_parameters(&self, parameters: Parameters) -> &Self {
+        self.program().parameters = parameters;
+        self
+    }
+
+    /// Ships the file or directory at `url`, a path or the URL of any store, to every worker before its tasks open; functions find
+    /// the copy by `name` in [`RuntimeContext::cached_file`](super::RuntimeContext::cached_file) (SHR-06).
+    ///
+    /// The copy, or every file in it, may be executed if it may at its source, or if `executable` says so. It is removed when the job
+    /// has ended, however that was.
+    ///
+    /// ```
+    /// use std::path::PathBuf;
+    ///
+    /// use tidemill::Result;
+    /// use tidemill::stream::{Context, Environment, RichFilterFunction, RuntimeContext};
+    ///
+    /// /// The words that are in no file of words to leave out.
+    /// #[derive(Clone, Default)]
+    /// struct Wanted(Vec<String>);
+    ///
+    /// impl RichFilterFunction<String> for Wanted {
+    ///     fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+    ///         let path: PathBuf = context.cached_file("unwanted")?;
+    ///         self.0 = std::fs::read_to_string(path)?.lines().map(str::to_owned).collect();
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn filter(&mut self, word: &String, _context: &mut Context<'_, ()>) -> Result<bool> {
+    ///         Ok(!self.0.contains(word))
+    ///     }
+    /// }
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("unwanted.txt");
+    /// # std::fs::write(&path, "to\nor\n")?;
+    /// # let path = path.to_str().unwrap();
+    /// let environment = Environment::collections();
+    /// environment.register_cached_file(path, "unwanted", false);
+    /// let words = environment.from_elements(["to", "be", "or", "not"].map(str::to_owned));
+    /// assert_eq!(words.rich_filter(Wanted::default()).collect()?, ["be", "not"]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn register_cached_file(&self, url: impl Into<String>, name: impl Into<String>, executable: bool) -> &Self {
+        let file = CachedFile { name: name.into(), url: url.into(), executable };
+        let mut program = self.program();
+        match program.cached_files.iter().find(|known| known.name == file.name) {
+            Some(known) if *known != file => {
+                let (name, first, second) = (&file.name, &known.url, &file.url);
+                let error = Error::request(format!("two cached files are called '{name}': '{first}' and '{second}'"));
+                program.fail(error);
+            }
+            Some(_) => {}
+            None => program.cached_files.push(file),
+        }
+        drop(program);
+        self
+    }
+
     fn set_from(&self, key: &str, value: &str, origin: Origin) -> &Self {
         let result = self.settings().set(key, value, origin);
         if let Err(error) = result {
@@ -158,7 +221,10 @@ impl Environment {
                 .with_hint("add one such as print() or write_as_text(); collect() runs by itself"));
         }
         let graph = lower(&program, sinks, &settings, settings.job_name().unwrap_or("job"))?;
-        Ok((graph.to_job_graph(&settings)?, settings))
+        let mut job = graph.to_job_graph(&settings)?;
+        job.cached_files = program.cached_files.clone();
+        job.parameters = Arc::new(program.parameters.values().clone());
+        Ok((job, settings))
     }
 
     pub(super) fn runner(&self) -> &Runner {

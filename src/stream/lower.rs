@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tidemill_core::graph::{
     Chaining, DEFAULT_SLOT_SHARING_GROUP, EdgeOptions, NodeIndex, NodeKind, Partitioning, StreamGraph, StreamNode,
+    VariableUse,
 };
 use tidemill_core::{Error, Result, Settings};
 
@@ -134,6 +135,7 @@ impl Lowering<'_> {
                 self.connect(&mut graph, source, target, input, groups[source].last(), partitioning);
             }
         }
+        check_variables(&graph)?;
         Ok(graph)
     }
 
@@ -150,6 +152,8 @@ impl Lowering<'_> {
         let options = EdgeOptions {
             gate: self.program.node(last).gate,
             output_port: input.port,
+            // A consumer that waits for a variable reads nothing, and the variable may come from the same producer.
+            may_spill: !graph.node(target).variables.is_empty(),
             schema: side.map(|side| side.schema.clone()),
             ..EdgeOptions::default()
         };
@@ -171,8 +175,15 @@ impl Lowering<'_> {
         node.uid = nodes.iter().find_map(|node| node.uid.clone());
         node.parallelism = Some(group.parallelism);
         node.slot_sharing_group = group.slots.clone();
+        let variables = nodes.iter().flat_map(|node| &node.variables);
+        let variables = variables.filter_map(|(name, collector)| {
+            Some(VariableUse { name: name.clone(), collector: self.places[*collector]? })
+        });
+        node.variables = variables.collect();
         node.chaining = match (first.chaining, last.chaining) {
             (Chaining::Never, _) | (_, Chaining::Never) => Chaining::Never,
+            // Whoever waits for a variable does so in a task of its own, behind an edge that may spill.
+            (Chaining::Always, _) if !node.variables.is_empty() => Chaining::Head,
             (first, _) => first,
         };
         Ok(node)
@@ -189,6 +200,22 @@ impl Lowering<'_> {
         ))
         .with_hint("rows can go straight on only between equal parallelisms; use rebalance or rescale")
     }
+}
+
+/// Refuses a variable that would never be complete.
+fn check_variables(graph: &StreamGraph) -> Result<()> {
+    for node in graph.nodes() {
+        for VariableUse { name, collector } in &node.variables {
+            if let Some(source) = graph.unbounded_above(*collector) {
+                let error =
+                    format!("broadcast set '{name}' of '{}' comes from source '{source}', which never ends", node.name);
+                return Err(
+                    Error::request(error).with_hint("connect with a broadcast stream, whose records come one by one")
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The operator of a head and the functions of `nodes` behind it.

@@ -25,12 +25,14 @@
 //!
 //! 1. [`Environment`], [`DataStream`], [`KeyedStream`], [`WindowedStream`]: what users call; `sources`, `sinks`, `placement`,
 //!    `watermarks` are more of the same, and `parameters` reads the arguments of a program.
-//! 2. [`ProcessFunction`] and what it is given, [`ConnectedStreams`], [`BroadcastStream`]: states, timers, two inputs.
+//! 2. [`RichMapFunction`] and its kin, [`ProcessFunction`] and what it is given, [`ConnectedStreams`], [`BroadcastStream`]: states,
+//!    timers, two inputs, what subtasks share.
 //! 3. `record`, `layout`, `rows`: records as Rust values and as columns.
 //! 4. `stage`, `operator`: functions of rows, fused; `rolling`, `window_operator`, `count_window`, `process`: those that
 //!    remember; `cells`: what they remember as state.
 //! 5. `program`, `lower`, `runner`: from calls to a running job.
 
+mod broadcast_sets;
 mod cells;
 mod connected_streams;
 mod count_window;
@@ -51,6 +53,8 @@ mod program;
 mod record;
 #[cfg(test)]
 mod restore_tests;
+mod rich_functions;
+mod rich_logic;
 mod rolling;
 mod rows;
 mod runner;
@@ -81,9 +85,15 @@ pub use process::{
     BroadcastContext, BroadcastProcessFunction, CoProcessFunction, Context, ProcessFunction, RuntimeContext,
 };
 pub use record::Record;
+pub use rich_functions::{RichFilterFunction, RichFlatMapFunction, RichMapFunction, RichReduceFunction};
 pub use rows::Collector;
 pub use runner::JobHandle;
 pub use sinks::{DataSink, WriteMode};
+pub use tidemill_core::metrics::Counter;
+pub use tidemill_core::shared::{
+    Accumulator, AccumulatorRef, AccumulatorValues, Average, DoubleCounter, DoubleMaximum, DoubleMinimum, Histogram,
+    IntCounter, IntMaximum, IntMinimum, ListAccumulator, LongCounter, LongMaximum, LongMinimum,
+};
 pub use tidemill_core::state::{
     AggregatingState, CurrentKey, ListState, MapState, ReducingState, StateTtl, TtlUpdate, TtlVisibility, ValueState,
 };

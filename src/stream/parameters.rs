@@ -63,6 +63,11 @@ impl Parameters {
         self
     }
 
+    /// All keys and their values.
+    pub(super) fn values(&self) -> &BTreeMap<String, String> {
+        &self.values
+    }
+
     /// Whether the key was given, with a value or without.
     pub fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
@@ -83,6 +88,12 @@ impl Parameters {
     pub fn parsed<T: FromStr>(&self, key: &str) -> Result<Option<T>> {
         let wrong = |value: &str| Error::request(format!("--{key} {value} is no {}", std::any::type_name::<T>()));
         self.get(key).map(|value| value.parse().map_err(|_| wrong(value))).transpose()
+    }
+}
+
+impl From<&BTreeMap<String, String>> for Parameters {
+    fn from(values: &BTreeMap<String, String>) -> Self {
+        Self { values: values.clone() }
     }
 }
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use tidemill_core::graph::{Chaining, Partitioning, SourceNode};
 use tidemill_core::operator::OperatorFactory;
+use tidemill_core::shared::CachedFile;
 use tidemill_core::sink::Sink;
 use tidemill_core::{Error, Gate, Result};
 
 use super::layout::RowCodec;
 use super::operator::Head;
+use super::parameters::Parameters;
 use super::stage::StageFactory;
 
 /// Place of a node in its [`Program`].
@@ -91,6 +93,12 @@ pub(super) struct Node {
     pub sides: Vec<SideOutput>,
     /// Whether a side output comes to be when somebody reads it.
     pub takes_sides: bool,
+    /// Whether it is a function with a runtime context, which may read broadcast variables.
+    pub takes_variables: bool,
+    /// The broadcast variables that it reads, each with the node that collects it.
+    pub variables: Vec<(Arc<str>, NodeId)>,
+    /// The outputs that it collects for a broadcast variable: nodes and ports.
+    pub collects: Option<Vec<(NodeId, usize)>>,
 }
 
 impl Node {
@@ -116,6 +124,9 @@ impl Node {
             schema,
             sides: Vec::new(),
             takes_sides: false,
+            takes_variables: false,
+            variables: Vec::new(),
+            collects: None,
         }
     }
 }
@@ -125,6 +136,10 @@ impl Node {
 pub(super) struct Program {
     nodes: Vec<Node>,
     pending: Vec<NodeId>,
+    /// Files that functions may read.
+    pub cached_files: Vec<CachedFile>,
+    /// What all functions may read.
+    pub parameters: Parameters,
     /// The first thing that was wrong; builder calls return streams, so the execution reports it.
     error: Option<Error>,
 }
@@ -144,6 +159,11 @@ impl Program {
     /// One node, to be changed.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
         &mut self.nodes[id]
+    }
+
+    /// The node that collects these outputs for a broadcast variable, if there is one.
+    pub fn collector(&self, outputs: &[(NodeId, usize)]) -> Option<NodeId> {
+        self.nodes.iter().position(|node| node.collects.as_deref() == Some(outputs))
     }
 
     /// Marks a sink to be run by the next execution.
@@ -178,6 +198,7 @@ impl Program {
         while let Some(node) = open.pop() {
             if !std::mem::replace(&mut needed[node], true) {
                 open.extend(self.nodes[node].inputs.iter().map(|input| input.node));
+                open.extend(self.nodes[node].variables.iter().map(|(_, collector)| collector));
             }
         }
         // A node is added after its inputs, so the numbers are in order.

@@ -16,6 +16,7 @@ use tidemill_core::graph::{JobGraph, Partitioning};
 use tidemill_core::key::{groups_of, hash_columns, key_group, subtask_of};
 use tidemill_core::metrics::Metrics;
 use tidemill_core::operator::{Emission, Operator, OperatorContext, Output, Wakeups};
+use tidemill_core::shared::SharedContext;
 use tidemill_core::state::{RestoredState, SnapshotScope, StateDescriptor, StateKind, StateLayer, rows_of_groups};
 use tidemill_core::{Batch, Result, Watermark};
 use tidemill_exec::state::MemoryBackend;
@@ -67,6 +68,7 @@ fn context(subtask: usize, parallelism: usize) -> OperatorContext {
         metrics: Metrics::default(),
         backend: Arc::new(MemoryBackend { max_parallelism: GROUPS }),
         wakeups: Arc::new(Still),
+        shared: SharedContext::default(),
     }
 }
 

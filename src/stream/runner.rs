@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::sql::store_folder;
 use tidemill_connectors::CollectHandle;
-use tidemill_connectors::store::Stores;
+use tidemill_connectors::store::{StoreFetcher, Stores};
 use tidemill_core::graph::JobGraph;
 use tidemill_core::settings::StoreSettings;
+use tidemill_core::shared::{AccumulatorValues, FileFetcher};
 use tidemill_core::{Batch, Error, Result, Settings};
 use tidemill_exec::exchange::SpillDirs;
 use tidemill_exec::memory::managed_pool;
@@ -117,7 +118,8 @@ impl Runner {
         if let Some(engine) = &*engine {
             return Ok(engine.clone());
         }
-        let mut started = Engine::new(spill_dirs(settings))?.with_memory(managed_pool(settings));
+        let started = Engine::new(spill_dirs(settings))?;
+        let mut started = started.with_memory(managed_pool(settings)).with_files(fetcher(settings));
         if let Some(slots) = settings.task_slots() {
             started = started.with_slots(slots);
         }
@@ -162,6 +164,11 @@ impl JobHandle {
     pub async fn savepoint(&self, path: &str) -> Result<()> {
         let folder = store_folder(&Stores::new(None).with_settings(self.stores.clone()).resolve(path)?);
         self.job.control().await?.savepoint(folder).await.map(drop)
+    }
+
+    /// What the functions of the job have added up so far (SHR-05). Only the job's result is final.
+    pub fn accumulators(&self) -> AccumulatorValues {
+        self.job.accumulators()
     }
 
     /// The outcome, if the job has ended.
@@ -223,11 +230,17 @@ fn current_thread_environment(settings: &Settings) -> Result<runtime::Environmen
         spill: Arc::new(SpillDirs::new(spill_dirs(settings))),
         tier: Tier::new(spill_dirs(settings), memory.clone()),
         memory,
+        files: fetcher(settings),
         slots: TaskSlots::unlimited(),
         // One order of execution, so one order of chance.
         seed: 0,
         trace: None,
     })
+}
+
+/// What brings the files of jobs to this process.
+fn fetcher(settings: &Settings) -> Arc<dyn FileFetcher> {
+    Arc::new(StoreFetcher::new(Stores::new(None).with_settings(settings.stores())))
 }
 
 fn spill_dirs(settings: &Settings) -> Vec<PathBuf> {

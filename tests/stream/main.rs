@@ -6,7 +6,11 @@
 //! the order part of the answer.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "the tests wait in real time")]
 
+mod accumulators;
+mod broadcast_sets;
+mod cached_files;
 mod errors;
 mod examples;
 mod files;
@@ -14,6 +18,7 @@ mod keyed;
 mod late;
 mod process;
 mod processing_time;
+mod rich;
 mod rows;
 mod savepoints;
 mod windows;
@@ -78,6 +83,19 @@ fn check<T: Record + Ord + Debug>(mut expected: Vec<T>, program: impl Fn(&Enviro
 /// An environment of one subtask, in which order is part of the answer.
 fn one() -> Environment {
     Environment::collections()
+}
+
+/// An environment like many.
+fn environment(parallelism: usize) -> Environment {
+    Setup { parallelism, gate: "100 ms", batch_rows: 7 }.environment()
+}
+
+/// Lets a job restart at once, a few times.
+fn restarting(parallelism: usize) -> Environment {
+    let environment = environment(parallelism);
+    environment.set("restart-strategy.type", "fixed-delay");
+    environment.set("restart-strategy.fixed-delay.attempts", "3").set("restart-strategy.fixed-delay.delay", "1 ms");
+    environment
 }
 
 fn words(text: &str) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 mod clients;
 mod durable;
+mod fetch;
 mod hdfs;
 mod list;
 mod remote;
@@ -22,6 +23,7 @@ use tokio::runtime::Handle;
 use clients::{Client, Clients, SCHEMES};
 
 pub(crate) use durable::{blocking, make_folder, publish, sync_directory, sync_file, wait_for, write_durably};
+pub use fetch::StoreFetcher;
 pub use list::{FileSelection, list_files};
 pub(crate) use list::{REPLACE_MARKER, files_in, list_partitions};
 pub use synced::SyncedFileSystem;

@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::graph::job::{ChainedOperator, ChainedSink, JobEdge, JobGraph, JobVertex, VertexHead};
-use crate::graph::{Chaining, NodeIndex, NodeKind, Partitioning, StreamEdge, StreamGraph};
+use crate::graph::{Chaining, NodeIndex, NodeKind, Partitioning, StreamEdge, StreamGraph, VariableUse};
 use crate::settings::{Gate, Settings};
 
 impl StreamGraph {
@@ -58,6 +58,9 @@ impl StreamGraph {
                     id: ids[index],
                     name: node.name.clone(),
                     factory: factory.clone(),
+                    variables: (node.variables.iter())
+                        .map(|used| VariableUse { name: used.name.clone(), collector: ids[used.collector] })
+                        .collect(),
                 }),
             }
         }

@@ -1,14 +1,16 @@
 //! The graph that runs: one vertex a task, operators chained, every number filled in.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use serde::Serialize;
 
-use crate::graph::{Fragment, OperatorId, Partitioning, SourceNode};
+use crate::graph::{Fragment, OperatorId, Partitioning, SourceNode, VariableUse};
 use crate::operator::OperatorFactory;
 use crate::settings::Gate;
+use crate::shared::CachedFile;
 use crate::sink::Sink;
 
 /// What a task begins with.
@@ -31,6 +33,8 @@ pub struct ChainedOperator {
     pub name: String,
     /// Makes it.
     pub factory: Arc<dyn OperatorFactory>,
+    /// The broadcast variables that it reads: they are complete before it is opened.
+    pub variables: Vec<VariableUse<OperatorId>>,
 }
 
 /// The sink at the end of a task.
@@ -97,6 +101,10 @@ pub struct JobGraph {
     pub vertices: Vec<JobVertex>,
     /// Edges between tasks.
     pub edges: Vec<JobEdge>,
+    /// Files that every worker gets a copy of before its tasks open.
+    pub cached_files: Vec<CachedFile>,
+    /// What all functions of the job may read.
+    pub parameters: Arc<BTreeMap<String, String>>,
 }
 
 impl JobGraph {
@@ -155,7 +163,10 @@ impl JobVertex {
             VertexHead::Chain => {}
             VertexHead::Fragment(fragment) => lines.extend(fragment.describe().lines().map(str::to_owned)),
         }
-        lines.extend(self.chain.iter().map(|operator| operator.factory.describe()));
+        for operator in &self.chain {
+            lines.extend(operator.variables.iter().map(|used| format!("read broadcast variable {}", used.name)));
+            lines.push(operator.factory.describe());
+        }
         lines.extend(self.sink.iter().map(|end| format!("sink {}", end.sink.describe())));
         lines
     }

@@ -17,4 +17,5 @@ pub use job::{ChainedOperator, ChainedSink, JobEdge, JobGraph, JobVertex, Vertex
 pub use stream::{
     BatchStream, Chaining, CustomPartitioner, DEFAULT_SLOT_SHARING_GROUP, EdgeOptions, Fragment, FragmentChannel,
     FragmentContext, FragmentInput, NodeIndex, NodeKind, Partitioning, SourceNode, StreamEdge, StreamGraph, StreamNode,
+    VariableUse,
 };

@@ -165,6 +165,17 @@ pub struct StreamNode {
     pub slot_sharing_group: Arc<str>,
     /// Columns that leave on the main port.
     pub schema: SchemaRef,
+    /// The broadcast variables that it reads.
+    pub variables: Vec<VariableUse<NodeIndex>>,
+}
+
+/// A broadcast variable that an operator reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VariableUse<Id> {
+    /// What the operator calls it.
+    pub name: Arc<str>,
+    /// Who collects it.
+    pub collector: Id,
 }
 
 impl StreamNode {
@@ -178,6 +189,7 @@ impl StreamNode {
             chaining: Chaining::default(),
             slot_sharing_group: DEFAULT_SLOT_SHARING_GROUP.into(),
             schema,
+            variables: Vec::new(),
         }
     }
 
@@ -314,16 +326,19 @@ impl StreamGraph {
         self.inputs(node).find_map(|edge| self.unbounded_above(edge.source))
     }
 
-    /// Nodes so that every producer comes before its consumers; an error if the program has a cycle.
+    /// Nodes so that every producer comes before its consumers, and who collects a variable before who reads it; an error if the
+    /// program has a cycle.
     pub fn topological_order(&self) -> Result<Vec<NodeIndex>> {
-        let mut missing: Vec<usize> = (0..self.nodes.len()).map(|node| self.inputs(node).count()).collect();
+        let before = |node: NodeIndex| self.inputs(node).count() + self.nodes[node].variables.len();
+        let mut missing: Vec<usize> = (0..self.nodes.len()).map(before).collect();
         let mut order: Vec<NodeIndex> = (0..self.nodes.len()).filter(|node| missing[*node] == 0).collect();
         let mut next = 0;
         while next < order.len() {
-            for edge in self.outputs(order[next]) {
-                missing[edge.target] -= 1;
-                if missing[edge.target] == 0 {
-                    order.push(edge.target);
+            let consumers = self.outputs(order[next]).map(|edge| edge.target);
+            for target in consumers.chain(self.readers(order[next])) {
+                missing[target] -= 1;
+                if missing[target] == 0 {
+                    order.push(target);
                 }
             }
             next += 1;
@@ -332,6 +347,14 @@ impl StreamGraph {
             true => Ok(order),
             false => Err(Error::request("the program's operators form a cycle")),
         }
+    }
+
+    /// Nodes that read the variable that `collector` collects, each as often as it does.
+    fn readers(&self, collector: NodeIndex) -> impl Iterator<Item = NodeIndex> {
+        let reads = move |(_, used): &(NodeIndex, &VariableUse<NodeIndex>)| used.collector == collector;
+        let uses =
+            self.nodes.iter().enumerate().flat_map(|(node, of)| of.variables.iter().map(move |used| (node, used)));
+        uses.filter(reads).map(|(node, _)| node)
     }
 
     /// Identity of every node (see [`OperatorId`]); two nodes with one uid are an error.

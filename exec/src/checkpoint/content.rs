@@ -189,6 +189,12 @@ impl StoredOperator {
 }
 
 impl StoredState {
+    /// The layers that count: from the last whole one on.
+    pub fn effective(&self) -> &[StoredLayer] {
+        let whole = self.layers.iter().rposition(|layer| layer.extent == Extent::Whole);
+        &self.layers[whole.unwrap_or_default()..]
+    }
+
     fn check(&self, max_parallelism: u32, bytes_of: impl Fn(&str) -> Option<u64>) -> Result<(), String> {
         let is_keyed = self.descriptor.kind == StateKind::Keyed;
         let schemas = self.layers.iter().map(|layer| &layer.schema);
@@ -214,6 +220,13 @@ impl StoredState {
             }
         }
         Ok(())
+    }
+}
+
+impl StoredLayer {
+    /// How many bytes its rows have.
+    pub fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.length).sum()
     }
 }
 

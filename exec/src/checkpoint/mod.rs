@@ -11,15 +11,17 @@
 //!
 //! Suggested order of reading: [`content`] (what there is), [`segment`] (rows), [`manifest`] (the rest), [`store`] (who may
 //! write), `retention` (what may go), [`savepoint`] with `savepoint_writer` and `parquet`, [`restore`] (the way back),
-//! `inspect` (state for people). Stores are those of the `object_store`
+//! `compaction` (layers become one), `inspect` (state for people). Stores are those of the `object_store`
 //! crate; clocks and random numbers are arguments.
 
 #[doc(hidden)]
 pub mod codec;
+mod compaction;
 #[doc(hidden)]
 pub mod conformance;
 pub mod content;
 mod files;
+mod fold;
 #[rustfmt::skip]
 #[allow(missing_docs, dead_code, unused_imports, unsafe_op_in_unsafe_fn, clippy::all, clippy::unwrap_used)]
 mod generated;
@@ -38,6 +40,7 @@ pub mod store;
 mod tests;
 mod upload;
 
+pub use compaction::{Compactable, Compaction};
 pub use content::{
     CheckpointContent, CheckpointKind, Manifest, StoredChunk, StoredLayer, StoredOperator, StoredSegment, StoredState,
     StoredSubtask,

@@ -87,12 +87,6 @@ fn all<'a>(stored: &[Option<&'a StoredState>]) -> Vec<&'a StoredState> {
     stored.iter().copied().flatten().collect()
 }
 
-/// The layers that count: from the last whole one on.
-fn effective(state: &StoredState) -> &[StoredLayer] {
-    let whole = state.layers.iter().rposition(|layer| layer.extent == Extent::Whole);
-    &state.layers[whole.unwrap_or_default()..]
-}
-
 struct Read<'a> {
     store: &'a dyn ObjectStore,
     root: &'a Path,
@@ -102,7 +96,7 @@ struct Read<'a> {
 impl Read<'_> {
     /// The layers of some subtasks, one after the other; those without rows are left out.
     async fn layers(&self, states: Vec<&StoredState>) -> Result<Vec<StateLayer>> {
-        let layers = states.into_iter().flat_map(effective);
+        let layers = states.into_iter().flat_map(StoredState::effective);
         let reads: Vec<BoxFuture<'_, Result<StateLayer>>> = layers.map(|layer| self.layer(layer).boxed()).collect();
         let read: Vec<StateLayer> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
         Ok(read.into_iter().filter(|layer| !layer.batches().is_empty()).collect())

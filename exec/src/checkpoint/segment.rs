@@ -14,7 +14,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -32,6 +31,8 @@ use super::upload::Upload;
 pub const CHUNK_ROWS_MAX: usize = 64 << 10;
 /// How many bytes of rows close a chunk, before compression.
 pub(super) const CHUNK_BYTES: usize = 8 << 20;
+/// The same for a chunk of changes: whoever folds many of them has one of each in memory.
+const CHANGES_BYTES: usize = 1 << 20;
 /// How many bytes are asked for at once.
 const READ_BYTES: u64 = 16 << 20;
 
@@ -45,8 +46,30 @@ pub struct SegmentWriter {
     chunk_rows: usize,
 }
 
+/// A layer that is being written.
+#[derive(Debug)]
+pub(super) struct OpenLayer {
+    extent: Extent,
+    descriptor: StateDescriptor,
+    chunks: Vec<StoredChunk>,
+    pending: Pending,
+}
+
+impl OpenLayer {
+    fn chunk_bytes(&self) -> usize {
+        match self.extent {
+            Extent::Whole => CHUNK_BYTES,
+            Extent::Changed | Extent::Added | Extent::Removed => CHANGES_BYTES,
+        }
+    }
+
+    fn error(&self, error: Error) -> Error {
+        error.context(format_args!("state '{}'", self.descriptor.name))
+    }
+}
+
 /// Rows that wait to be enough for a chunk.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Pending {
     batches: Vec<RecordBatch>,
     rows: usize,
@@ -82,32 +105,50 @@ impl SegmentWriter {
         descriptor: &StateDescriptor,
         batches: &[RecordBatch],
     ) -> Result<StoredLayer> {
-        let StateDescriptor { name, kind, schema } = descriptor;
-        let is_keyed = *kind == StateKind::Keyed;
-        let mut chunks = Vec::new();
-        let mut pending = Pending::default();
-        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
-            let batch = codec::declared(schema, batch).map_err(|error| error.context(format!("state '{name}'")))?;
-            let row_bytes = codec::bytes_of(&batch).div_ceil(batch.num_rows());
-            let mut begin = 0;
-            while begin < batch.num_rows() {
-                let rows = pending.room(self.chunk_rows, row_bytes).min(batch.num_rows() - begin);
-                pending.push(batch.slice(begin, rows), row_bytes);
-                begin += rows;
-                if pending.is_full(self.chunk_rows) {
-                    chunks.push(self.write_chunk(schema, is_keyed, &mut pending).await?);
-                }
+        let mut layer = self.begin_layer(extent, descriptor);
+        for batch in batches {
+            self.push(&mut layer, batch).await?;
+        }
+        self.end_layer(layer).await
+    }
+
+    /// Begins a layer whose rows come one batch after the other. Several may be open.
+    pub(super) fn begin_layer(&self, extent: Extent, descriptor: &StateDescriptor) -> OpenLayer {
+        OpenLayer { extent, descriptor: descriptor.clone(), chunks: Vec::new(), pending: Pending::default() }
+    }
+
+    /// Adds rows to a layer.
+    pub(super) async fn push(&mut self, layer: &mut OpenLayer, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let batch = codec::declared(&layer.descriptor.schema, batch).map_err(|error| layer.error(error))?;
+        let row_bytes = codec::bytes_of(&batch).div_ceil(batch.num_rows());
+        let (chunk_rows, chunk_bytes) = (self.chunk_rows, layer.chunk_bytes());
+        let mut begin = 0;
+        while begin < batch.num_rows() {
+            let rows = layer.pending.room(chunk_rows, chunk_bytes, row_bytes).min(batch.num_rows() - begin);
+            layer.pending.push(batch.slice(begin, rows), row_bytes);
+            begin += rows;
+            if layer.pending.is_full(chunk_rows, chunk_bytes) {
+                self.write_chunk(layer).await?;
             }
         }
-        if pending.rows > 0 {
-            chunks.push(self.write_chunk(schema, is_keyed, &mut pending).await?);
+        Ok(())
+    }
+
+    /// Ends a layer.
+    pub(super) async fn end_layer(&mut self, mut layer: OpenLayer) -> Result<StoredLayer> {
+        if layer.pending.rows > 0 {
+            self.write_chunk(&mut layer).await?;
         }
+        let OpenLayer { extent, descriptor: StateDescriptor { name, schema, .. }, chunks, .. } = layer;
         let groups = chunks.iter().filter_map(|chunk| chunk.groups).flat_map(|(first, last)| [first, last]);
         if !groups.is_sorted() {
             return Err(Error::internal(format!("rows of state '{name}' are not in the order of their key groups")));
         }
         let segment = if chunks.is_empty() { "".into() } else { self.path.clone() };
-        Ok(StoredLayer { extent, schema: schema.clone(), segment, chunks })
+        Ok(StoredLayer { extent, schema, segment, chunks })
     }
 
     /// Completes the file. If nothing was added there is none.
@@ -126,13 +167,23 @@ impl SegmentWriter {
         self.upload.bytes()
     }
 
-    async fn write_chunk(&mut self, schema: &SchemaRef, is_keyed: bool, pending: &mut Pending) -> Result<StoredChunk> {
-        let Pending { batches, rows, .. } = std::mem::take(pending);
-        let groups = if is_keyed { Some(groups_of_rows(&batches).map_err(Error::internal)?) } else { None };
+    /// Where it will be, relative to the root.
+    pub fn path(&self) -> &Arc<str> {
+        &self.path
+    }
+
+    async fn write_chunk(&mut self, layer: &mut OpenLayer) -> Result<()> {
+        let Pending { batches, rows, .. } = std::mem::take(&mut layer.pending);
+        let StateDescriptor { kind, schema, .. } = &layer.descriptor;
+        let groups = match kind {
+            StateKind::Keyed => Some(groups_of_rows(&batches).map_err(Error::internal)?),
+            _ => None,
+        };
         let bytes = codec::encode(schema, &batches)?;
         let (length, checksum) = (bytes.len() as u64, xxh3_64(&bytes));
         let offset = self.upload.append(bytes.into()).await?;
-        Ok(StoredChunk { offset, length, rows: rows as u64, checksum, groups })
+        layer.chunks.push(StoredChunk { offset, length, rows: rows as u64, checksum, groups });
+        Ok(())
     }
 }
 
@@ -144,8 +195,8 @@ impl fmt::Debug for SegmentWriter {
 
 impl Pending {
     /// How many rows of such a size still fit; one always does.
-    fn room(&self, chunk_rows: usize, row_bytes: usize) -> usize {
-        let by_bytes = CHUNK_BYTES.saturating_sub(self.bytes) / row_bytes.max(1);
+    fn room(&self, chunk_rows: usize, chunk_bytes: usize, row_bytes: usize) -> usize {
+        let by_bytes = chunk_bytes.saturating_sub(self.bytes) / row_bytes.max(1);
         by_bytes.max(1).min(chunk_rows - self.rows)
     }
 
@@ -155,8 +206,8 @@ impl Pending {
         self.batches.push(rows);
     }
 
-    fn is_full(&self, chunk_rows: usize) -> bool {
-        self.rows >= chunk_rows || self.bytes >= CHUNK_BYTES
+    fn is_full(&self, chunk_rows: usize, chunk_bytes: usize) -> bool {
+        self.rows >= chunk_rows || self.bytes >= chunk_bytes
     }
 }
 

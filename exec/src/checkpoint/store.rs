@@ -50,6 +50,8 @@ pub struct Writer {
     files: Files,
     newest: Manifest,
     retention: Retention,
+    /// A segment that is not named yet, and may be.
+    spared: Option<Path>,
 }
 
 impl CheckpointStore {
@@ -114,7 +116,7 @@ impl CheckpointStore {
         let next =
             Manifest { number: newest.number + 1, generation: newest.generation + 1, nonce, content: newest.content };
         create(&files, &next).await?;
-        let mut writer = Writer { files, newest: next, retention: Retention::default() };
+        let mut writer = Writer { files, newest: next, retention: Retention::default(), spared: None };
         // What cannot be removed now is removed later.
         let _ = writer.sweep().await;
         Ok(writer)
@@ -158,10 +160,15 @@ impl Writer {
     /// Keeps the newest `count` checkpoints, at least one. Older manifests are deleted, then the segments that none of the
     /// remaining manifests names. How many files went away; what could not be deleted stays for the next time.
     pub async fn retain(&mut self, count: usize) -> Result<usize> {
-        let Self { files, newest, retention } = self;
+        let Self { files, newest, retention, .. } = self;
         let manifests = manifests(files, None).await?;
         let deleted = retention.delete_manifests(files, newest, &manifests, count.max(1)).await?;
         Ok(deleted + self.sweep().await?)
+    }
+
+    /// Leaves a segment in peace that no checkpoint names yet, or no segment any more.
+    pub fn spare(&mut self, segment: Option<&str>) {
+        self.spared = segment.map(|segment| self.files.path(segment));
     }
 
     /// How many checkpoints are kept, as of the last [`Writer::retain`].
@@ -187,7 +194,10 @@ impl Writer {
     /// Deletes the segments of earlier writers and earlier checkpoints that no manifest names. How many went away.
     async fn sweep(&mut self) -> Result<usize> {
         // Segments first: one that is named by a manifest that was not there yet has to be a newer one.
-        let segments = self.files.list(SEGMENTS, None).await?;
+        let mut segments = self.files.list(SEGMENTS, None).await?;
+        let spared = self.spared.as_ref().and_then(|spared| spared.filename());
+        // A file that is being written may have a name that is made of its own.
+        segments.retain(|path| spared.is_none_or(|spared| !path.filename().is_some_and(|name| name.contains(spared))));
         let manifests = manifests(&self.files, None).await?;
         self.retention.delete_segments(&self.files, &self.newest, &manifests, &segments).await
     }

@@ -1,10 +1,11 @@
 //! What tasks do to rows, one operator a file, each the same for bounded and unbounded input.
 //!
 //! Row by row: [`calc`], [`window_assign`]. Over event time: [`window_aggregate`]. Functions of users with states and timers:
-//! [`process`], [`timers`]. What they evaluate: [`expression`].
+//! [`process`], [`timers`]; what is broadcast to them: [`collect_variable`]. What they evaluate: [`expression`].
 
 pub mod aggregate;
 pub mod calc;
+pub mod collect_variable;
 #[cfg(test)]
 mod conformance;
 pub mod expression;
@@ -62,5 +63,6 @@ pub(crate) fn test_context(metrics: tidemill_core::metrics::Metrics) -> tidemill
         metrics,
         backend: Arc::new(crate::state::MemoryBackend { max_parallelism: 128 }),
         wakeups: Arc::new(Frozen),
+        shared: tidemill_core::shared::SharedContext::default(),
     }
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use futures::future::BoxFuture;
 use tidemill_core::clock::{Clock, Spawner};
+use tidemill_core::shared::FileFetcher;
 use tidemill_core::{Error, Result};
 
 use crate::exchange::SpillDirs;
+use crate::runtime::shared::NoFetcher;
 use crate::runtime::task_slots::TaskSlots;
 use crate::runtime::trace::EventTrace;
 use crate::state::Tier;
@@ -30,6 +32,8 @@ pub struct Environment {
     pub memory: Arc<dyn MemoryPool>,
     /// Where state goes that memory has no room for, and what state may have of the memory.
     pub tier: Tier,
+    /// Brings the files of jobs to this machine.
+    pub files: Arc<dyn FileFetcher>,
     /// What jobs need to begin.
     pub slots: Arc<TaskSlots>,
     /// What every random choice follows from.
@@ -126,6 +130,7 @@ impl Engine {
             tier: Tier::new(dirs.clone(), memory.clone()),
             spill: Arc::new(SpillDirs::new(dirs)),
             memory,
+            files: Arc::new(NoFetcher),
             slots: TaskSlots::unlimited(),
             trace: None,
         };
@@ -145,6 +150,13 @@ impl Engine {
     #[must_use]
     pub fn with_state_memory(mut self, bytes: Option<usize>) -> Self {
         self.environment.tier = self.environment.tier.limited(bytes);
+        self
+    }
+
+    /// The same engine, whose jobs get their files by `fetcher`.
+    #[must_use]
+    pub fn with_files(mut self, fetcher: Arc<dyn FileFetcher>) -> Self {
+        self.environment.files = fetcher;
         self
     }
 
@@ -205,6 +217,7 @@ pub fn simulated(seed: u64) -> Environment {
         spill: Arc::new(SpillDirs::new([])),
         tier: Tier::new([], memory.clone()),
         memory,
+        files: Arc::new(NoFetcher),
         slots: TaskSlots::unlimited(),
         seed,
         trace: None,

@@ -20,12 +20,12 @@ use crate::runtime::channels::ChannelEnds;
 use crate::runtime::checkpoints::{Attempt, Committers};
 use crate::runtime::environment::Environment;
 use crate::runtime::input::{GateInput, TaskInput};
-use crate::runtime::job::JobMetrics;
 use crate::runtime::output::TaskOutput;
 use crate::runtime::participant::{FromTask, Participant};
 use crate::runtime::pull::PullTask;
 use crate::runtime::reader::SharedEnumerator;
 use crate::runtime::recovery::{RestoredJob, RestoredSubtask};
+use crate::runtime::shared::AttemptShared;
 use crate::runtime::sink::SinkHandle;
 use crate::runtime::source::SourceInput;
 use crate::runtime::task::{ChainTask, Message, SubtaskEnd, TaskWakeups};
@@ -103,7 +103,7 @@ pub fn expand(
     environment: &Environment,
     settings: &Settings,
     cancelled: &Arc<Latch>,
-    metrics: &JobMetrics,
+    shared: &AttemptShared,
     enumerators: BTreeMap<usize, Arc<SharedEnumerator>>,
     restored: Option<&Arc<RestoredJob>>,
 ) -> Result<Expanded> {
@@ -113,7 +113,7 @@ pub fn expand(
         environment,
         settings,
         cancelled,
-        metrics,
+        shared,
         ends: ChannelEnds::new(job, environment, settings),
         reports,
         tasks: BTreeMap::new(),
@@ -135,7 +135,7 @@ struct Expansion<'a> {
     environment: &'a Environment,
     settings: &'a Settings,
     cancelled: &'a Arc<Latch>,
-    metrics: &'a JobMetrics,
+    shared: &'a AttemptShared,
     ends: ChannelEnds,
     /// How tasks reach the coordinator of checkpoints.
     reports: mpsc::UnboundedSender<FromTask>,
@@ -169,7 +169,7 @@ impl Expansion<'_> {
         enumerator: Option<&Arc<SharedEnumerator>>,
     ) -> Result<BoxFuture<'static, Result<SubtaskEnd>>> {
         let vertex = &self.job.vertices[index];
-        let metrics = self.metrics.register(&vertex.name);
+        let metrics = self.shared.metrics.register(&vertex.name);
         let output = self.output(index, subtask, &metrics)?;
         let environment = self.environment;
         if let VertexHead::Fragment(fragment) = &vertex.head {
@@ -226,12 +226,14 @@ impl Expansion<'_> {
                     clock: environment.clock.clone(),
                     io: environment.io.clone(),
                 }),
+                shared: self.shared.context(operator),
             });
         }
         let task = ChainTask {
             input,
             chain: Chain::new(operators, OUTPUT_BYTES),
             contexts,
+            needs: self.shared.needs(&vertex.chain),
             output,
             messages,
             participant: Participant {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tidemill_core::event::CheckpointId;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::metrics::{BYTES_EXCHANGED, LATE_RECORDS_DROPPED, Metrics, RECORDS_SKIPPED};
+use tidemill_core::shared::AccumulatorValues;
 use tidemill_core::{Error, Result, Settings};
 use tokio::sync::watch;
 
@@ -16,6 +17,7 @@ use crate::runtime::checkpoints::{CheckpointControl, CheckpointInfo, CheckpointS
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::prepare_sinks;
 use crate::runtime::run::JobRun;
+use crate::runtime::shared::{JobAccumulators, JobShared};
 
 /// A running job. Dropping the handle does not end the job.
 #[derive(Clone, Debug)]
@@ -25,6 +27,7 @@ pub struct JobHandle {
     is_cancelled_by_user: Arc<AtomicBool>,
     outcome: watch::Receiver<Option<Result<JobResult>>>,
     metrics: JobMetrics,
+    accumulators: JobAccumulators,
     failures: JobFailures,
     begun: watch::Receiver<Option<Begun>>,
 }
@@ -110,6 +113,8 @@ pub struct JobResult {
     pub duration: Duration,
     /// Counters of each task, summed over its subtasks.
     pub metrics: Vec<(String, BTreeMap<&'static str, u64>)>,
+    /// What its functions added up, in the attempt that ended well (SUB-16).
+    pub accumulators: AccumulatorValues,
     /// How the end came.
     pub ending: Ending,
 }
@@ -160,7 +165,7 @@ impl JobMetrics {
         metrics
     }
 
-    /// A new attempt begins: what one before it counted does not count (SHR-02).
+    /// A new attempt begins.
     pub(super) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -207,6 +212,11 @@ impl JobHandle {
     /// Counters now.
     pub fn metrics(&self) -> &JobMetrics {
         &self.metrics
+    }
+
+    /// What the functions of the attempt that runs have added up so far. Only the job's result is final (SHR-05).
+    pub fn accumulators(&self) -> AccumulatorValues {
+        self.accumulators.values()
     }
 
     /// The failures so far, those that the job survived included.
@@ -266,6 +276,7 @@ pub fn execute_from(
     let cancelled = Arc::new(Latch::default());
     let is_cancelled_by_user = Arc::new(AtomicBool::new(false));
     let (metrics, failures) = (JobMetrics::default(), JobFailures::default());
+    let accumulators = JobAccumulators::default();
     let (publish_begun, begun) = watch::channel(None);
     let run = JobRun {
         name: name.clone(),
@@ -275,7 +286,7 @@ pub fn execute_from(
         cancelled: cancelled.clone(),
         is_cancelled_by_user: is_cancelled_by_user.clone(),
         committers: prepare_sinks(job)?,
-        metrics: metrics.clone(),
+        shared: JobShared::new(job, environment, metrics.clone(), accumulators.clone()),
         failures: failures.clone(),
         publish_begun,
         persistence,
@@ -290,5 +301,5 @@ pub fn execute_from(
             publish.send_replace(Some(result));
         }),
     );
-    Ok(JobHandle { name, cancelled, is_cancelled_by_user, outcome, metrics, failures, begun })
+    Ok(JobHandle { name, cancelled, is_cancelled_by_user, outcome, metrics, accumulators, failures, begun })
 }

@@ -21,6 +21,7 @@ pub mod reader;
 mod recovery;
 mod restart;
 mod run;
+mod shared;
 mod simulation;
 mod sink;
 mod source;
@@ -33,6 +34,7 @@ pub use environment::{Engine, Environment, TokioClock, TokioSpawner, simulated};
 pub use job::{
     Begin, Ending, JobFailure, JobHandle, JobMetrics, JobResult, Persistence, ResumedFrom, execute, execute_from,
 };
+pub use shared::JobAccumulators;
 pub use simulation::{SimulatedClock, simulate};
 pub use task_slots::{SlotLease, TaskSlots};
 pub use trace::EventTrace;

@@ -25,11 +25,10 @@ use crate::latch::Latch;
 use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, takes_checkpoints};
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::{Expanded, Subtask, enumerators, expand};
-use crate::runtime::job::{
-    Begin, Begun, Ending, JobFailure, JobFailures, JobMetrics, JobResult, Persistence, ResumedFrom,
-};
+use crate::runtime::job::{Begin, Begun, Ending, JobFailure, JobFailures, JobResult, Persistence, ResumedFrom};
 use crate::runtime::recovery::RestoredJob;
 use crate::runtime::restart::RestartStrategy;
+use crate::runtime::shared::JobShared;
 use crate::runtime::task::{SubtaskEnd, cancelled};
 
 /// A job and what it runs with.
@@ -43,7 +42,7 @@ pub struct JobRun {
     /// Whether that was a user who does not want it to go on.
     pub is_cancelled_by_user: Arc<AtomicBool>,
     pub committers: Committers,
-    pub metrics: JobMetrics,
+    pub shared: JobShared,
     pub failures: JobFailures,
     pub publish_begun: watch::Sender<Option<Begun>>,
     pub persistence: Persistence,
@@ -61,14 +60,17 @@ impl JobRun {
         let (None, Begin::Anew) = (&self.persistence.folder, &self.persistence.begin) else { return Ok(None) };
         let stop = Arc::new(Latch::default());
         let enumerators = enumerators(&self.job, &self.environment, &self.settings)?;
-        let expanded = expand(&self.job, &self.environment, &self.settings, &stop, &self.metrics, enumerators, None)?;
+        let shared = self.shared.begin_attempt(&self.job, &self.environment);
+        let expanded = expand(&self.job, &self.environment, &self.settings, &stop, &shared, enumerators, None)?;
         Ok(Some((expanded, stop)))
     }
 
     /// Runs the job to its end, beginning with the attempt that is made already.
     pub async fn run(self, first: Option<Ready>) -> Result<JobResult> {
         let start = self.environment.clock.monotonic();
-        let ending = match self.run_attempts(first).await {
+        let ended = self.run_attempts(first).await;
+        self.shared.settle().await;
+        let ending = match ended {
             Ok(ending) => ending,
             Err((error, may_go_on)) => {
                 let discards = self.discards_checkpoints(&error);
@@ -85,7 +87,9 @@ impl JobRun {
             }
         };
         let duration = self.environment.clock.monotonic().saturating_sub(start);
-        Ok(JobResult { name: self.name.clone(), duration, metrics: self.metrics.by_task(), ending })
+        let (metrics, accumulators) = self.shared.counted();
+        let (metrics, accumulators) = (metrics.by_task(), accumulators.values());
+        Ok(JobResult { name: self.name.clone(), duration, metrics, accumulators, ending })
     }
 
     /// Runs attempts until one ends well or no other follows. An error comes with whether a checkpoint outlives the job, so that
@@ -295,7 +299,7 @@ impl JobRun {
 
     /// Makes another attempt: sinks recovered, sources where the checkpoint left them.
     async fn expand_from(&self, restored: Option<&Arc<RestoredJob>>) -> Result<Ready> {
-        self.metrics.clear();
+        let shared = self.shared.begin_attempt(&self.job, &self.environment);
         self.recover_sinks(restored.map(|restored| &**restored)).await?;
         let enumerators = enumerators(&self.job, &self.environment, &self.settings)?;
         if let Some(restored) = restored {
@@ -306,8 +310,7 @@ impl JobRun {
             }
         }
         let stop = Arc::new(Latch::default());
-        let expanded =
-            expand(&self.job, &self.environment, &self.settings, &stop, &self.metrics, enumerators, restored)?;
+        let expanded = expand(&self.job, &self.environment, &self.settings, &stop, &shared, enumerators, restored)?;
         Ok((expanded, stop))
     }
 

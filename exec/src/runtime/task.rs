@@ -20,6 +20,7 @@ use crate::runtime::input::{InputEvent, TaskInput};
 use crate::runtime::output::TaskOutput;
 use crate::runtime::participant::{Participant, SubtaskSnapshot, ToTask};
 use crate::runtime::recovery::RestoredSubtask;
+use crate::runtime::shared::Needs;
 
 /// How long a task works before it lets others run.
 const WORK: Duration = Duration::from_millis(1);
@@ -32,6 +33,8 @@ pub struct ChainTask {
     pub chain: Chain,
     /// One context an operator.
     pub contexts: Vec<OperatorContext>,
+    /// What has to be there before they are opened.
+    pub needs: Needs,
     /// Where rows go.
     pub output: TaskOutput,
     /// Wake-ups that operators asked for, and what became of checkpoints.
@@ -79,6 +82,7 @@ impl ChainTask {
     }
 
     async fn work(&mut self) -> Result<SubtaskEnd> {
+        std::mem::take(&mut self.needs).wait(&self.cancelled).await?;
         self.chain.open(&self.contexts, &self.memory)?;
         if let Some(restored) = self.restored.take() {
             restored.give_back(&mut self.chain, &mut self.output).await?;
@@ -138,7 +142,7 @@ impl ChainTask {
             InputEvent::EndOfPort(port) => self.chain.call(Call::EndOfInput(port))?,
             InputEvent::SetIdle(idle) => return self.output.set_idle(idle).await,
             InputEvent::Declined(checkpoint) => {
-                self.participant.decline(checkpoint, "a join is still reading its table");
+                self.participant.decline(checkpoint, "an input that is read first has not ended");
                 return Ok(());
             }
             InputEvent::Barrier(barrier) => return self.checkpoint(barrier).await,

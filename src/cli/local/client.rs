@@ -138,6 +138,9 @@ fn job_text(job: &JobInfo) -> String {
             counters.iter().map(|(name, value)| format!("{name} {}", grouped(*value))).collect();
         text.push_str(&format!("  {task}: {}\n", counters.join(", ")));
     }
+    for (name, value) in &job.accumulators {
+        text.push_str(&format!("  accumulator {name}: {value}\n"));
+    }
     text
 }
 
@@ -166,4 +169,29 @@ fn checkpoints_text(lines: &[CheckpointLine]) -> Result<String> {
     ])?;
     let drawing = Drawing { zone: Calendar::parse("UTC")?, width: None, colour: false };
     Ok(draw(&records.schema(), &[records], drawing)?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_job_shows_what_its_functions_have_added_up() {
+        let job = JobInfo {
+            id: "1".to_owned(),
+            name: "words".to_owned(),
+            state: "running".to_owned(),
+            restarts: 0,
+            first_cause: None,
+            last_failure: None,
+            checkpoints_completed: 2,
+            checkpoints_failed: 0,
+            tasks: vec![("count".to_owned(), vec![("numRecordsIn".to_owned(), 1_000)])],
+            accumulators: BTreeMap::from([("lengths".to_owned(), serde_json::json!({"3": 7}))]),
+        };
+        let lines = "1 words: running\n  checkpoints: 2 completed, 0 failed\n  count: numRecordsIn 1,000\n  accumulator lengths: {\"3\":7}\n";
+        assert_eq!(job_text(&job), lines);
+    }
 }

@@ -1,6 +1,7 @@
 //! What a running process answers to those who find it by its folder: one line of JSON each way, over a connection to this
 //! machine, to whoever knows the token in the control file.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,6 +90,9 @@ pub struct JobInfo {
     pub checkpoints_failed: usize,
     /// Rows and bytes of each task, and what else it counts.
     pub tasks: Vec<(String, Vec<(String, u64)>)>,
+    /// What functions have added up so far.
+    #[serde(default)]
+    pub accumulators: BTreeMap<String, serde_json::Value>,
 }
 
 /// A checkpoint, for people. Times are milliseconds.
@@ -270,7 +274,7 @@ fn job_info(job: &SessionJob) -> JobInfo {
         Some(Ok(_)) => "finished".to_owned(),
         Some(Err(error)) => format!("failed: {error}"),
     };
-    let counters = |counters: std::collections::BTreeMap<&'static str, u64>| {
+    let counters = |counters: BTreeMap<&'static str, u64>| {
         counters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     };
     JobInfo {
@@ -283,6 +287,7 @@ fn job_info(job: &SessionJob) -> JobInfo {
         checkpoints_completed: count("completed"),
         checkpoints_failed: count("failed"),
         tasks: job.handle.metrics().by_task().into_iter().map(|(name, values)| (name, counters(values))).collect(),
+        accumulators: job.handle.accumulators().shown(),
     }
 }
 

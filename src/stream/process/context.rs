@@ -54,6 +54,8 @@ pub struct Context<'a, K> {
     pub(super) time: Option<i64>,
     pub(super) domain: Option<TimerDomain>,
     pub(super) watermark: Watermark,
+    /// Whether somebody is called when a timer comes.
+    pub(super) has_timers: bool,
 }
 
 impl<'a, K> Context<'a, K> {
@@ -103,22 +105,36 @@ impl<'a, K> Context<'a, K> {
     /// At the end of the input all of them come. One that registers the next one for ever should not do so when
     /// [`current_watermark`](Self::current_watermark) is `i64::MAX`.
     pub fn register_event_time_timer(&mut self, time: i64) -> Result<()> {
-        self.timers.register(TimerDomain::Event, time)
+        self.timers()?.register(TimerDomain::Event, time)
     }
 
     /// Asks for a call of `on_timer` when the clock has reached `time`. What is left at the end of the input comes then.
     pub fn register_processing_time_timer(&mut self, time: i64) -> Result<()> {
-        self.timers.register(TimerDomain::Processing, time)
+        self.timers()?.register(TimerDomain::Processing, time)
     }
 
     /// Takes back the timer of exactly this time, if there is one (PRF-10).
     pub fn delete_event_time_timer(&mut self, time: i64) -> Result<()> {
-        self.timers.delete(TimerDomain::Event, time)
+        self.timers()?.delete(TimerDomain::Event, time)
     }
 
     /// Takes back the timer of exactly this time, if there is one.
     pub fn delete_processing_time_timer(&mut self, time: i64) -> Result<()> {
-        self.timers.delete(TimerDomain::Processing, time)
+        self.timers()?.delete(TimerDomain::Processing, time)
+    }
+
+    /// The same for a function that has no `on_timer`.
+    pub(in crate::stream) fn without_timers(&mut self) -> &mut Self {
+        self.has_timers = false;
+        self
+    }
+
+    fn timers(&mut self) -> Result<&mut RowTimers<'a>> {
+        match self.has_timers {
+            true => Ok(&mut self.timers),
+            false => Err(Error::request("a timer in a rich function, which nobody would call when it comes")
+                .with_hint("write a process function")),
+        }
     }
 
     /// Emits to a side output, read with [`side_output`](crate::stream::DataStream::side_output); where nobody reads it, nothing

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use tidemill_core::operator::{Operator, OperatorContext, Output};
+use tidemill_core::shared::AccumulatorSet;
 use tidemill_core::state::KeyedStates;
 use tidemill_core::{Batch, Error, Result, Watermark};
 use tidemill_exec::operators::process::{
@@ -102,6 +103,7 @@ impl<K: Record, A: Record, B: Record, R: Record, L: Logic<K, A, B, R>> Head for 
             out: Collector::new(),
             times: Vec::new(),
             sides: SideOutputs::new(sides),
+            accumulators: None,
             tail,
         };
         Ok(Box::new(ProcessOperator::new(Arc::new(self.inputs.plan()), function)))
@@ -120,6 +122,8 @@ struct RowFunction<K, A, B, R, L> {
     /// The event time of each result.
     times: Vec<i64>,
     sides: SideOutputs,
+    /// What its accumulators occupy, once it is open.
+    accumulators: Option<Arc<dyn AccumulatorSet>>,
     tail: Tail,
 }
 
@@ -152,7 +156,8 @@ impl<K: Record, A: Record, B: Record, R: Record, L: Logic<K, A, B, R>> RowFuncti
             let time = rows.times.get(row).copied();
             match is_broadcast {
                 true => {
-                    let mut context = BroadcastContext { scope, decode: &decode_all, sides: &mut self.sides, time };
+                    let sides = &mut self.sides;
+                    let mut context = BroadcastContext { scope, decode: &decode_all, sides, time };
                     self.logic.broadcast(value, &mut context, &mut self.out)?;
                 }
                 false => {
@@ -187,7 +192,7 @@ fn context<'a, K>(
     let watermark = scope.watermark();
     let (state, timers, beside) = scope.at(row);
     let time = time.filter(|time| *time != NO_TIME);
-    Context { keys, row, state, timers, beside, sides, time, domain, watermark }
+    Context { keys, row, state, timers, beside, sides, time, domain, watermark, has_timers: true }
 }
 
 impl<K, A, B, R, L> ProcessFunction for RowFunction<K, A, B, R, L>
@@ -207,6 +212,7 @@ where
         self.tail.open(context);
         let has_broadcast = self.inputs.second.as_ref().is_some_and(|(_, is_broadcast)| *is_broadcast);
         let states = states.map(|states| &mut *states as &mut dyn KeyedStates);
+        self.accumulators = Some(context.shared.accumulators.clone());
         self.logic.open(&mut RuntimeContext::new(context, states, subtask, has_broadcast))
     }
 
@@ -243,6 +249,10 @@ where
         self.tail.end_batch(output);
         self.tail.watermark(watermark, output);
         Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.accumulators.as_ref().map_or(0, |accumulators| accumulators.memory_bytes())
     }
 
     fn close(&mut self) -> Result<()> {

@@ -1,17 +1,25 @@
 //! What a function is given before the first record: who it is, and where it declares its states (FUN-09).
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::Fields;
+use tidemill_core::metrics::Counter;
 use tidemill_core::operator::OperatorContext;
+use tidemill_core::shared::{Accumulator, AccumulatorRef};
 use tidemill_core::state::{
     AggregatingState, Dealing, KeyedStates, ListState, MapState, ReducingState, StateTtl, ValueState,
 };
 use tidemill_core::{Error, Result};
 use tidemill_exec::state::{BroadcastMap, OperatorListState, StateRegistry, StateValue, SubtaskStates};
 
+use crate::stream::parameters::Parameters;
+use crate::stream::record::{Codec, Record};
 use crate::stream::window_logic::AggregateFunction;
 
-/// The subtask that a function runs in, and the states that it declares.
+/// The subtask that a function runs in, the states that it declares, and what it shares with the other subtasks of the job.
 ///
 /// States have names, each of its own within a function; under them they are found again after a failure, in a changed program,
 /// or at another parallelism. What a name stands for must then have the same columns.
@@ -54,6 +62,53 @@ impl<'a> RuntimeContext<'a> {
     /// How many key groups there are, and so how many subtasks there may ever be.
     pub fn max_parallelism(&self) -> u32 {
         self.context.max_parallelism
+    }
+
+    /// How many attempts at the job came before this one.
+    pub fn attempt(&self) -> u32 {
+        self.context.shared.attempt
+    }
+
+    /// What the program gave to all functions, with
+    /// [`set_global_job_parameters`](crate::stream::Environment::set_global_job_parameters).
+    pub fn parameters(&self) -> Parameters {
+        Parameters::from(&*self.context.shared.parameters)
+    }
+
+    /// A counter among the metrics of this subtask, which whoever watches the job sees.
+    pub fn counter(&self, name: &'static str) -> Counter {
+        self.context.metrics.counter(name)
+    }
+
+    /// The accumulator called `name`, to be added to; what all subtasks added together is in the job's result (SHR-02). An error that
+    /// names both kinds if anything in the job calls another kind so.
+    ///
+    /// Every attempt at the job begins with nothing, also one that goes on from a checkpoint: see SUB-16 in the guarantees.
+    pub fn accumulator<A: Accumulator>(&self, name: &str) -> Result<AccumulatorRef<A>> {
+        AccumulatorRef::register(&*self.context.shared.accumulators, name)
+    }
+
+    /// The records of the broadcast variable `name`, in no order; one copy for all subtasks of the worker (SHR-01). An error if
+    /// [`with_broadcast_set`](crate::stream::DataStream::with_broadcast_set) gave the operator no such one, or one of other records.
+    pub fn broadcast_variable<T: Record + Sync>(&self, name: &str) -> Result<Arc<Vec<T>>> {
+        self.context.shared.variables.get(name)?.form("", records_of::<T>)
+    }
+
+    /// What `initializer` makes of the records of the broadcast variable `name`. It runs once a worker, and all subtasks of the
+    /// operator share its result.
+    pub fn broadcast_variable_with<T: Record, V: Send + Sync + 'static>(
+        &self,
+        name: &str,
+        initializer: impl FnOnce(Vec<T>) -> Result<V> + 'static,
+    ) -> Result<Arc<V>> {
+        let variable = self.context.shared.variables.get(name)?;
+        variable.form(&self.context.operator, move |rows| initializer(records_of::<T>(rows)?))
+    }
+
+    /// Where the worker's copy of the file or directory lies that was registered as `name` (SHR-06). It is there until the job's
+    /// last task has ended, and must not be changed.
+    pub fn cached_file(&self, name: &str) -> Result<PathBuf> {
+        self.context.shared.files.path(name)
     }
 
     /// The same for keyed states that expire (STA-12).
@@ -119,7 +174,8 @@ impl<'a> RuntimeContext<'a> {
             let error = format!("broadcast state '{name}' in '{operator}', which no stream is broadcast to");
             return Err(Error::request(error).with_hint("connect the stream with a BroadcastStream and process both"));
         }
-        self.subtask.broadcast.declare(name).map_err(|error| error.context(format_args!("state '{name}'")))
+        let declared = self.subtask.claim(name).and_then(|()| self.subtask.broadcast.declare(name));
+        declared.map_err(|error| error.context(format_args!("state '{name}'")))
     }
 
     /// A list of this subtask, whatever the keys. When the parallelism changes, the elements of all subtasks are dealt one by one
@@ -137,11 +193,12 @@ impl<'a> RuntimeContext<'a> {
     /// A list of byte strings, whose meaning nobody but the function knows; dealt like an
     /// [`operator_list`](Self::operator_list) (STA-11).
     pub fn raw_state(&mut self, name: &str) -> Result<OperatorListState<Vec<u8>>> {
-        self.subtask.lists.declare_raw(name).map_err(|error| error.context(format_args!("state '{name}'")))
+        let declared = self.subtask.claim(name).and_then(|()| self.subtask.lists.declare_raw(name));
+        declared.map_err(|error| error.context(format_args!("state '{name}'")))
     }
 
     fn list<T: StateValue>(&mut self, name: &str, dealing: Dealing) -> Result<OperatorListState<T>> {
-        let declared = self.subtask.lists.declare(name, dealing);
+        let declared = self.subtask.claim(name).and_then(|()| self.subtask.lists.declare(name, dealing));
         declared.map_err(|error| error.context(format_args!("state '{name}'")))
     }
 
@@ -151,9 +208,38 @@ impl<'a> RuntimeContext<'a> {
             return Err(Error::request(format!("keyed state '{name}' in '{operator}', whose records have no key"))
                 .with_hint("call key_by first"));
         };
+        let named = |error: Error| error.context(format_args!("state '{name}'"));
+        self.subtask.claim(name).map_err(named)?;
         let mut registry = StateRegistry::new(&mut **states);
-        declare(&mut registry.with_ttl(self.ttl)).map_err(|error| error.context(format_args!("state '{name}'")))
+        declare(&mut registry.with_ttl(self.ttl)).map_err(named)
     }
+}
+
+/// The records of these rows, whose columns must be those of `T`.
+fn records_of<T: Record>(rows: &[RecordBatch]) -> Result<Vec<T>> {
+    let codec = Codec::<T>::new()?;
+    let mut records = Vec::with_capacity(rows.iter().map(RecordBatch::num_rows).sum());
+    for batch in rows {
+        let there = batch.schema_ref().fields();
+        let same = there.len() == codec.fields().len()
+            && there.iter().zip(codec.fields()).all(|(there, own)| there.data_type() == own.data_type());
+        if !same {
+            return Err(Error::request(format!(
+                "its columns are {}, and those of {} are {}",
+                columns(there),
+                std::any::type_name::<T>(),
+                columns(codec.fields())
+            ))
+            .with_hint("read it as the type of the stream that was given to with_broadcast_set"));
+        }
+        records.extend(codec.decode(there, batch.columns(), batch.num_rows())?);
+    }
+    Ok(records)
+}
+
+fn columns(fields: &Fields) -> String {
+    let columns: Vec<String> = fields.iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
+    format!("({})", columns.join(", "))
 }
 
 impl fmt::Debug for RuntimeContext<'_> {

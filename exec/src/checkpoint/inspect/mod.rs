@@ -1,12 +1,12 @@
 //! A checkpoint as somebody sees it who only looks: found without taking anything over, its states as rows for people (NCK-06).
 //!
 //! [`find_checkpoint`] finds it, [`FoundCheckpoint`] finds operators and states in it by name, [`StateRows`] are the rows of one
-//! state of one subtask: layers [folded](fold) into what is kept, in columns that can be [read](readable).
+//! state of one subtask: layers [folded](super::fold) into what is kept, in columns that can be [read](readable).
 
-mod fold;
 mod readable;
+mod state_rows;
 
-pub use fold::StateRows;
+pub use state_rows::StateRows;
 
 use std::sync::Arc;
 

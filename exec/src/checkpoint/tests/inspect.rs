@@ -12,42 +12,9 @@ use tidemill_core::ErrorKind;
 use tidemill_core::graph::OperatorId;
 use tidemill_core::state::StateColumn;
 
+use super::keyed_rows::{GROUPS, Row, batch, fields, group_of, keyed};
 use super::*;
 use crate::operators::timers::{TIMERS, Timer, TimerColumn, TimerDomain};
-
-const GROUPS: u32 = 6;
-
-/// Key and value, which is none where the key is removed.
-type Row = (i64, Option<i64>);
-
-fn group_of(key: i64) -> u32 {
-    (key as u32).wrapping_mul(7) % GROUPS
-}
-
-fn fields(name: &str) -> Fields {
-    Fields::from(vec![Field::new(name, DataType::Int64, false)])
-}
-
-fn keyed(name: &str) -> StateDescriptor {
-    StateDescriptor {
-        name: name.to_owned(),
-        kind: StateKind::Keyed,
-        schema: keyed_schema(&fields("key"), &fields("value")),
-    }
-}
-
-/// Rows with or without values, in the order of their groups.
-fn batch(schema: &SchemaRef, mut rows: Vec<Row>) -> RecordBatch {
-    rows.sort_by_key(|(key, _)| group_of(*key));
-    let mut columns: Vec<ArrayRef> = vec![
-        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|(key, _)| group_of(*key)))),
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|(key, _)| *key))),
-    ];
-    if schema.fields().len() == 3 {
-        columns.push(Arc::new(rows.iter().map(|(_, value)| *value).collect::<Int64Array>()));
-    }
-    RecordBatch::try_new(schema.clone(), columns).unwrap()
-}
 
 /// A published checkpoint with one state of these layers.
 async fn published(

@@ -1,7 +1,9 @@
 //! What the tests of checkpoints share: stores, a clock that never makes anybody wait, and random states.
 
+mod compaction;
 mod faulty;
 mod inspect;
+mod keyed_rows;
 mod manifests;
 mod restores;
 mod savepoints;

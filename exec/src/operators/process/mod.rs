@@ -85,6 +85,11 @@ pub trait ProcessFunction: Send {
         Ok(())
     }
 
+    /// Bytes that it holds beside the states that it is given, roughly. Must be cheap.
+    fn memory_bytes(&self) -> usize {
+        0
+    }
+
     /// Called once after `open`, also when that or anything else failed.
     fn close(&mut self) -> Result<()> {
         Ok(())
@@ -281,7 +286,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
     fn memory_bytes(&self) -> usize {
         let keyed = self.keyed.as_ref();
         let keyed = keyed.map_or(0, |keyed| keyed.states.memory_bytes() + keyed.timers.memory_bytes());
-        keyed + self.subtask.memory_bytes()
+        keyed + self.subtask.memory_bytes() + self.function.memory_bytes()
     }
 
     fn give_back(&mut self, bytes: usize) -> Result<()> {

@@ -289,6 +289,9 @@ impl Groups {
     /// Adds states, a row for each of these groups. A group that is new is the next one: accumulators take it that whatever is
     /// below the number of groups has been there.
     fn merge(&mut self, states: &[Vec<ArrayRef>], groups: &[usize]) -> Result<()> {
+        if groups.is_empty() {
+            return Ok(());
+        }
         self.count = groups.iter().fold(self.count, |count, group| count.max(group + 1));
         for (accumulator, state) in self.accumulators.iter_mut().zip(states) {
             accumulator.merge_batch(state, groups, self.count).map_err(from_datafusion)?;

@@ -17,6 +17,7 @@
 mod assemble;
 mod attempt;
 mod command;
+mod compacting;
 mod pending;
 mod statistics;
 mod store;
@@ -29,16 +30,16 @@ use tidemill_core::event::{Barrier, BarrierKind, CheckpointId};
 use tidemill_core::graph::{JobGraph, VertexHead};
 use tidemill_core::settings::CheckpointSettings;
 use tidemill_core::sink::{Committable, Committer};
-use tidemill_core::state::Extent;
 use tidemill_core::{Error, ErrorKind, Gate, Result};
 use tokio::sync::mpsc;
 
-use crate::checkpoint::CheckpointContent;
+use crate::checkpoint::{CheckpointContent, Compaction};
 use crate::runtime::environment::Environment;
 use crate::runtime::participant::{FromTask, ToTask};
 use crate::runtime::task::SubtaskEnd;
 use attempt::Uncommitted;
 use command::Command;
+use compacting::Compacting;
 use pending::{Ended, Pending, SharedState, SubtaskKey};
 use store::{StoreStep, Stored};
 
@@ -64,6 +65,7 @@ pub struct Checkpointer {
     stored: (mpsc::UnboundedSender<Stored>, mpsc::UnboundedReceiver<Stored>),
     /// The newest durable checkpoint.
     last: Option<Arc<CheckpointContent>>,
+    compacting: Compacting,
     next_id: CheckpointId,
     /// The next checkpoint stores everything.
     needs_full: bool,
@@ -90,6 +92,8 @@ pub enum Occurrence {
     Triggered(CheckpointId, usize, Result<Vec<u8>>),
     /// A checkpoint was stored, or was not.
     Stored(Box<Stored>),
+    /// A compaction has ended.
+    Compacted(Result<Compaction>),
 }
 
 impl Checkpointer {
@@ -117,6 +121,7 @@ impl Checkpointer {
             store: Some(store),
             stored: mpsc::unbounded_channel(),
             last,
+            compacting: Compacting::default(),
             needs_full: true,
             failures: 0,
             decided: Duration::ZERO,
@@ -145,6 +150,7 @@ impl Checkpointer {
         };
         store.reopen(nonce, self.environment.clock.clone()).await?;
         self.last = store.newest().cloned().map(Arc::new);
+        self.compacting = Compacting::default();
         self.next_id = self.next_id.max(store.highest_id() + 1);
         Ok(())
     }
@@ -187,6 +193,7 @@ impl Checkpointer {
             Some(report) = self.attempt.reports.recv() => Occurrence::Report(report),
             Some((id, vertex, state)) = self.attempt.triggered.1.recv() => Occurrence::Triggered(id, vertex, state),
             Some(command) = self.commands.recv() => Occurrence::Asked(command),
+            compaction = self.compacting.wait() => Occurrence::Compacted(compaction),
             () = due => Occurrence::Due,
         }
     }
@@ -209,6 +216,10 @@ impl Checkpointer {
             }
             Occurrence::Triggered(id, _, Err(error)) => self.give_up(id, &error.to_string(), true),
             Occurrence::Stored(stored) => self.on_stored(*stored),
+            Occurrence::Compacted(compaction) => {
+                self.compacting.ended(compaction);
+                Ok(())
+            }
         }
     }
 
@@ -258,6 +269,7 @@ impl Checkpointer {
     pub async fn finish(&mut self) -> Result<()> {
         let id = self.next_id;
         let uncommitted = self.committables_until(CheckpointId::MAX);
+        self.compacting = Compacting::default();
         let clock = self.environment.clock.clone();
         match &mut self.store {
             Some(store) => store.publish_end(&self.job, id, clock.now_millis(), &uncommitted, clock).await,
@@ -409,12 +421,17 @@ impl Checkpointer {
         let id = next.barrier.id;
         let committables = self.committables_until(id);
         let (Some(store), Some(pending)) = (self.store.take(), self.attempt.waiting.pop_front()) else { return };
+        let compacted_bytes = match pending.barrier.kind {
+            BarrierKind::Savepoint => 0,
+            _ => self.compacting.apply(&mut self.last),
+        };
         let step = StoreStep {
             name: self.name.clone(),
             job: self.job.clone(),
             committers: self.committers.clone(),
             store,
             previous: self.last.clone(),
+            compacted_bytes,
             ended: self.attempt.ended.clone(),
             pending,
             committables,
@@ -467,7 +484,13 @@ impl Checkpointer {
             info.path = url;
         });
         if kind != BarrierKind::Savepoint {
-            self.needs_full |= replays_too_much(&durable.content);
+            self.needs_full |= durable.content.needs_full();
+            if let Some(store) = &mut self.store {
+                self.compacting.named(store);
+                if !kind.stops() {
+                    self.compacting.begin(store, &durable.content, &self.environment);
+                }
+            }
             self.last = Some(Arc::new(durable.content));
             self.attempt.uncommitted.retain(|uncommitted| uncommitted.since > id);
             let stored = self.attempt.ended.iter_mut().filter(|(subtask, _)| !parts.contains(subtask));
@@ -543,20 +566,6 @@ impl Checkpointer {
             info.failure = Some(reason.to_owned());
         });
     }
-}
-
-/// Whether going on from a checkpoint would read more changes than state (compaction: the next one stores everything).
-fn replays_too_much(content: &CheckpointContent) -> bool {
-    let (mut whole, mut changes) = (0, 0);
-    let states = content.operators.iter().flat_map(|operator| &operator.subtasks).flat_map(|subtask| &subtask.states);
-    for layer in states.flat_map(|state| &state.layers) {
-        let bytes: u64 = layer.chunks.iter().map(|chunk| chunk.length).sum();
-        match layer.extent {
-            Extent::Whole => whole += bytes,
-            _ => changes += bytes,
-        }
-    }
-    changes > whole.max(1 << 16)
 }
 
 fn name_of(kind: BarrierKind) -> &'static str {

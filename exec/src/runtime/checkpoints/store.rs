@@ -154,8 +154,22 @@ impl JobStore {
         Ok(())
     }
 
+    /// Leaves a segment in peace that no checkpoint names yet, or no segment any more.
+    pub fn spare(&mut self, segment: Option<&str>) {
+        self.writer.spare(segment);
+    }
+
+    /// The file for what is compacted of this checkpoint.
+    pub fn compaction_segment(&self, checkpoint: CheckpointId) -> SegmentWriter {
+        self.numbered_segment(checkpoint, 1)
+    }
+
     fn segment(&self, checkpoint: CheckpointId) -> SegmentWriter {
-        let path = self.writer.segment_path(checkpoint, 0);
+        self.numbered_segment(checkpoint, 0)
+    }
+
+    fn numbered_segment(&self, checkpoint: CheckpointId, number: u32) -> SegmentWriter {
+        let path = self.writer.segment_path(checkpoint, number);
         SegmentWriter::create(self.folder.store.clone(), &self.folder.root, path)
     }
 }
@@ -167,6 +181,8 @@ pub struct StoreStep {
     pub committers: Committers,
     pub store: JobStore,
     pub previous: Option<Arc<CheckpointContent>>,
+    /// How many bytes of the previous checkpoint's files no manifest names yet.
+    pub compacted_bytes: u64,
     pub pending: Pending,
     pub ended: BTreeMap<SubtaskKey, Ended>,
     pub committables: BTreeMap<SubtaskKey, Vec<Committable>>,
@@ -239,6 +255,7 @@ impl StoreStep {
         let needed = needed_files(&content.operators);
         let old = previous.iter().flat_map(|content| &content.segments);
         content.segments.extend(old.filter(|segment| needed.contains(&segment.path)).cloned());
+        content.new_bytes += self.compacted_bytes;
         self.store.writer.publish(content.clone()).await?;
         let not_committed = self.commit().await.err();
         // Old files cost room, not correctness.

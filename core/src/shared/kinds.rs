@@ -1,0 +1,166 @@
+//! The accumulators that there are: counters, least and greatest, average, histogram, list (SHR-03).
+//!
+//! Integers that overflow stay at the end of their range: a count that is too large to be told must not fail a job that is right.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::shared::accumulator::Accumulator;
+
+/// Declares an accumulator of one field.
+macro_rules! accumulator {
+    ($(#[$doc:meta])* $name:ident($state:ty), $kind:literal, $input:ty => $output:ty, $add:expr, $merge:expr, $value:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        pub struct $name($state);
+
+        impl Accumulator for $name {
+            type Input = $input;
+            type Output = $output;
+
+            fn add(&mut self, input: $input) {
+                let add: fn(&mut $state, $input) = $add;
+                add(&mut self.0, input);
+            }
+
+            fn merge(&mut self, other: Self) {
+                let merge: fn(&mut $state, $state) = $merge;
+                merge(&mut self.0, other.0);
+            }
+
+            fn value(&self) -> $output {
+                let value: fn(&$state) -> $output = $value;
+                value(&self.0)
+            }
+
+            fn kind() -> &'static str {
+                $kind
+            }
+        }
+    };
+}
+
+/// The greater or lesser of what is there and what comes.
+fn better<T: Copy>(kept: &mut Option<T>, input: T, is_better: impl Fn(T, T) -> bool) {
+    if kept.is_none_or(|kept| is_better(input, kept)) {
+        *kept = Some(input);
+    }
+}
+
+accumulator!(
+    /// The sum of 32-bit integers.
+    IntCounter(i32), "int counter", i32 => i32,
+    |sum, input| *sum = sum.saturating_add(input),
+    |sum, other| *sum = sum.saturating_add(other),
+    |sum| *sum
+);
+accumulator!(
+    /// The sum of 64-bit integers.
+    LongCounter(i64), "long counter", i64 => i64,
+    |sum, input| *sum = sum.saturating_add(input),
+    |sum, other| *sum = sum.saturating_add(other),
+    |sum| *sum
+);
+accumulator!(
+    /// The sum of doubles. Its last digits depend on the order in which subtasks were merged.
+    DoubleCounter(f64), "double counter", f64 => f64,
+    |sum, input| *sum += input,
+    |sum, other| *sum += other,
+    |sum| *sum
+);
+accumulator!(
+    /// The least of 32-bit integers; `None` of none.
+    IntMinimum(Option<i32>), "int minimum", i32 => Option<i32>,
+    |least, input| better(least, input, |new, old| new < old),
+    |least, other| other.into_iter().for_each(|input| better(least, input, |new, old| new < old)),
+    |least| *least
+);
+accumulator!(
+    /// The greatest of 32-bit integers; `None` of none.
+    IntMaximum(Option<i32>), "int maximum", i32 => Option<i32>,
+    |most, input| better(most, input, |new, old| new > old),
+    |most, other| other.into_iter().for_each(|input| better(most, input, |new, old| new > old)),
+    |most| *most
+);
+accumulator!(
+    /// The least of 64-bit integers; `None` of none.
+    LongMinimum(Option<i64>), "long minimum", i64 => Option<i64>,
+    |least, input| better(least, input, |new, old| new < old),
+    |least, other| other.into_iter().for_each(|input| better(least, input, |new, old| new < old)),
+    |least| *least
+);
+accumulator!(
+    /// The greatest of 64-bit integers; `None` of none.
+    LongMaximum(Option<i64>), "long maximum", i64 => Option<i64>,
+    |most, input| better(most, input, |new, old| new > old),
+    |most, other| other.into_iter().for_each(|input| better(most, input, |new, old| new > old)),
+    |most| *most
+);
+accumulator!(
+    /// The least of doubles in their total order, so that it does not depend on who is merged first; `None` of none.
+    DoubleMinimum(Option<f64>), "double minimum", f64 => Option<f64>,
+    |least, input| better(least, input, |new, old| new.total_cmp(&old).is_lt()),
+    |least, other| other.into_iter().for_each(|input| better(least, input, |new, old| new.total_cmp(&old).is_lt())),
+    |least| *least
+);
+accumulator!(
+    /// The greatest of doubles in their total order, in which NaN is above all; `None` of none.
+    DoubleMaximum(Option<f64>), "double maximum", f64 => Option<f64>,
+    |most, input| better(most, input, |new, old| new.total_cmp(&old).is_gt()),
+    |most, other| other.into_iter().for_each(|input| better(most, input, |new, old| new.total_cmp(&old).is_gt())),
+    |most| *most
+);
+accumulator!(
+    /// The mean of doubles; `None` of none.
+    Average((f64, u64)), "average", f64 => Option<f64>,
+    |(sum, count), input| {
+        *sum += input;
+        *count += 1;
+    },
+    |(sum, count), other| {
+        *sum += other.0;
+        *count += other.1;
+    },
+    |(sum, count)| (*count > 0).then(|| sum / *count as f64)
+);
+accumulator!(
+    /// How often each integer was added. It holds an entry for every one, so it is for few.
+    Histogram(BTreeMap<i64, u64>), "histogram", i64 => BTreeMap<i64, u64>,
+    |counts, input| *counts.entry(input).or_default() += 1,
+    |counts, other| other.into_iter().for_each(|(value, count)| *counts.entry(value).or_default() += count),
+    BTreeMap::clone
+);
+
+/// Everything that was added, in no order between subtasks. It is held in memory until the job has ended, so it is for little.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct ListAccumulator<T: Serialize + DeserializeOwned>(Vec<T>);
+
+impl<T: Serialize + DeserializeOwned> Default for ListAccumulator<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Clone + Serialize + DeserializeOwned + Send + 'static> Accumulator for ListAccumulator<T> {
+    type Input = T;
+    type Output = Vec<T>;
+
+    fn add(&mut self, input: T) {
+        self.0.push(input);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    fn value(&self) -> Vec<T> {
+        self.0.clone()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.0.capacity() * size_of::<T>()
+    }
+}
