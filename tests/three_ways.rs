@@ -259,7 +259,7 @@ fn one_answer_whichever_way() {
 
 /// Writes the answers of one batch run into the file.
 fn complete(file: &Path) {
-    let way = Way { mode: "batch", batch_rows: "8192", parallelism: "1", gate: "100 ms" };
+    let way = Way { mode: "batch", batch_rows: "8192", parallelism: "1", gate: "100 ms", state: STATES[0] };
     let mut runner = Runner::new(|| async { way.database() });
     runner.add_label(way.mode);
     let strict = sqllogictest::default_validator;

@@ -49,6 +49,12 @@ pub trait StateColumn: Any + Send {
     /// These slots were written at this time. Columns whose slots expire as a whole note it.
     fn touch(&mut self, _slots: &[usize], _now_millis: i64) {}
 
+    /// Whether there is something in this slot that was saved without its time. Whoever sees that touches it, so that its time
+    /// begins.
+    fn is_undated(&self, _slot: usize) -> bool {
+        false
+    }
+
     /// Drops what has expired in this slot; whether there was something. Only columns that keep times do.
     fn expire(&mut self, _slot: usize, _expiry: Expiry) -> bool {
         false

@@ -87,11 +87,12 @@ impl<C: StateColumn> StateColumn for TimedColumn<C> {
         slots.iter().for_each(|slot| self.used_millis[*slot] = now_millis);
     }
 
+    fn is_undated(&self, slot: usize) -> bool {
+        self.used_millis[slot] == UNKNOWN && !self.inner.is_vacant(slot)
+    }
+
     fn expire(&mut self, slot: usize, expiry: Expiry) -> bool {
         let used = self.used_millis[slot];
-        if used == UNKNOWN {
-            self.used_millis[slot] = expiry.now_millis();
-        }
         let expires = used != UNKNOWN && !self.inner.is_vacant(slot) && expiry.is_expired(used);
         if expires {
             self.clear(slot);

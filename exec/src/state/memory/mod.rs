@@ -181,6 +181,25 @@ impl MemoryStates {
         Ok(())
     }
 
+    /// Drops what has expired in these slots; in how many cells there was something.
+    fn expire_slots(&mut self, slots: &[usize], now_millis: i64) -> usize {
+        let mut dropped = 0;
+        for number in 0..self.states.len() {
+            let State { ttl, column, .. } = &mut self.states[number];
+            if ttl.is_none() {
+                continue;
+            }
+            let undated: Vec<usize> = slots.iter().copied().filter(|slot| column.is_undated(*slot)).collect();
+            column.touch(&undated, now_millis);
+            let expiry = Expiry::new(*ttl, now_millis);
+            let expired: Vec<usize> = slots.iter().copied().filter(|slot| column.expire(*slot, expiry)).collect();
+            dropped += expired.len();
+            self.mark(StateId::new(number), &undated);
+            self.mark(StateId::new(number), &expired);
+        }
+        dropped
+    }
+
     fn memory_bytes_now(&self) -> usize {
         let of_state = |state: &State| state.column.memory_bytes() + state.changes.memory_bytes();
         let suspects = self.suspects.capacity() * size_of::<usize>();
@@ -265,7 +284,7 @@ impl KeyedStates for MemoryStates {
     fn all(&mut self, slots: &mut Vec<usize>) -> Result<()> {
         let mut from = Some(Vec::new());
         while let Some(place) = from {
-            from = self.bring_in(&place, BATCH_ROWS)?.1;
+            from = self.bring_in(&place, BATCH_ROWS)?.more;
         }
         slots.extend((0..self.index.slots()).filter(|slot| !self.is_vacant(*slot)));
         Ok(())
@@ -311,18 +330,8 @@ impl KeyedStates for MemoryStates {
         }
         let slots = self.index.slots();
         let count = slots_max.min(slots);
-        let mut dropped = 0;
-        for number in 0..self.states.len() {
-            let state = &mut self.states[number];
-            if state.ttl.is_none() {
-                continue;
-            }
-            let expiry = Expiry::new(state.ttl, now_millis);
-            let looked_at = (self.sweep..self.sweep + count).map(|slot| slot % slots);
-            let expired: Vec<usize> = looked_at.filter(|slot| state.column.expire(*slot, expiry)).collect();
-            dropped += expired.len();
-            self.mark(StateId::new(number), &expired);
-        }
+        let looked_at: Vec<usize> = (self.sweep..self.sweep + count).map(|slot| slot % slots).collect();
+        let dropped = self.expire_slots(&looked_at, now_millis);
         self.sweep = (self.sweep + count) % slots.max(1);
         if let Some(outside) = self.outside.as_mut().filter(|outside| outside.len > 0) {
             outside.sweep = Some((now_millis, slots_max));

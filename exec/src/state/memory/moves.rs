@@ -12,7 +12,6 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
 use tidemill_core::key::key_group;
-use tidemill_core::state::{Expiry, StateId};
 use tidemill_core::{Error, Result};
 
 use super::rows::{Head, Part, RowCodec, begin_row, parts, push_part};
@@ -28,6 +27,17 @@ const SWEPT_ROWS: usize = 1024;
 
 /// Rows that were read: the place in the list of what was asked for, or the slot, and the bytes.
 type Found = Vec<(usize, Vec<u8>)>;
+
+/// Rows that were brought into memory.
+#[derive(Default)]
+pub(super) struct Brought {
+    /// The slots of their keys.
+    pub slots: Vec<usize>,
+    /// Those of keys that were not in memory.
+    pub fresh: Vec<usize>,
+    /// The row to go on from, if there are more.
+    pub more: Option<Vec<u8>>,
+}
 
 impl MemoryStates {
     /// Fills slots that have just got their keys with what lies outside. `fresh` has their places in the batch, and themselves.
@@ -243,11 +253,10 @@ impl MemoryStates {
         Ok(())
     }
 
-    /// Brings up to `count` rows from `from` on into memory that are not there; their slots, and where to go on, if there are
-    /// more.
-    pub(super) fn bring_in(&mut self, from: &[u8], count: usize) -> Result<(Vec<usize>, Option<Vec<u8>>)> {
+    /// Brings those of up to `count` rows from `from` on into memory that are not there.
+    pub(super) fn bring_in(&mut self, from: &[u8], count: usize) -> Result<Brought> {
         let Some((outside, range)) = self.outside.as_ref().and_then(|outside| Some((outside, outside.range()?))) else {
-            return Ok((Vec::new(), None));
+            return Ok(Brought::default());
         };
         let (mut keys, mut rows, mut more) = (Vec::new(), Vec::new(), None);
         range.scan(Family::Rows, from, &mut |full, _, key, row| {
@@ -263,11 +272,11 @@ impl MemoryStates {
         let hashes = tidemill_core::key::hash_columns(&columns, rows.len())?;
         let mut slots = Vec::with_capacity(rows.len());
         self.intern(&columns, &hashes, &mut slots)?;
-        let Some(outside) = &mut self.outside else { return Ok((Vec::new(), None)) };
+        let Some(outside) = &mut self.outside else { return Ok(Brought::default()) };
         let fresh = outside.note(&slots, self.index.slots());
         let found: Found = fresh.iter().map(|(place, slot)| (*slot, std::mem::take(&mut rows[*place]))).collect();
         self.admit(&found)?;
-        Ok((found.into_iter().map(|(slot, _)| slot).collect(), more))
+        Ok(Brought { slots, fresh: found.into_iter().map(|(slot, _)| slot).collect(), more })
     }
 
     /// Looks at rows outside for what has expired, as many as were asked for.
@@ -279,12 +288,12 @@ impl MemoryStates {
         // Once round at the most.
         let mut wraps = usize::from(!from.is_empty());
         while left > 0 {
-            let (slots, more) = self.bring_in(&from, SWEPT_ROWS.min(left))?;
+            let Brought { slots, fresh, more } = self.bring_in(&from, SWEPT_ROWS.min(left))?;
             left = left.saturating_sub(SWEPT_ROWS);
             self.expire_slots(&slots, now_millis);
-            let (vacant, kept): (Vec<usize>, Vec<usize>) = slots.into_iter().partition(|slot| self.is_vacant(*slot));
-            self.forget(vacant)?;
-            self.move_out(&kept)?;
+            let stay: Vec<usize> = fresh.into_iter().filter(|slot| !self.is_vacant(*slot)).collect();
+            self.forget(slots.into_iter().filter(|slot| self.is_vacant(*slot)).collect())?;
+            self.move_out(&stay)?;
             match more {
                 Some(next) => from = next,
                 None if wraps == 0 => {
@@ -301,16 +310,6 @@ impl MemoryStates {
             outside.cursor = from;
         }
         Ok(())
-    }
-
-    fn expire_slots(&mut self, slots: &[usize], now_millis: i64) {
-        for number in 0..self.states.len() {
-            let state = &mut self.states[number];
-            let expiry = Expiry::new(state.ttl, now_millis);
-            let expires = |slot: &&usize| state.ttl.is_some() && state.column.expire(**slot, expiry);
-            let expired: Vec<usize> = slots.iter().filter(expires).copied().collect();
-            self.mark(StateId::new(number), &expired);
-        }
     }
 
     /// Gives the keys the lowest slots, and all columns `room` of them: what they occupied beside is free.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use tidemill_core::key::{groups_of, hash_columns};
-use tidemill_core::state::{CurrentKey, Extent, ListState, ValueState, rows_of_groups};
+use tidemill_core::state::{CurrentKey, Extent, FrozenState, ListState, ValueState, rows_of_groups};
 
 use super::*;
 use crate::state::StateRegistry;
@@ -259,6 +259,28 @@ fn changes_are_all_there_wherever_keys_went() {
         }
         let last = work.states.snapshot(SnapshotScope::Changes).unwrap();
         assert!(fold(folded, last) == work.rows(), "{place:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_holds_what_changed_and_no_more_wherever_it_is() {
+    for place in quarters() {
+        let mut work = Work::new(place);
+        work.run(200);
+        work.states.snapshot(SnapshotScope::Base).unwrap();
+        for _ in 0..3 {
+            let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values((0..10_000).step_by(100)))];
+            let mut slots = vec![];
+            work.states.lookup(&columns, &hash_columns(&columns, 100).unwrap(), &mut slots).unwrap();
+            slots.iter().for_each(|slot| {
+                work.count.set(&mut CurrentKey::new(work.states.as_mut(), *slot, 0), 7).unwrap();
+            });
+            // Some of them leave before the snapshot.
+            work.states.give_back(work.states.memory_bytes() / 2).unwrap();
+            let states = work.states.snapshot(SnapshotScope::Changes).unwrap().states.into_iter();
+            let rows = |state: FrozenState| (state.encode)().unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
+            assert_eq!(states.map(rows).sum::<usize>(), 100, "{place:?}");
+        }
     }
 }
 
