@@ -381,8 +381,6 @@ fn stop_job_with_savepoint_ends_a_job_of_a_script_and_shows_what_it_wrote() {
 const MANY_KEYS: &str = "
     SET 'execution.runtime-mode' = 'streaming';
     SET 'execution.checkpointing.interval' = '300 ms';
-    SET 'taskmanager.memory.managed.size' = '8 mb';
-    SET 'io.tmp.dirs' = 'tmp';
     CREATE TABLE numbers (id BIGINT, ts AS TO_TIMESTAMP_LTZ(id, 3), WATERMARK FOR ts AS ts)
       WITH ('connector' = 'datagen', 'number-of-rows' = '200000', 'rows-per-second' = '40000',
             'fields.id.kind' = 'sequence', 'fields.id.start' = '0', 'fields.id.end' = '199999');
@@ -403,6 +401,7 @@ fn a_job_that_needs_more_than_its_memory_goes_on_under_another_backend() {
     for (parallelism, (backend, from, to)) in ["1", "2", "3"].into_iter().zip(legs) {
         let backend = format!("state.backend.type={backend}");
         let mut arguments = vec!["run", "--local", "-f", "job.sql", "-p", parallelism, "-D", &backend];
+        arguments.extend(["-D", "taskmanager.memory.managed.size=8 mb", "-D", "io.tmp.dirs=tmp"]);
         arguments.extend(from.iter().flat_map(|from| ["-s", from]));
         let running = folder.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
         if let Some(to) = to {
