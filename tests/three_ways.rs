@@ -1,7 +1,8 @@
 //! The oracle of oracles: one query, one answer, whichever way it runs.
 //!
 //! Every file of `tests/three_ways` runs as a batch, as a stream, and as a stream that is stopped behind savepoints and goes on
-//! with other parallelisms, at several batch sizes, parallelisms and gates, against the answers that stand in it. A file begins with its story. The everyday run takes a seeded cover in which every pair of
+//! with other parallelisms, at several batch sizes, parallelisms and gates and with state in memory and out of it, against the
+//! answers that stand in it. A file begins with its story. The everyday run takes a seeded cover in which every pair of
 //! choices meets; `TIDEMILL_TEST_FULL=1` takes the whole grid, `TIDEMILL_COMPLETE=1` fills in answers from one batch run, to be
 //! read before they are believed. No row may be late anywhere.
 
@@ -21,6 +22,9 @@ use tidemill::sql::parser::{Statement, parse_script};
 use tidemill::sql::{Outcome, Rows, Session};
 use tidemill_core::settings::{Origin, Settings};
 
+/// Where the state of the third way is: in memory, there without any room so that all of it is on the local disk, in RocksDB.
+const STATES: [&str; 3] = ["memory", "memory without room", "rocksdb"];
+
 /// One way to run a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Way {
@@ -28,6 +32,8 @@ struct Way {
     batch_rows: &'static str,
     parallelism: &'static str,
     gate: &'static str,
+    /// Where state is; by itself in memory, with room for all of it.
+    state: &'static str,
 }
 
 impl Way {
@@ -37,7 +43,8 @@ impl Way {
             for batch_rows in ["1", "7", "8192"] {
                 for parallelism in ["1", "2", "4"] {
                     for gate in ["0 ms", "100 ms", "full", "infinite"] {
-                        ways.push(Way { mode, batch_rows, parallelism, gate });
+                        let states = if mode == "restored" { &STATES[..] } else { &STATES[..1] };
+                        ways.extend(states.iter().map(|state| Way { mode, batch_rows, parallelism, gate, state }));
                     }
                 }
             }
@@ -45,14 +52,14 @@ impl Way {
         ways
     }
 
-    fn choices(&self) -> [&'static str; 4] {
-        [self.mode, self.batch_rows, self.parallelism, self.gate]
+    fn choices(&self) -> [&'static str; 5] {
+        [self.mode, self.batch_rows, self.parallelism, self.gate, self.state]
     }
 
     /// Pairs of choices that meet in this way.
     fn pairs(&self) -> Vec<(usize, &'static str, usize, &'static str)> {
         let choices = self.choices();
-        let pairs = (0..4).flat_map(|left| (left + 1..4).map(move |right| (left, right)));
+        let pairs = (0..5).flat_map(|left| (left + 1..5).map(move |right| (left, right)));
         pairs.map(|(left, right)| (left, choices[left], right, choices[right])).collect()
     }
 
@@ -64,6 +71,7 @@ impl Way {
             ("execution.batch-rows", self.batch_rows),
             ("parallelism.default", self.parallelism),
             ("execution.buffer-timeout", self.gate),
+            ("state.backend.type", if self.state == "rocksdb" { "rocksdb" } else { "memory" }),
         ];
         for (key, value) in values.into_iter().filter(|(_, value)| !value.is_empty()) {
             settings.set(key, value, Origin::Program).unwrap();
@@ -77,15 +85,18 @@ impl Way {
         }
         let pace = Arc::new(Pace::default());
         let trace = pace.clone();
-        let session = Session::with_engine(self.settings(), |engine| engine.with_trace(trace))?;
+        let session = Session::with_engine(self.settings(), |engine| {
+            let room = if self.state == "memory" { None } else { Some(0) };
+            engine.with_trace(trace).with_state_memory(room)
+        })?;
         Ok(Database { session, pieces: Some(InPieces::new(pace)) })
     }
 }
 
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Way { mode, batch_rows, parallelism, gate } = self;
-        write!(f, "{mode}, batches of {batch_rows}, parallelism {parallelism}, gate {gate}")
+        let Way { mode, batch_rows, parallelism, gate, state } = self;
+        write!(f, "{mode}, batches of {batch_rows}, parallelism {parallelism}, gate {gate}, state {state}")
     }
 }
 
@@ -115,7 +126,7 @@ fn the_cover_meets_every_pair() {
     let cover = pairwise(1);
     let met: Vec<_> = cover.iter().flat_map(Way::pairs).collect();
     assert!(Way::all().iter().flat_map(Way::pairs).all(|pair| met.contains(&pair)));
-    assert!(cover.len() < 30, "{}", cover.len());
+    assert!(cover.len() < 48, "{}", cover.len());
 }
 
 /// A session as the text tests see it.
@@ -248,7 +259,7 @@ fn one_answer_whichever_way() {
 
 /// Writes the answers of one batch run into the file.
 fn complete(file: &Path) {
-    let way = Way { mode: "batch", batch_rows: "8192", parallelism: "1", gate: "100 ms" };
+    let way = Way { mode: "batch", batch_rows: "8192", parallelism: "1", gate: "100 ms", state: STATES[0] };
     let mut runner = Runner::new(|| async { way.database() });
     runner.add_label(way.mode);
     let strict = sqllogictest::default_validator;

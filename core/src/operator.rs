@@ -92,6 +92,12 @@ pub trait Operator: Send {
         0
     }
 
+    /// The worker is short of memory: an operator that can moves state elsewhere until it occupies `bytes` less, or as little as
+    /// it can. Called when all that was emitted has been taken; if too little comes of it, the job fails.
+    fn give_back(&mut self, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Freezes the state in O(dirty); encoding happens elsewhere, through the returned handles. Called when all that was emitted has
     /// been taken: an operator is never caught in the middle of `Full`.
     fn snapshot(&mut self, _scope: SnapshotScope) -> Result<Snapshot> {

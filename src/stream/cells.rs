@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::Fields;
 use tidemill_core::Result;
-use tidemill_core::state::{EncodeColumn, StateColumn};
+use tidemill_core::state::{EncodeColumn, StateColumn, resize_cells};
 use tidemill_exec::state::{Codec, StateValue};
 
 /// What is kept for one key.
@@ -41,7 +41,7 @@ impl<C: Cell> StateColumn for Cells<C> {
     }
 
     fn resize(&mut self, slots: usize) {
-        self.cells.resize_with(slots, C::default);
+        resize_cells(&mut self.cells, slots, C::default);
     }
 
     fn clear(&mut self, slot: usize) {

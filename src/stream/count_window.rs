@@ -232,6 +232,10 @@ impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> Operator 
         self.states.as_ref().map_or(0, |(states, _)| states.memory_bytes())
     }
 
+    fn give_back(&mut self, bytes: usize) -> Result<()> {
+        self.states.as_mut().map_or(Ok(()), |(states, _)| states.give_back(bytes))
+    }
+
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
         self.states.as_mut().ok_or_else(not_open)?.0.snapshot(scope)
     }

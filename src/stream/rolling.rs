@@ -85,6 +85,10 @@ impl<K: Record, T: Record + Clone> Operator for RollingOperator<K, T> {
         self.states.as_ref().map_or(0, |states| states.memory_bytes())
     }
 
+    fn give_back(&mut self, bytes: usize) -> Result<()> {
+        self.states.as_mut().map_or(Ok(()), |states| states.give_back(bytes))
+    }
+
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
         self.states.as_mut().ok_or_else(not_open)?.snapshot(scope)
     }

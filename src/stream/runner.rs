@@ -14,6 +14,7 @@ use tidemill_core::{Batch, Error, Result, Settings};
 use tidemill_exec::exchange::SpillDirs;
 use tidemill_exec::memory::managed_pool;
 use tidemill_exec::runtime::{self, Engine, JobResult, TaskSlots, TokioClock, TokioSpawner};
+use tidemill_exec::state::Tier;
 
 /// Where jobs run.
 pub(super) enum Runner {
@@ -220,13 +221,15 @@ fn current_thread_environment(settings: &Settings) -> Result<runtime::Environmen
     let handle = tokio::runtime::Handle::try_current();
     let handle = handle.map_err(|_| Error::internal("there is no runtime here"))?;
     let (clock, spawner) = (Arc::new(TokioClock::system()), Arc::new(TokioSpawner::new(handle)));
+    let memory = managed_pool(settings);
     Ok(runtime::Environment {
         clock,
         compute: spawner.clone(),
         io: spawner.clone(),
         background: spawner,
         spill: Arc::new(SpillDirs::new(spill_dirs(settings))),
-        memory: managed_pool(settings),
+        tier: Tier::new(spill_dirs(settings), memory.clone()),
+        memory,
         files: fetcher(settings),
         slots: TaskSlots::unlimited(),
         // One order of execution, so one order of chance.

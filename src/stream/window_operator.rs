@@ -207,6 +207,10 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
         self.kept.as_ref().map_or(0, |kept| kept.states.memory_bytes() + kept.times.memory_bytes())
     }
 
+    fn give_back(&mut self, bytes: usize) -> Result<()> {
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.states.give_back(bytes))
+    }
+
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
         let mut snapshot = self.kept.as_mut().ok_or_else(not_open)?.states.snapshot(scope)?;
         snapshot.push(Extent::Whole, freeze_watermark(Watermark(self.passed))?);

@@ -376,3 +376,55 @@ fn stop_job_with_savepoint_ends_a_job_of_a_script_and_shows_what_it_wrote() {
         folder.run(&["sql", "-e", &script.replace("SET 'execution.checkpointing.savepoint-dir' = 'saved';", "")]);
     assert!(error(&nowhere).contains("savepoint-dir"), "{}", error(&nowhere));
 }
+
+/// How often each of a hundred thousand long keys came in one window: twice, and more than the memory of the job holds.
+const MANY_KEYS: &str = "
+    SET 'execution.runtime-mode' = 'streaming';
+    SET 'execution.checkpointing.interval' = '300 ms';
+    CREATE TABLE numbers (id BIGINT, ts AS TO_TIMESTAMP_LTZ(id, 3), WATERMARK FOR ts AS ts)
+      WITH ('connector' = 'datagen', 'number-of-rows' = '200000', 'rows-per-second' = '40000',
+            'fields.id.kind' = 'sequence', 'fields.id.start' = '0', 'fields.id.end' = '199999');
+    CREATE TABLE counts (name STRING, n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'counts', 'format' = 'csv');
+    INSERT INTO counts SELECT name, COUNT(*) FROM
+      TABLE(TUMBLE(TABLE (SELECT ts, REPEAT('long name ', 10) || CAST(id % 100000 AS STRING) AS name FROM numbers),
+                   DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY name, window_start, window_end;";
+
+#[test]
+fn a_job_that_needs_more_than_its_memory_goes_on_under_another_backend() {
+    let folder = Folder::new();
+    folder.write("job.sql", MANY_KEYS).write("tmp/readme", "state goes here");
+    let legs = [
+        ("rocksdb", None, Some("first")),
+        ("memory", Some("first"), Some("second")),
+        ("filesystem", Some("second"), None),
+    ];
+    for (parallelism, (backend, from, to)) in ["1", "2", "3"].into_iter().zip(legs) {
+        let backend = format!("state.backend.type={backend}");
+        let mut arguments = vec!["run", "--local", "-f", "job.sql", "-p", parallelism, "-D", &backend];
+        arguments.extend(["-D", "taskmanager.memory.managed.size=8 mb", "-D", "io.tmp.dirs=tmp"]);
+        arguments.extend(from.iter().flat_map(|from| ["-s", from]));
+        let running = folder.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        if let Some(to) = to {
+            let is_of_state = |name: String| name.starts_with("tidemill-state-");
+            let on_disk = || {
+                std::fs::read_dir(folder.path().join("tmp"))
+                    .unwrap()
+                    .flatten()
+                    .any(|entry| is_of_state(entry.file_name().to_string_lossy().into_owned()))
+            };
+            let begun = std::time::Instant::now();
+            while !on_disk() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "nothing went to the local disk");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let stopped = folder.run(&["stop", "--dir", ".tidemill/job.sql", "--savepoint-path", to]);
+            assert_eq!(code(&stopped), 0, "{}", stderr(&stopped));
+        }
+        let output = running.wait_with_output().unwrap();
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        std::fs::remove_dir_all(folder.path().join(".tidemill")).unwrap();
+    }
+    let counts = lines(&folder.path().join("counts"));
+    let keys: std::collections::BTreeSet<&str> = counts.iter().filter_map(|line| line.strip_suffix(",2")).collect();
+    assert_eq!((counts.len(), keys.len()), (100_000, 100_000));
+}

@@ -52,3 +52,28 @@ fn a_wrong_setting_names_its_source() {
     let output = command.env("TIDEMILL_REST__PROT", "1").output().unwrap();
     assert!(code(&output) == 2 && error(&output).contains("TIDEMILL_REST__PROT"), "{}", stderr(&output));
 }
+
+/// The backend says where checkpoints have to go; a plan that takes none does not ask.
+#[test]
+fn checkpoints_of_the_filesystem_backend_need_a_folder() {
+    let folder = Folder::new();
+    let script = |settings: &str| {
+        format!(
+            "SET 'state.backend.type' = 'filesystem'; SET 'execution.checkpointing.interval' = '100 ms'; {settings}
+             CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '10');
+             CREATE TABLE nowhere (n BIGINT) WITH ('connector' = 'blackhole');
+             INSERT INTO nowhere SELECT n FROM numbers;"
+        )
+    };
+    let streaming = "SET 'execution.runtime-mode' = 'streaming'; SET 'table.dml-sync' = 'true';";
+    let output = folder.run(&["sql", "-e", &script(streaming)]);
+    assert_ne!(code(&output), 0);
+    for part in ["filesystem", "execution.checkpointing.dir"] {
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+    let with_folder = format!("{streaming} SET 'execution.checkpointing.dir' = 'checkpoints';");
+    for settings in [with_folder.as_str(), "SET 'execution.runtime-mode' = 'batch'; SET 'table.dml-sync' = 'true';"] {
+        let output = folder.run(&["sql", "-e", &script(settings)]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+    }
+}

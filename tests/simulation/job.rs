@@ -111,7 +111,7 @@ fn key_of(split: i64, row: i64) -> i64 {
     (row * (split + 3) + split) % KEYS
 }
 
-pub fn settings(plan: &Plan, parallelism: usize) -> Settings {
+pub fn settings(plan: &Plan, parallelism: usize, backend: &str) -> Settings {
     let mut settings = Settings::default();
     let values = [
         ("execution.checkpointing.interval", format!("{} ms", plan.interval_millis)),
@@ -132,6 +132,7 @@ pub fn settings(plan: &Plan, parallelism: usize) -> Settings {
         ("restart-strategy.fixed-delay.attempts", "1000".to_owned()),
         ("restart-strategy.fixed-delay.delay", "20 ms".to_owned()),
         ("parallelism.default", parallelism.to_string()),
+        ("state.backend.type", backend.to_owned()),
     ];
     for (key, value) in values {
         settings.set(key, &value, Origin::Program).unwrap();

@@ -160,6 +160,8 @@ struct Process {
     lifetime: Duration,
     /// Where savepoints go: one that is taken while the job runs, and the one that stops it. `None` if it is killed.
     savepoints: Option<[StoreFolder; 2]>,
+    /// How many bytes of state may be in memory, if that is bounded.
+    room: Option<usize>,
     /// Whether it finds another process at work.
     is_second: bool,
 }
@@ -236,7 +238,10 @@ impl World {
         let Self { plan, chance, store, .. } = self;
         let parallelism = 1 + chance.below(3) as usize;
         let lifetime = if is_last { PATIENCE } else { Duration::from_millis(1 + chance.below(plan.lifetime_millis)) };
-        let settings = settings(plan, parallelism);
+        // Whoever goes on may do so under another backend.
+        let backends = [("memory", None), ("memory", Some(0)), ("rocksdb", Some(0))];
+        let (backend, room) = backends[chance.below(backends.len() as u64) as usize];
+        let settings = settings(plan, parallelism, backend);
         let job = graph(plan, &self.outside, chance, parallelism).to_job_graph(&settings).unwrap();
         let place = |name: String| StoreFolder { store: store.clone(), root: name.as_str().into(), url: name };
         let begin = match self.from.take() {
@@ -254,7 +259,7 @@ impl World {
         let persistence = Persistence { folder, begin, ignore_unclaimed: false, claims };
         let savepoints = [place(format!("between-{number}")), place(format!("savepoint-{number}"))];
         let savepoints = Some(savepoints).filter(|_| plan.stops && chance.below(2) == 0);
-        Process { job, settings, persistence, lifetime, savepoints, is_second: plan.twins && !is_last }
+        Process { job, settings, persistence, lifetime, savepoints, room, is_second: plan.twins && !is_last }
     }
 }
 
@@ -263,7 +268,8 @@ type Ended = (Option<Result<JobResult>>, Vec<CheckpointInfo>, Vec<JobFailure>);
 
 impl Process {
     async fn run(self, mut environment: Environment, chance: Chance) -> Ended {
-        let Self { job, settings, persistence, lifetime, savepoints, is_second } = self;
+        let Self { job, settings, persistence, lifetime, savepoints, room, is_second } = self;
+        environment.tier = environment.tier.limited(room);
         let first = match is_second {
             true => Some(start_before_another(&job, &environment, &settings, &persistence).await),
             false => None,

@@ -176,7 +176,13 @@ pub const KEYS: &[Key] = &[
         "table",
         "whether results show as the folded table or as every change",
     ),
-    renamed("io.tmp.dirs", &["taskmanager.tmp.dirs"], Value::Text, "", "directories for spill files"),
+    renamed(
+        "io.tmp.dirs",
+        &["taskmanager.tmp.dirs"],
+        Value::Text,
+        "",
+        "directories for spill files and for state on the local disk",
+    ),
     renamed(
         "rest.address",
         &["jobmanager.web.address"],
@@ -286,7 +292,7 @@ pub const KEYS: &[Key] = &[
         &["state.backend"],
         Value::OneOf(&["memory", "hashmap", "jobmanager", "filesystem", "rocksdb"]),
         "memory",
-        "where keyed state lives",
+        "where keyed state lives: in memory with checkpoints in memory or in a folder, or on the local disk",
     ),
     key(
         "restart-strategy.type",

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use keys::{KEYS, Key, Value};
-pub use recovery::{CheckpointRetention, CheckpointSettings, RestartSettings, StateRecovery};
+pub use recovery::{BackendType, CheckpointRetention, CheckpointSettings, RestartSettings, StateRecovery};
 pub use stores::StoreSettings;
 pub use values::{Gate, RuntimeMode, ShuffleMode, parse_bytes, parse_duration};
 

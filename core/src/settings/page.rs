@@ -24,11 +24,11 @@ give a warning. Words are read in any case. A duration is `100 ms`, `3 s`, `1 mi
 const LATER_HEAD: &str = "
 ## Accepted, without effect so far
 
-They belong to what is not there yet: more state backends, more than one process.
+They belong to what is not there yet: more than one process.
 ";
 
 /// How the keys begin that nothing reads yet.
-const LATER: [&str; 4] = ["rest.", "heartbeat.", "state.backend.", "high-availability."];
+const LATER: [&str; 3] = ["rest.", "heartbeat.", "high-availability."];
 
 #[test]
 fn the_page_is_that_of_the_table() {

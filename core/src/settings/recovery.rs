@@ -46,6 +46,18 @@ pub enum CheckpointRetention {
     Deleted,
 }
 
+/// Where keyed state lives, and where checkpoints go (BKD-01 … BKD-03): `state.backend.type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendType {
+    /// In memory; checkpoints too, unless a folder is set for them.
+    #[default]
+    Memory,
+    /// In memory; checkpoints in a folder, which has to be set.
+    Filesystem,
+    /// On the local disk, cached in memory; checkpoints in a folder if one is set.
+    RocksDb,
+}
+
 /// What a job begins from: `execution.state-recovery.*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateRecovery {
@@ -121,6 +133,16 @@ impl Settings {
         }
     }
 
+    /// `state.backend.type`.
+    pub fn state_backend(&self) -> BackendType {
+        match self.text("state.backend.type").to_ascii_lowercase().as_str() {
+            "filesystem" => BackendType::Filesystem,
+            "rocksdb" => BackendType::RocksDb,
+            // Older names: `hashmap`, `jobmanager`.
+            _ => BackendType::Memory,
+        }
+    }
+
     /// `execution.state-recovery.*`.
     pub fn state_recovery(&self) -> StateRecovery {
         StateRecovery {
@@ -187,6 +209,17 @@ impl Settings {
 mod tests {
     use super::*;
     use crate::settings::Origin;
+
+    #[test]
+    fn a_backend_has_older_names() {
+        let mut settings = Settings::default();
+        let mut backend = |name: &str| {
+            settings.set("state.backend", name, Origin::Statement).unwrap();
+            settings.state_backend()
+        };
+        assert_eq!(["hashmap", "jobmanager", "Memory"].map(&mut backend), [BackendType::Memory; 3]);
+        assert_eq!(["filesystem", "RocksDB"].map(&mut backend), [BackendType::Filesystem, BackendType::RocksDb]);
+    }
 
     #[test]
     fn checkpoints_bring_restarts_unless_somebody_says_otherwise() {

@@ -24,7 +24,7 @@ pub trait StateColumn: Any + Send {
     /// The columns that it encodes to.
     fn fields(&self) -> &Fields;
 
-    /// There are `slots` slots now; those that are new are vacant, those that go were.
+    /// There are `slots` slots now; those that are new are vacant, those that go were, and their memory goes with them.
     fn resize(&mut self, slots: usize);
 
     /// Empties the slot.
@@ -49,6 +49,12 @@ pub trait StateColumn: Any + Send {
     /// These slots were written at this time. Columns whose slots expire as a whole note it.
     fn touch(&mut self, _slots: &[usize], _now_millis: i64) {}
 
+    /// Whether there is something in this slot that was saved without its time. Whoever sees that touches it, so that its time
+    /// begins.
+    fn is_undated(&self, _slot: usize) -> bool {
+        false
+    }
+
     /// Drops what has expired in this slot; whether there was something. Only columns that keep times do.
     fn expire(&mut self, _slot: usize, _expiry: Expiry) -> bool {
         false
@@ -56,6 +62,15 @@ pub trait StateColumn: Any + Send {
 
     /// Bytes that it occupies, roughly. Must be cheap.
     fn memory_bytes(&self) -> usize;
+}
+
+/// Resizes cells as [`StateColumn::resize`] demands: the memory of those that go, goes with them.
+pub fn resize_cells<T>(cells: &mut Vec<T>, slots: usize, vacant: impl FnMut() -> T) {
+    let shrinks = slots < cells.len();
+    cells.resize_with(slots, vacant);
+    if shrinks {
+        cells.shrink_to_fit();
+    }
 }
 
 impl dyn StateColumn {

@@ -25,9 +25,10 @@ impl StateId {
 ///
 /// Laws:
 /// * A slot stands for one key from the `lookup` or `find` that gave it until the next `release`; nothing else takes it away.
-///   So an operator calls `release` when it holds no slot any more: after each batch and each firing of timers.
+///   So an operator calls `release` when it holds no slot any more: after each batch and each firing of timers. It holds none
+///   either when it calls `register`, `restore` or `give_back`.
 /// * In `release` a key all of whose states are vacant is forgotten, and a backend may move keys out of memory. What is kept for
-///   a key is the same before and after, wherever it was in between.
+///   a key is the same before and after, wherever it was in between; but what was changed without `touch` may be lost.
 /// * Keys are those of the exchange: equal for NULL and NULL, NaN and NaN, `0.0` and `-0.0`; a dictionary's are its values.
 /// * Whoever changes a slot of a column calls `touch` afterwards. What was not touched may be missing from snapshots of changes.
 /// * `snapshot` into a fresh `restore`, at the same or another parallelism, cannot be told apart from never having stopped.
@@ -76,7 +77,8 @@ pub trait KeyedStates: Send {
     fn touch(&mut self, id: StateId, slots: &[usize], now_millis: i64) -> Result<()>;
 
     /// Drops what has expired, looking at `slots_max` more slots than the last time, round and round; in how many cells there
-    /// was something. Reading does not depend on it, memory does.
+    /// was something. As many keys that are not in memory are looked at in the next `release`, and not counted. Reading does
+    /// not depend on it, memory does.
     fn expire(&mut self, now_millis: i64, slots_max: usize) -> Result<usize>;
 
     /// Freezes the states. [`SnapshotScope::Changes`] without a base before it is an error.
@@ -84,6 +86,12 @@ pub trait KeyedStates: Send {
 
     /// Takes the keyed states out of `state`, before the first `lookup`. They come to life when they are registered.
     fn restore(&mut self, state: &mut RestoredState) -> Result<()>;
+
+    /// Memory is short: moves keys out of it until their states occupy `bytes` less, if the backend has a place for them. Like
+    /// [`release`](Self::release), this ends the life of all slots.
+    fn give_back(&mut self, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
 
     /// Bytes that all of it occupies in memory, roughly. Must be cheap.
     fn memory_bytes(&self) -> usize;

@@ -34,9 +34,9 @@ mod ttl;
 mod value;
 mod widening;
 
-pub use backend::StateBackend;
+pub use backend::{PartStore, StateBackend, StatePart, portions};
 pub use broadcast::BroadcastState;
-pub use column::{EncodeColumn, StateColumn};
+pub use column::{EncodeColumn, StateColumn, resize_cells};
 pub use current_key::{CellsOf, CurrentKey, Token};
 pub use evolution::{
     EVOLUTION, EVOLUTION_COMPLETE, EVOLUTION_SERDE, KEY_COLUMNS, adapt, evolving, not_restorable, retyped,

@@ -53,6 +53,9 @@ impl<C: StateColumn> IdleState<C> {
         if self.ttl.is_none() {
             return Ok(Vec::new());
         }
+        let column = self.states.column(self.id)?;
+        let undated: Vec<usize> = slots.iter().copied().filter(|slot| column.is_undated(*slot)).collect();
+        self.states.touch(self.id, &undated, now_millis)?;
         let (expiry, column) = (Expiry::new(self.ttl, now_millis), self.states.column(self.id)?);
         Ok(slots.iter().copied().filter(|slot| column.expire(*slot, expiry)).collect())
     }

@@ -29,6 +29,28 @@ struct Link {
     charged: Option<MemoryReservation>,
 }
 
+impl Link {
+    /// How many bytes its operator holds beyond what the budget is charged with.
+    fn growth(&self) -> usize {
+        let charged = self.charged.as_ref().map_or(usize::MAX, MemoryReservation::size);
+        self.operator.memory_bytes().saturating_sub(charged)
+    }
+
+    fn charge(&mut self) -> Result<()> {
+        let (Some(charged), bytes) = (&mut self.charged, self.operator.memory_bytes()) else { return Ok(()) };
+        if bytes == charged.size() {
+            return Ok(());
+        }
+        charged.try_resize(bytes).map_err(from_datafusion)
+    }
+
+    /// Has the operator give back so many bytes, and somewhat more, so that it need not be asked again at once.
+    fn give_back(&mut self, bytes: usize) -> Result<()> {
+        let held = self.operator.memory_bytes();
+        self.operator.give_back(bytes.saturating_add(held / 4))
+    }
+}
+
 /// What a chain is asked to do.
 #[derive(Debug)]
 pub enum Call {
@@ -107,13 +129,25 @@ impl Chain {
         }
     }
 
-    /// Charges the budget with what the operators hold now; past it the job fails before the process is killed.
+    /// Charges the budget with what the operators hold now. Past it they give back what they can, first whoever wants more, then
+    /// the others; if that is too little the job fails, before the process is killed.
     fn charge(&mut self) -> Result<()> {
-        for Link { operator, charged, .. } in &mut self.links {
-            let (Some(charged), bytes) = (charged, operator.memory_bytes()) else { continue };
-            if bytes != charged.size() {
-                charged.try_resize(bytes).map_err(from_datafusion)?;
+        for place in 0..self.links.len() {
+            if self.links[place].charge().is_ok() {
+                continue;
             }
+            let refused = self.links[place].growth();
+            self.links[place].give_back(refused)?;
+            if self.links[place].charge().is_ok() {
+                continue;
+            }
+            for other in &mut self.links {
+                other.give_back(refused)?;
+                if other.growth() == 0 {
+                    other.charge()?;
+                }
+            }
+            self.links[place].charge()?;
         }
         Ok(())
     }
@@ -281,6 +315,46 @@ mod tests {
         assert!(memory.reserved() > 0);
         drop(chain);
         assert_eq!(memory.reserved(), 0);
+    }
+
+    /// Keeps every row until it is asked to give some back.
+    #[derive(Default)]
+    struct Lender(Hoard);
+
+    impl Operator for Lender {
+        fn process(&mut self, input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
+            self.0.process(input, batch, output)
+        }
+
+        fn memory_bytes(&self) -> usize {
+            self.0.memory_bytes()
+        }
+
+        fn give_back(&mut self, bytes: usize) -> Result<()> {
+            let goal = self.memory_bytes().saturating_sub(bytes);
+            while self.memory_bytes() > goal {
+                self.0.0.pop();
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn operators_that_can_give_memory_back_before_one_fails() {
+        let memory: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(1000));
+        let feed = |chain: &mut Chain| {
+            chain.call(Call::Process(0, batch(vec![1; 20]))).unwrap();
+            chain.next_emission().map(|emission| assert!(emission.is_none()))
+        };
+        let mut lender = Chain::new(vec![Box::new(Lender::default())], 1);
+        lender.open(&[test_context(Metrics::default())], &memory).unwrap();
+        (0..100).for_each(|_| feed(&mut lender).unwrap());
+        assert!(memory.reserved() > 0 && memory.reserved() <= 1000);
+        drop(lender);
+        let mut both = Chain::new(vec![Box::new(Repeat::default()), Box::new(Lender::default())], 1);
+        both.open(&[test_context(Metrics::default()), test_context(Metrics::default())], &memory).unwrap();
+        (0..100).for_each(|_| feed(&mut both).unwrap());
+        assert!(memory.reserved() > 0 && memory.reserved() <= 1000);
     }
 
     #[test]

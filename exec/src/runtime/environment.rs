@@ -13,6 +13,7 @@ use crate::exchange::SpillDirs;
 use crate::runtime::shared::NoFetcher;
 use crate::runtime::task_slots::TaskSlots;
 use crate::runtime::trace::EventTrace;
+use crate::state::Tier;
 
 /// What a job runs in. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Environment {
     pub spill: Arc<SpillDirs>,
     /// What operators and state may occupy, bounded and unbounded plans together.
     pub memory: Arc<dyn MemoryPool>,
+    /// Where state goes that memory has no room for, and what state may have of the memory.
+    pub tier: Tier,
     /// Brings the files of jobs to this machine.
     pub files: Arc<dyn FileFetcher>,
     /// What jobs need to begin.
@@ -117,14 +120,16 @@ impl Engine {
             let _inside = compute.enter();
             Arc::new(TokioClock::system())
         };
+        let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
         let environment = Environment {
             seed: clock.now_millis() as u64,
             clock,
             compute: Arc::new(TokioSpawner::new(compute.handle().clone())),
             io: Arc::new(TokioSpawner::new(io.handle().clone())),
             background: Arc::new(TokioSpawner::new(background.handle().clone())),
+            tier: Tier::new(dirs.clone(), memory.clone()),
             spill: Arc::new(SpillDirs::new(dirs)),
-            memory: Arc::new(UnboundedMemoryPool::default()),
+            memory,
             files: Arc::new(NoFetcher),
             slots: TaskSlots::unlimited(),
             trace: None,
@@ -135,7 +140,16 @@ impl Engine {
     /// The same engine, whose operators hold no more than `memory` grants.
     #[must_use]
     pub fn with_memory(mut self, memory: Arc<dyn MemoryPool>) -> Self {
+        self.environment.tier = self.environment.tier.with_memory(memory.clone());
         self.environment.memory = memory;
+        self
+    }
+
+    /// The same engine, where state may come to so many bytes of memory before it goes to the local disk; `None` for as many as
+    /// it likes.
+    #[must_use]
+    pub fn with_state_memory(mut self, bytes: Option<usize>) -> Self {
+        self.environment.tier = self.environment.tier.limited(bytes);
         self
     }
 
@@ -194,13 +208,15 @@ impl Drop for Engine {
 pub fn simulated(seed: u64) -> Environment {
     let handle = tokio::runtime::Handle::current();
     let spawner = Arc::new(TokioSpawner::new(handle));
+    let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
     Environment {
         clock: Arc::new(TokioClock::starting_at(0)),
         compute: spawner.clone(),
         io: spawner.clone(),
         background: spawner,
         spill: Arc::new(SpillDirs::new([])),
-        memory: Arc::new(UnboundedMemoryPool::default()),
+        tier: Tier::new([], memory.clone()),
+        memory,
         files: Arc::new(NoFetcher),
         slots: TaskSlots::unlimited(),
         seed,

@@ -30,7 +30,7 @@ use crate::runtime::sink::SinkHandle;
 use crate::runtime::source::SourceInput;
 use crate::runtime::task::{ChainTask, SubtaskEnd, TaskWakeups};
 use crate::runtime::trace::TaskTrace;
-use crate::state::MemoryBackend;
+use crate::state::TieredBackend;
 
 /// Bytes at which an operator's output calls itself full.
 const OUTPUT_BYTES: usize = 1 << 20;
@@ -218,7 +218,11 @@ impl Expansion<'_> {
                 batch_rows: self.settings.batch_rows(),
                 clock: environment.clock.clone(),
                 metrics: metrics.clone(),
-                backend: Arc::new(MemoryBackend { max_parallelism: vertex.max_parallelism }),
+                backend: Arc::new(TieredBackend {
+                    max_parallelism: vertex.max_parallelism,
+                    tier: environment.tier.clone(),
+                    backend: self.settings.state_backend(),
+                }),
                 wakeups: Arc::new(TaskWakeups {
                     place,
                     sender: wake.clone(),

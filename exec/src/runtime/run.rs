@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemill_core::graph::{JobGraph, VertexHead};
-use tidemill_core::settings::CheckpointRetention;
+use tidemill_core::settings::{BackendType, CheckpointRetention};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tokio::sync::{mpsc, watch};
 
 use crate::checkpoint::{CheckpointContent, CheckpointKind, find_checkpoint, patient};
 use crate::latch::Latch;
-use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, answered};
+use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, answered, takes_checkpoints};
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::{Expanded, Subtask, enumerators, expand};
 use crate::runtime::job::{Begin, Begun, Ending, JobFailure, JobFailures, JobResult, Persistence, ResumedFrom};
@@ -196,6 +196,13 @@ impl JobRun {
         Ok(Some(self.restored(checkpointer.folder().clone(), content)))
     }
 
+    /// Whether there will be checkpoints that may not go to memory (BKD-02).
+    fn needs_folder(&self) -> bool {
+        self.settings.state_backend() == BackendType::Filesystem
+            && self.settings.checkpoints().interval.is_some()
+            && takes_checkpoints(&self.job)
+    }
+
     /// A number that no other writer of checkpoints has drawn.
     fn nonce(&self) -> u64 {
         self.environment.seed ^ (self.environment.clock.now_millis() as u64).rotate_left(32)
@@ -206,6 +213,10 @@ impl JobRun {
         let clock = self.environment.clock.clone();
         let settings = self.settings.checkpoints();
         let mut store = match &self.persistence.folder {
+            None if self.needs_folder() => {
+                let error = "state.backend.type 'filesystem' stores checkpoints in a folder, and none is set";
+                return Err(Error::request(error).with_hint("set execution.checkpointing.dir to a URL"));
+            }
             None => JobStore::in_memory(clock.clone()).await?,
             Some(folder) => {
                 let opened = JobStore::open(folder.clone(), self.nonce(), clock.clone());

@@ -1,7 +1,8 @@
 //! How operators remember: keys as columns found by the hash that the exchange carried, state as columns over their slots.
 //!
 //! The contract is that of [`tidemill_core::state`]. Here are its columns ([`columns`]), the way from user types to them
-//! ([`StateRegistry`], [`Codec`]), and the backends, one folder each ([`memory`]), which all run one suite.
+//! ([`StateRegistry`], [`Codec`]), and the backends ([`memory`]) with the local disk behind them ([`tier`]), which all run one
+//! suite.
 
 mod broadcast_map;
 mod codec;
@@ -14,11 +15,13 @@ pub mod memory;
 mod operator_lists;
 mod registry;
 mod subtask_states;
+pub mod tier;
 
 pub use broadcast_map::{BroadcastMap, BroadcastStates};
 pub use codec::{Codec, StateValue, item_field};
 pub use key_index::KeyIndex;
-pub use memory::{MemoryBackend, MemoryStates};
+pub use memory::{MemoryBackend, MemoryStates, TieredBackend};
 pub use operator_lists::{OperatorListState, OperatorLists};
 pub use registry::StateRegistry;
 pub use subtask_states::SubtaskStates;
+pub use tier::Tier;

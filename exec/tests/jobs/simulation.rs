@@ -75,6 +75,17 @@ fn the_same_seed_gives_the_same_events_and_any_seed_the_same_answer() {
 }
 
 #[test]
+fn state_without_room_in_memory_changes_neither_the_answer_nor_the_replay() {
+    for seed in 0..5 {
+        for backend in ["memory", "rocksdb"] {
+            let (events, rows) = run_on(seed, backend, Some(0));
+            assert_eq!(rows, answer(), "seed {seed}, {backend}");
+            assert!(events == run_on(seed, backend, Some(0)).0, "seed {seed}, {backend}");
+        }
+    }
+}
+
+#[test]
 fn the_trace_tells_who_took_in_what_and_when() {
     let (events, _) = run(1);
     let kinds = ["rows ", "watermark ", "idle", "end"];
@@ -95,10 +106,20 @@ fn the_trace_tells_who_took_in_what_and_when() {
 
 /// All events of one run, a line each, and the rows that came out.
 fn run(seed: u64) -> (String, Vec<Vec<i64>>) {
+    run_on(seed, "memory", None)
+}
+
+/// The same with state in a backend that has so many bytes of memory.
+fn run_on(seed: u64, backend: &str, state_bytes: Option<usize>) -> (String, Vec<Vec<i64>>) {
     simulate(seed, |mut environment| async move {
+        environment.tier = environment.tier.limited(state_bytes);
         let recorder = Arc::new(Recorder { clock: environment.clock.clone(), lines: Mutex::default() });
         environment.trace = Some(recorder.clone());
-        let settings = settings(&[("execution.buffer-timeout", "5 ms"), ("taskmanager.memory.network.max", "4 kb")]);
+        let settings = settings(&[
+            ("execution.buffer-timeout", "5 ms"),
+            ("taskmanager.memory.network.max", "4 kb"),
+            ("state.backend.type", backend),
+        ]);
         let (count, counted) = windowed_count();
         let (job, rows) = Pipeline::read(Clicks { seed }, Some(Arc::new(Bounded::default())), SPLITS + 1)
             .then_pass("k", Partitioning::Shuffle, 2)

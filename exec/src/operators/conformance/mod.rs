@@ -2,7 +2,7 @@
 //!
 //! A script of rows and watermarks, drawn at random, goes through each operator in several ways: cut into batches of 1, 7 or all
 //! rows, with room for everything or for next to nothing in its output, with the hashes of an exchange or without, stopped and
-//! restored at another parallelism. A new operator is a line in `subjects.rs`; what it must keep stands here.
+//! restored at another parallelism, with state in memory and out of it. A new operator is a line in `subjects.rs`; what it must keep stands here.
 
 mod everywhere;
 mod restore;
@@ -10,6 +10,7 @@ mod script;
 mod subjects;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::TimestampMillisecondType;
@@ -18,9 +19,12 @@ use proptest::prelude::*;
 use tidemill_core::key::hash_columns;
 use tidemill_core::metrics::Metrics;
 use tidemill_core::operator::{Emission, InputSelection, Operator, Output, Progress};
+use tidemill_core::settings::BackendType;
 use tidemill_core::{Batch, Result, RowKind, Watermark};
 
 use crate::operators::test_context;
+use crate::state::TieredBackend;
+use crate::state::tier::test_disk;
 use script::{Demands, Draft, Row, Script, any_draft, batch};
 use subjects::{Inputs, Subject, subjects};
 
@@ -37,9 +41,12 @@ struct Way {
     hashed: bool,
     /// How often the end of an input is told.
     ends: usize,
+    /// Which backend without any room in memory keeps state; `None` for one with room for everything.
+    backend: Option<BackendType>,
 }
 
-const PLAIN: Way = Way { cut: usize::MAX, batch_rows: 5, output_bytes: usize::MAX, hashed: false, ends: 1 };
+const PLAIN: Way =
+    Way { cut: usize::MAX, batch_rows: 5, output_bytes: usize::MAX, hashed: false, ends: 1, backend: None };
 
 /// One thing that left an operator.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,6 +129,17 @@ proptest! {
     }
 
     #[test]
+    fn the_result_is_the_same_wherever_state_is(draft in any_draft(), cut in 1..30usize) {
+        for (subject, script) in each_with(&draft) {
+            let expected = tables(&run(&subject, &script, Way { cut, ..PLAIN }));
+            for backend in [BackendType::Memory, BackendType::RocksDb] {
+                let seen = run(&subject, &script, Way { cut, backend: Some(backend), ..PLAIN });
+                prop_assert_eq!(&expected, &tables(&seen), "{} with {:?}", subject.name, backend);
+            }
+        }
+    }
+
+    #[test]
     fn to_hear_the_end_twice_changes_nothing(draft in any_draft()) {
         for (subject, script) in each_with(&draft) {
             let expected = run(&subject, &script, PLAIN);
@@ -159,20 +177,22 @@ proptest! {
 
     #[test]
     fn a_restored_operator_cannot_be_told_apart(draft in any_draft(), stop in any::<prop::sample::Index>(),
-                                                base in prop::option::of(any::<prop::sample::Index>()), cut in 1..30usize) {
+                                                base in prop::option::of(any::<prop::sample::Index>()), cut in 1..30usize,
+                                                backend in any_backend(), next_backend in any_backend()) {
         for subject in subjects() {
             // Which rows are late may depend on where a batch was cut, not on a restore.
             let late_rows = subject.demands.late_rows && subject.late_rows_whatever_the_cut;
             let script = draft.script(Demands { late_rows, ..subject.demands });
             let way = Way { cut, ..PLAIN };
             let expected = tables(&run(&subject, &script, way));
+            let ways = [Way { backend, ..way }, Way { backend: next_backend, ..way }];
             let stop = stop.index(script.steps.len());
             let base = base.map(|base| base.index(script.steps.len()));
             let parallelisms: &[usize] = if subject.keys.is_some() { &[1, 2, 3] } else { &[1] };
             for parallelism in parallelisms {
-                let restored = tables(&restore::run_restored(&subject, &script, way, (base, stop), *parallelism));
+                let restored = tables(&restore::run_restored(&subject, &script, ways, (base, stop), *parallelism));
                 let name = &subject.name;
-                prop_assert_eq!(&expected, &restored, "{}, stopped in step {}, then {}", name, stop, parallelism);
+                prop_assert_eq!(&expected, &restored, "{}, stopped in step {}, then {}, {:?}", name, stop, parallelism, ways);
             }
         }
     }
@@ -182,7 +202,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn a_crash_at_any_place_changes_nothing(draft in any_draft(), cut in 1..12usize) {
+    fn a_crash_at_any_place_changes_nothing(draft in any_draft(), cut in 1..12usize, backend in any_backend()) {
         for subject in subjects() {
             // Event time is no state: what is late is known again only once sources have said how far they are.
             let script = draft.script(Demands { late_rows: false, ..subject.demands });
@@ -190,7 +210,7 @@ proptest! {
             let places = everywhere::places(&script, way);
             let expected = everywhere::run_crashed(&subject, &script, way, places);
             for place in 0..places {
-                let crashed = everywhere::run_crashed(&subject, &script, way, place);
+                let crashed = everywhere::run_crashed(&subject, &script, Way { backend, ..way }, place);
                 let name = &subject.name;
                 prop_assert_eq!(tables(&expected), tables(&crashed), "{}, crashed in unit {}", name, place);
                 // What is only added to is the same row by row between two watermarks.
@@ -200,6 +220,10 @@ proptest! {
             }
         }
     }
+}
+
+fn any_backend() -> impl Strategy<Value = Option<BackendType>> {
+    prop::sample::select(vec![None, Some(BackendType::Memory), Some(BackendType::RocksDb)])
 }
 
 /// The rows between two watermarks, in no order.
@@ -249,6 +273,10 @@ impl<'a> Shell<'a> {
         let mut operator = subject.factory.create().unwrap();
         let mut context = test_context(Metrics::default());
         context.batch_rows = way.batch_rows;
+        if let Some(backend) = way.backend {
+            let tier = test_disk().limited(Some(0));
+            context.backend = Arc::new(TieredBackend { max_parallelism: context.max_parallelism, tier, backend });
+        }
         operator.open(&context).unwrap();
         Self { subject, way, operator, output: Output::new(way.output_bytes), fed_rows: 0, seen: vec![] }
     }

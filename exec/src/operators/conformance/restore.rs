@@ -18,11 +18,12 @@ const GROUPS: u32 = 128;
 pub type Stored = Vec<(StateDescriptor, Vec<StateLayer>)>;
 
 /// The script up to the rows of step `stop`, a snapshot, and the rest with `parallelism` operators that know no more than it.
+/// The first goes the first way, the others the second.
 /// With `base` there is a snapshot of everything at the beginning of that step, and then one of changes in every step.
 pub fn run_restored(
     subject: &Subject,
     script: &Script,
-    way: Way,
+    [way, next_way]: [Way; 2],
     (base, stop): (Option<usize>, usize),
     parallelism: usize,
 ) -> Record {
@@ -46,7 +47,7 @@ pub fn run_restored(
     // What happens behind a snapshot is not in it.
     first.step(&[], i64::MAX);
 
-    let mut others: Vec<Shell<'_>> = (0..parallelism).map(|_| Shell::open(subject, way)).collect();
+    let mut others: Vec<Shell<'_>> = (0..parallelism).map(|_| Shell::open(subject, next_way)).collect();
     for (subtask, shell) in others.iter_mut().enumerate() {
         shell.operator.restore(share(&stored, subtask, parallelism)).unwrap();
         keeps_its_own(shell, subtask, parallelism);

@@ -14,6 +14,7 @@ use arrow::datatypes::{
     DataType, Decimal128Type, Decimal256Type, Field, FieldRef, Fields, Float64Type, Int64Type, UInt64Type,
 };
 use arrow::row::{RowConverter, SortField};
+use tidemill_core::state::resize_cells;
 use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -155,7 +156,7 @@ impl LiveAccumulator for Count {
     }
 
     fn resize(&mut self, slots: usize) {
-        self.0.resize(slots, 0);
+        resize_cells(&mut self.0, slots, || 0);
     }
 
     fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()> {
@@ -213,8 +214,8 @@ where
     }
 
     fn resize(&mut self, slots: usize) {
-        self.sums.resize(slots, T::Native::ZERO);
-        self.counts.resize(slots, 0);
+        resize_cells(&mut self.sums, slots, || T::Native::ZERO);
+        resize_cells(&mut self.counts, slots, || 0);
     }
 
     fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()> {
@@ -277,8 +278,8 @@ impl LiveAccumulator for Average {
     }
 
     fn resize(&mut self, slots: usize) {
-        self.sums.resize(slots, 0.0);
-        self.counts.resize(slots, 0);
+        resize_cells(&mut self.sums, slots, || 0.0);
+        resize_cells(&mut self.counts, slots, || 0);
     }
 
     fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()> {
@@ -358,7 +359,7 @@ impl LiveAccumulator for Distinct {
 
     fn resize(&mut self, slots: usize) {
         self.inner.resize(slots);
-        self.seen.resize_with(slots, ValueCounts::default);
+        resize_cells(&mut self.seen, slots, ValueCounts::default);
     }
 
     fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()> {

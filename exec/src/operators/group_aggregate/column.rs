@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, StructArray};
 use arrow::datatypes::{DataType, Fields, Int64Type};
-use tidemill_core::state::StateColumn;
+use tidemill_core::state::{StateColumn, resize_cells};
 use tidemill_core::{Error, Result};
 
 use super::accumulate::{Changes, LiveAccumulator, column, live_accumulator};
@@ -55,7 +55,7 @@ impl StateColumn for GroupColumn {
     }
 
     fn resize(&mut self, slots: usize) {
-        self.rows.resize(slots, 0);
+        resize_cells(&mut self.rows, slots, || 0);
         self.accumulators.iter_mut().for_each(|accumulator| accumulator.resize(slots));
     }
 

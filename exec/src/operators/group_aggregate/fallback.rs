@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, FieldRef, Fields, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Accumulator;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use tidemill_core::state::resize_cells;
 use tidemill_core::{Error, Result};
 
 use super::accumulate::{Changes, LiveAccumulator, column};
@@ -127,8 +128,8 @@ impl LiveAccumulator for Fallback {
     }
 
     fn resize(&mut self, slots: usize) {
-        self.groups.resize_with(slots, || None);
-        self.counted.resize(slots, 0);
+        resize_cells(&mut self.groups, slots, || None);
+        resize_cells(&mut self.counted, slots, || 0);
     }
 
     fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()> {

@@ -10,6 +10,7 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Fields};
 use arrow::row::{RowConverter, SortField};
 use tidemill_core::Result;
+use tidemill_core::state::resize_cells;
 
 use super::accumulate::{Changes, LiveAccumulator, VALUE_OVERHEAD, column};
 use super::counted_values::{counted_values_field, decode_counted_values, encode_counted_values};
@@ -99,8 +100,8 @@ impl LiveAccumulator for MinMax {
 
     fn resize(&mut self, slots: usize) {
         match &mut self.values {
-            Values::Best(best) => best.resize(slots, None),
-            Values::All(all) => all.resize_with(slots, BTreeMap::new),
+            Values::Best(best) => resize_cells(best, slots, || None),
+            Values::All(all) => resize_cells(all, slots, BTreeMap::new),
         }
     }
 

@@ -192,6 +192,10 @@ impl Operator for GroupAggregateOperator {
         self.is_touched.capacity() + self.groups.as_ref().map_or(0, |groups| groups.states.memory_bytes())
     }
 
+    fn give_back(&mut self, bytes: usize) -> Result<()> {
+        self.groups.as_mut().map_or(Ok(()), |groups| groups.states.give_back(bytes))
+    }
+
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
         let mut snapshot = self.groups.as_mut().ok_or_else(not_open)?.states.snapshot(scope)?;
         if self.is_global() {

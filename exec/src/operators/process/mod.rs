@@ -289,6 +289,10 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
         keyed + self.subtask.memory_bytes() + self.function.memory_bytes()
     }
 
+    fn give_back(&mut self, bytes: usize) -> Result<()> {
+        self.keyed.as_mut().map_or(Ok(()), |keyed| keyed.states.give_back(bytes))
+    }
+
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
         let mut snapshot = match &mut self.keyed {
             Some(keyed) => keyed.states.snapshot(scope)?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, StringArray, StructArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
-use tidemill_core::state::StateColumn;
+use tidemill_core::state::{StateColumn, resize_cells};
 use tidemill_core::{Error, Result};
 
 use super::{Timer, TimerDomain};
@@ -73,7 +73,7 @@ impl StateColumn for TimerColumn {
     }
 
     fn resize(&mut self, slots: usize) {
-        self.slots.resize_with(slots, BTreeSet::new);
+        resize_cells(&mut self.slots, slots, BTreeSet::new);
     }
 
     fn clear(&mut self, slot: usize) {

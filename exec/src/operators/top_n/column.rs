@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, AsArray, ListArray, RecordBatch, StructArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef};
 use arrow::row::{OwnedRow, RowConverter, SortField};
-use tidemill_core::state::StateColumn;
+use tidemill_core::state::{StateColumn, resize_cells};
 use tidemill_core::{Error, Result};
 
 use super::TopN;
@@ -112,7 +112,7 @@ impl StateColumn for RankedColumn {
     }
 
     fn resize(&mut self, slots: usize) {
-        self.partitions.resize_with(slots, Vec::new);
+        resize_cells(&mut self.partitions, slots, Vec::new);
     }
 
     fn clear(&mut self, slot: usize) {

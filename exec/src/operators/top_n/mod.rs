@@ -144,6 +144,10 @@ impl Operator for TopNOperator {
         self.partitions.as_ref().map_or(0, |partitions| partitions.states.memory_bytes())
     }
 
+    fn give_back(&mut self, bytes: usize) -> Result<()> {
+        self.partitions.as_mut().map_or(Ok(()), |partitions| partitions.states.give_back(bytes))
+    }
+
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
         self.partitions.as_mut().ok_or_else(not_open)?.states.snapshot(scope)
     }

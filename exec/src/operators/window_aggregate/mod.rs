@@ -8,6 +8,7 @@
 //! A row is late when every window of its slice is complete; it is dropped and counted. The input must be append-only.
 
 mod slice;
+mod spill;
 mod state;
 #[cfg(test)]
 pub(super) mod tests;
@@ -32,6 +33,7 @@ use crate::operators::expression::{batch_of, keys_and_hashes};
 use crate::operators::pending::Pending;
 use crate::operators::window_assign::{TimeColumn, null_time, window_time};
 use slice::{Merged, Results, Slice};
+use spill::Spilled;
 
 /// Where a grouping column of the result comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,7 @@ impl OperatorFactory for WindowAggregate {
             parallelism: 1,
             max_parallelism: 1,
             late: Counter::default(),
+            spilled: Spilled::default(),
         }))
     }
 
@@ -114,6 +117,7 @@ struct WindowAggregateOperator {
     parallelism: usize,
     max_parallelism: u32,
     late: Counter,
+    spilled: Spilled,
 }
 
 impl Operator for WindowAggregateOperator {
@@ -122,6 +126,7 @@ impl Operator for WindowAggregateOperator {
         (self.subtask, self.parallelism) = (context.subtask, context.parallelism);
         self.max_parallelism = context.max_parallelism;
         self.late = context.metrics.counter(LATE_RECORDS_DROPPED);
+        self.spilled.store = context.backend.parts();
         Ok(())
     }
 
@@ -147,6 +152,7 @@ impl Operator for WindowAggregateOperator {
             }
             self.weigh(slice..slice.saturating_add(1));
         }
+        self.make_room()?;
         Ok(Progress::Done)
     }
 
@@ -161,6 +167,9 @@ impl Operator for WindowAggregateOperator {
         loop {
             if self.pending.emit(output) == Progress::Full {
                 return Ok(Progress::Full);
+            }
+            if self.fire_portion()? {
+                continue;
             }
             if !self.advancing {
                 return Ok(Progress::Done);
@@ -178,6 +187,10 @@ impl Operator for WindowAggregateOperator {
 
     fn memory_bytes(&self) -> usize {
         self.state_bytes
+    }
+
+    fn give_back(&mut self, bytes: usize) -> Result<()> {
+        self.shrink(self.state_bytes.saturating_sub(bytes))
     }
 
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
@@ -256,6 +269,9 @@ impl WindowAggregateOperator {
 
     fn fire(&mut self, window: Window) -> Result<()> {
         self.fired = window.end;
+        if self.begin_firing(window) {
+            return Ok(());
+        }
         let results = self.results(window)?;
         self.forget_slices(window)?;
         self.weigh(window.start..window.end);
@@ -290,6 +306,7 @@ impl WindowAggregateOperator {
             if last.is_none_or(|last| last.end <= window.end) {
                 let forgotten = self.slices.remove(&start).map_or(0, |slice| slice.weight());
                 self.state_bytes -= forgotten;
+                self.spilled.forget(start);
             }
         }
         Ok(())

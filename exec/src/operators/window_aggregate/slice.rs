@@ -12,12 +12,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray, UInt32Array};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use tidemill_core::key::hash_columns;
 use tidemill_core::{Error, Result};
 
+use super::take_all;
 use crate::error::from_datafusion;
 use crate::operators::aggregate::{Aggregate, Arguments};
 use crate::state::KeyIndex;
@@ -141,12 +142,7 @@ impl Slice {
     pub fn restore(&mut self, keys: &[ArrayRef], states: &[ArrayRef], rows: usize) -> Result<()> {
         let mut slots = Vec::with_capacity(rows);
         self.index.intern(keys, &hash_columns(keys, rows)?, &mut slots)?;
-        let parts = |state: &ArrayRef| {
-            let parts = state.as_struct_opt().map(|state| state.columns().to_vec());
-            parts.ok_or_else(|| Error::corrupt(format!("state of an aggregate of type {}", state.data_type())))
-        };
-        let states = states.iter().map(parts).collect::<Result<_>>()?;
-        self.push(ClosedPart { slots: Slots::Some(slots), states });
+        self.push(ClosedPart { slots: Slots::Some(slots), states: columns_of(states)? });
         Ok(())
     }
 
@@ -177,6 +173,16 @@ impl Slice {
             [part] => Ok(vec![self.rows(part, fields)?]),
             _ => Ok(vec![self.rows(&self.merged_part(aggregates)?, fields)?]),
         }
+    }
+
+    /// All rows, taken out of the slice, which goes on without keys: those that a checkpoint holds, and the others.
+    pub fn take_rows(&mut self, fields: &[FieldRef], key_types: &[DataType]) -> Result<(Vec<Rows>, Vec<Rows>)> {
+        self.close()?;
+        let (stored, new) = self.closed.split_at(self.stored);
+        let rows = |parts: &[ClosedPart]| parts.iter().map(|part| self.rows(part, fields)).collect::<Result<Vec<_>>>();
+        let taken = (rows(stored)?, rows(new)?);
+        *self = Self { weight: self.weight, ..Self::new(key_types)? };
+        Ok(taken)
     }
 
     /// The results of all keys; nothing may be asked of the slice afterwards.
@@ -223,14 +229,23 @@ impl Slice {
         self.closed.push(part);
     }
 
-    /// Adds all that is closed to the groups of the slots, or to those that `group_of` tells.
-    fn merge_into(&self, groups: &mut Groups, group_of: Option<&[usize]>) -> Result<()> {
+    /// Adds all that is closed to the groups of the slots, or to those that `group_of` tells, where it tells one.
+    fn merge_into(&self, groups: &mut Groups, group_of: Option<&[Option<usize>]>) -> Result<()> {
         for part in &self.closed {
-            let mut slots = part.slots.to_vec();
-            if let Some(group_of) = group_of {
-                slots.iter_mut().for_each(|slot| *slot = group_of[*slot]);
+            let slots = part.slots.to_vec();
+            let Some(group_of) = group_of else {
+                groups.merge(&part.states, &slots)?;
+                continue;
+            };
+            let wanted = slots.iter().enumerate().filter_map(|(row, slot)| Some((row as u32, group_of[*slot]?)));
+            let (rows, of_rows): (Vec<u32>, Vec<usize>) = wanted.unzip();
+            if rows.len() == slots.len() {
+                groups.merge(&part.states, &of_rows)?;
+                continue;
             }
-            groups.merge(&part.states, &slots)?;
+            let rows = UInt32Array::from(rows);
+            let states = part.states.iter().map(|state| take_all(state, &rows)).collect::<Result<Vec<_>>>()?;
+            groups.merge(&states, &of_rows)?;
         }
         Ok(())
     }
@@ -249,18 +264,7 @@ impl Slice {
     }
 
     fn rows(&self, part: &ClosedPart, fields: &[FieldRef]) -> Result<Rows> {
-        let slots = part.slots.to_vec();
-        let states = part.states.iter().zip(fields).map(|(state, field)| match field.data_type() {
-            DataType::Struct(fields) => {
-                Ok(Arc::new(StructArray::try_new(fields.clone(), state.clone(), None)?) as ArrayRef)
-            }
-            _ => Err(Error::internal("the state of an aggregate is no struct")),
-        });
-        Ok(Rows {
-            keys: self.index.keys(&slots)?,
-            states: states.collect::<Result<_>>()?,
-            hashes: slots.iter().map(|slot| self.index.hash(*slot)).collect(),
-        })
+        rows(&self.index, &part.slots.to_vec(), &part.states, fields)
     }
 }
 
@@ -285,6 +289,9 @@ impl Groups {
     /// Adds states, a row for each of these groups. A group that is new is the next one: accumulators take it that whatever is
     /// below the number of groups has been there.
     fn merge(&mut self, states: &[Vec<ArrayRef>], groups: &[usize]) -> Result<()> {
+        if groups.is_empty() {
+            return Ok(());
+        }
         self.count = groups.iter().fold(self.count, |count, group| count.max(group + 1));
         for (accumulator, state) in self.accumulators.iter_mut().zip(states) {
             accumulator.merge_batch(state, groups, self.count).map_err(from_datafusion)?;
@@ -301,12 +308,33 @@ impl Merged {
 
     /// Adds a slice, which goes on.
     pub fn add(&mut self, slice: &mut Slice) -> Result<()> {
+        self.add_where(slice, |_| true)
+    }
+
+    /// Adds those keys of a slice whose hashes are wanted; the slice goes on.
+    pub fn add_where(&mut self, slice: &mut Slice, is_wanted: impl Fn(u64) -> bool) -> Result<()> {
         slice.close()?;
-        let all: Vec<usize> = (0..slice.index.slots()).collect();
-        let hashes: Vec<u64> = all.iter().map(|slot| slice.index.hash(*slot)).collect();
-        let mut groups = Vec::with_capacity(all.len());
-        self.index.intern(&slice.index.keys(&all)?, &hashes, &mut groups)?;
-        slice.merge_into(&mut self.groups, Some(&groups))
+        let slots = (0..slice.index.slots()).filter(|slot| is_wanted(slice.index.hash(*slot)));
+        let slots: Vec<usize> = slots.collect();
+        let hashes: Vec<u64> = slots.iter().map(|slot| slice.index.hash(*slot)).collect();
+        let mut groups = Vec::with_capacity(slots.len());
+        self.index.intern(&slice.index.keys(&slots)?, &hashes, &mut groups)?;
+        let mut group_of = vec![None; slice.index.slots()];
+        slots.into_iter().zip(groups).for_each(|(slot, group)| group_of[slot] = Some(group));
+        slice.merge_into(&mut self.groups, Some(&group_of))
+    }
+
+    /// Adds rows that were taken out of a slice.
+    pub fn add_rows(&mut self, keys: &[ArrayRef], states: &[ArrayRef], rows: usize) -> Result<()> {
+        let mut groups = Vec::with_capacity(rows);
+        self.index.intern(keys, &hash_columns(keys, rows)?, &mut groups)?;
+        self.groups.merge(&columns_of(states)?, &groups)
+    }
+
+    /// A row for each key.
+    pub fn into_rows(mut self, fields: &[FieldRef]) -> Result<Rows> {
+        let slots: Vec<usize> = (0..self.index.slots()).collect();
+        rows(&self.index, &slots, &states_of(&mut self.groups.accumulators)?, fields)
     }
 
     /// The results of all groups.
@@ -346,6 +374,30 @@ fn accumulators(aggregates: &[Aggregate]) -> Result<Accumulators> {
 fn states_of(accumulators: &mut Accumulators) -> Result<Vec<Vec<ArrayRef>>> {
     let states = accumulators.iter_mut().map(|accumulator| accumulator.state(EmitTo::All));
     states.collect::<Result<_, _>>().map_err(from_datafusion)
+}
+
+/// The state columns of each aggregate out of its column of structs.
+fn columns_of(states: &[ArrayRef]) -> Result<Vec<Vec<ArrayRef>>> {
+    let columns = |state: &ArrayRef| {
+        let columns = state.as_struct_opt().map(|state| state.columns().to_vec());
+        columns.ok_or_else(|| Error::corrupt(format!("state of an aggregate of type {}", state.data_type())))
+    };
+    states.iter().map(columns).collect()
+}
+
+/// Rows of these slots, with states of which each has a row for each of them.
+fn rows(index: &KeyIndex, slots: &[usize], states: &[Vec<ArrayRef>], fields: &[FieldRef]) -> Result<Rows> {
+    let states = states.iter().zip(fields).map(|(state, field)| match field.data_type() {
+        DataType::Struct(fields) => {
+            Ok(Arc::new(StructArray::try_new(fields.clone(), state.clone(), None)?) as ArrayRef)
+        }
+        _ => Err(Error::internal("the state of an aggregate is no struct")),
+    });
+    Ok(Rows {
+        keys: index.keys(slots)?,
+        states: states.collect::<Result<_>>()?,
+        hashes: slots.iter().map(|slot| index.hash(*slot)).collect(),
+    })
 }
 
 fn results(index: &KeyIndex, mut accumulators: Accumulators) -> Result<Results> {

@@ -14,25 +14,45 @@ use tidemill_core::state::{Extent, RestoredState, Snapshot, SnapshotScope, adapt
 use tidemill_core::{Result, Watermark};
 
 use super::slice::Rows;
-use super::{WindowAggregateOperator, take_all};
+use super::{WindowAggregate, WindowAggregateOperator, take_all};
 use crate::operators::aggregate::Aggregate;
 use crate::operators::saved::{
     KeyedPart, KeyedRows, freeze_numbers, freeze_watermark, key_fields, restored_numbers, restored_watermark,
 };
 
 /// The state that holds the groups of all slices: the key of a group and the start of its slice, and its accumulators.
-const SLICES: &str = "slices";
+pub const SLICES: &str = "slices";
 /// Of each subtask the key groups, from and to, and the watermark whose windows it has fired.
 const PROGRESS: &str = "progress";
+
+impl WindowAggregate {
+    /// The columns of the state: what tells groups apart, and what is kept of each.
+    pub(super) fn state_fields(&self) -> Result<(Fields, Fields)> {
+        let keys = key_fields(&self.input_schema, &self.keys)?.into_iter();
+        let slice = Arc::new(Field::new("slice_start", DataType::Int64, false));
+        let kept: Result<Fields> = self.aggregates.iter().map(Aggregate::state_field).collect();
+        Ok((keys.chain([slice]).collect(), kept?))
+    }
+}
+
+/// Rows of the slice that begins at `start`, as they are stored.
+pub fn slice_rows(start: i64, Rows { keys, states, hashes }: Rows) -> KeyedPart {
+    let start: ArrayRef = Arc::new(Int64Array::from(vec![start; hashes.len()]));
+    KeyedPart { columns: keys.into_iter().chain([start]).chain(states).collect(), hashes }
+}
 
 impl WindowAggregateOperator {
     /// The slices, and the watermark whose windows have fired.
     pub fn frozen_state(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        if scope != SnapshotScope::Changes {
+            self.put_rest_away()?;
+        }
         let slices = self.frozen_slices(scope)?.freeze(SLICES, self.max_parallelism);
         let own = groups_of(self.subtask, self.parallelism, self.max_parallelism);
         let progress = [i64::from(own.start), i64::from(own.end), self.completed.0];
         let mut snapshot = Snapshot::whole([freeze_watermark(self.completed)?, freeze_numbers(PROGRESS, &progress)?]);
         snapshot.push(if scope == SnapshotScope::Changes { Extent::Added } else { Extent::Whole }, slices);
+        self.freeze_spilled(scope, &mut snapshot)?;
         Ok(snapshot)
     }
 
@@ -40,7 +60,7 @@ impl WindowAggregateOperator {
     pub fn restore_state(&mut self, mut state: RestoredState) -> Result<()> {
         self.completed = restored_watermark(&mut state);
         self.watermark = self.completed;
-        let (keys, kept) = self.fields()?;
+        let (keys, kept) = self.plan.state_fields()?;
         let progress = restored_numbers(&mut state, PROGRESS);
         let schema = keyed_schema(&keys, &kept);
         let columns: Vec<usize> = (1..schema.fields().len()).collect();
@@ -55,16 +75,8 @@ impl WindowAggregateOperator {
         Ok(())
     }
 
-    /// The columns of the state: what tells groups apart, and what is kept of each.
-    fn fields(&self) -> Result<(Fields, Fields)> {
-        let keys = key_fields(&self.plan.input_schema, &self.plan.keys)?.into_iter();
-        let slice = Arc::new(Field::new("slice_start", DataType::Int64, false));
-        let kept: Result<Fields> = self.plan.aggregates.iter().map(Aggregate::state_field).collect();
-        Ok((keys.chain([slice]).collect(), kept?))
-    }
-
     fn frozen_slices(&mut self, scope: SnapshotScope) -> Result<KeyedRows> {
-        let (keys, kept) = self.fields()?;
+        let (keys, kept) = self.plan.state_fields()?;
         let aggregates = &self.plan.aggregates;
         let mut parts = Vec::new();
         for (start, slice) in &mut self.slices {
@@ -73,10 +85,7 @@ impl WindowAggregateOperator {
                 SnapshotScope::Base => slice.store_whole(&kept, aggregates)?,
                 SnapshotScope::Copy => slice.copy(&kept, aggregates)?,
             };
-            for Rows { keys, states, hashes } in of_slice {
-                let start: ArrayRef = Arc::new(Int64Array::from(vec![*start; hashes.len()]));
-                parts.push(KeyedPart { columns: keys.into_iter().chain([start]).chain(states).collect(), hashes });
-            }
+            parts.extend(of_slice.into_iter().map(|rows| slice_rows(*start, rows)));
         }
         self.weigh(i64::MIN..i64::MAX);
         Ok(KeyedRows { keys, kept, parts })
@@ -97,6 +106,6 @@ impl WindowAggregateOperator {
             self.slice(start)?.restore(&of_slice[..keys], &of_slice[keys + 1..], places.len())?;
             self.weigh(start..start.saturating_add(1));
         }
-        Ok(())
+        self.make_room()
     }
 }

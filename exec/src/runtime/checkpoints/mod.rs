@@ -53,6 +53,7 @@ pub use attempt::{Attempt, TaskControl};
 pub use command::{CheckpointControl, StoreFolder};
 pub use statistics::{CheckpointInfo, CheckpointStatistics, CheckpointStatus};
 pub use store::{JobStore, answered};
+pub use trigger::takes_checkpoints;
 
 /// The committers of a job's sinks, by vertex.
 pub type Committers = Arc<BTreeMap<usize, Arc<dyn Committer>>>;

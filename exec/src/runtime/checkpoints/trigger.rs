@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidemill_core::event::{Barrier, BarrierKind, CheckpointId};
-use tidemill_core::graph::VertexHead;
+use tidemill_core::graph::{JobGraph, VertexHead};
 use tidemill_core::{Error, Gate};
 
 use super::Checkpointer;
@@ -12,11 +12,15 @@ use super::command::{Command, StoreFolder};
 use super::pending::Pending;
 use super::statistics::{CheckpointInfo, CheckpointStatus};
 
+/// Whether barriers can flow through a job: not through plans that are pulled, nor through exchanges that hold everything back.
+pub fn takes_checkpoints(job: &JobGraph) -> bool {
+    let is_pulled = job.vertices.iter().any(|vertex| matches!(vertex.head, VertexHead::Fragment(_)));
+    !is_pulled && job.edges.iter().all(|edge| edge.gate != Gate::Infinite)
+}
+
 impl Checkpointer {
-    /// Whether barriers can flow: not through plans that are pulled, nor through exchanges that hold everything back.
     pub(super) fn takes_checkpoints(&self) -> bool {
-        let is_pulled = self.job.vertices.iter().any(|vertex| matches!(vertex.head, VertexHead::Fragment(_)));
-        !is_pulled && self.job.edges.iter().all(|edge| edge.gate != Gate::Infinite)
+        takes_checkpoints(&self.job)
     }
 
     pub(super) fn on_command(&mut self, Command { kind, target, reply }: Command) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::Fields;
 use tidemill_core::Result;
-use tidemill_core::state::{EncodeColumn, Expiry, ListCells, StateColumn};
+use tidemill_core::state::{EncodeColumn, Expiry, ListCells, StateColumn, resize_cells};
 
 use super::{Entry, vacant};
 use crate::state::Codec;
@@ -53,7 +53,7 @@ impl<E: Entry> StateColumn for ListColumn<E> {
     }
 
     fn resize(&mut self, slots: usize) {
-        self.cells.resize_with(slots, Vec::new);
+        resize_cells(&mut self.cells, slots, Vec::new);
     }
 
     fn clear(&mut self, slot: usize) {

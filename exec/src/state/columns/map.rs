@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::Fields;
 use tidemill_core::Result;
-use tidemill_core::state::{EncodeColumn, Expiry, MapCells, StateColumn};
+use tidemill_core::state::{EncodeColumn, Expiry, MapCells, StateColumn, resize_cells};
 
 use super::{Entry, vacant};
 use crate::state::footprint::heap_bytes;
@@ -61,7 +61,7 @@ impl<K: StateValue + Ord, E: Entry> StateColumn for MapColumn<K, E> {
     }
 
     fn resize(&mut self, slots: usize) {
-        self.cells.resize_with(slots, BTreeMap::new);
+        resize_cells(&mut self.cells, slots, BTreeMap::new);
     }
 
     fn clear(&mut self, slot: usize) {

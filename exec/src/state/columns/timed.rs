@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
-use tidemill_core::state::{EncodeColumn, Expiry, StateColumn, ValueCells};
+use tidemill_core::state::{EncodeColumn, Expiry, StateColumn, ValueCells, resize_cells};
 use tidemill_core::{Error, Result};
 
 use super::ValueColumn;
@@ -46,7 +46,7 @@ impl<C: StateColumn> StateColumn for TimedColumn<C> {
 
     fn resize(&mut self, slots: usize) {
         self.inner.resize(slots);
-        self.used_millis.resize(slots, 0);
+        resize_cells(&mut self.used_millis, slots, || 0);
     }
 
     fn clear(&mut self, slot: usize) {
@@ -87,11 +87,12 @@ impl<C: StateColumn> StateColumn for TimedColumn<C> {
         slots.iter().for_each(|slot| self.used_millis[*slot] = now_millis);
     }
 
+    fn is_undated(&self, slot: usize) -> bool {
+        self.used_millis[slot] == UNKNOWN && !self.inner.is_vacant(slot)
+    }
+
     fn expire(&mut self, slot: usize, expiry: Expiry) -> bool {
         let used = self.used_millis[slot];
-        if used == UNKNOWN {
-            self.used_millis[slot] = expiry.now_millis();
-        }
         let expires = used != UNKNOWN && !self.inner.is_vacant(slot) && expiry.is_expired(used);
         if expires {
             self.clear(slot);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::Fields;
 use tidemill_core::Result;
-use tidemill_core::state::{EncodeColumn, Expiry, StateColumn, ValueCells};
+use tidemill_core::state::{EncodeColumn, Expiry, StateColumn, ValueCells, resize_cells};
 
 use super::vacant;
 use crate::state::footprint::heap_bytes;
@@ -47,7 +47,7 @@ impl<T: StateValue> StateColumn for ValueColumn<T> {
     }
 
     fn resize(&mut self, slots: usize) {
-        self.cells.resize_with(slots, || None);
+        resize_cells(&mut self.cells, slots, || None);
     }
 
     fn clear(&mut self, slot: usize) {

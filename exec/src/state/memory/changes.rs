@@ -20,11 +20,37 @@ impl ChangedSlots {
         }
     }
 
+    /// Whether the slot changed.
+    pub fn is_marked(&self, slot: usize) -> bool {
+        self.is_marked.get(slot).is_some_and(|is_marked| *is_marked)
+    }
+
+    /// The slot has lost its key.
+    pub fn unmark(&mut self, slot: usize) {
+        if let Some(is_marked) = self.is_marked.get_mut(slot) {
+            *is_marked = false;
+        }
+        // A slot that is marked again is listed again.
+        if self.slots.len() > 2 * self.is_marked.len() + 64 {
+            self.slots = self.list();
+        }
+    }
+
+    /// Keys are in other slots now: the first slot has what was in the first of `order`.
+    pub fn renumber(&mut self, order: &[usize]) {
+        self.is_marked = order.iter().map(|slot| self.is_marked(*slot)).collect();
+        self.slots = self.list();
+    }
+
     /// The slots that changed, each once; from now on none has. They may have passed to another key since, or to none.
     pub fn take(&mut self) -> Vec<usize> {
-        let slots: Vec<usize> = std::mem::take(&mut self.slots).into_iter().map(|slot| slot as usize).collect();
-        slots.iter().for_each(|slot| self.is_marked[*slot] = false);
+        let mut slots: Vec<usize> = std::mem::take(&mut self.slots).into_iter().map(|slot| slot as usize).collect();
+        slots.retain(|slot| std::mem::take(&mut self.is_marked[*slot]));
         slots
+    }
+
+    fn list(&self) -> Vec<u32> {
+        (0..self.is_marked.len() as u32).filter(|slot| self.is_marked[*slot as usize]).collect()
     }
 
     /// Bytes held.
@@ -64,6 +90,20 @@ impl RemovedKeys {
         self.is_stored.get(slot).is_some_and(|is_stored| *is_stored)
     }
 
+    /// These slots have lost their keys.
+    pub fn forget(&mut self, slots: &[usize]) {
+        for slot in slots {
+            if let Some(is_stored) = self.is_stored.get_mut(*slot) {
+                *is_stored = false;
+            }
+        }
+    }
+
+    /// Keys are in other slots now: the first slot has what was in the first of `order`.
+    pub fn renumber(&mut self, order: &[usize]) {
+        self.is_stored = order.iter().map(|slot| self.is_stored(*slot)).collect();
+    }
+
     /// Stored keys are about to leave their slots.
     pub fn push(&mut self, slots: &[usize], chunk: KeyChunk) {
         slots.iter().for_each(|slot| self.is_stored[*slot] = false);
@@ -94,6 +134,10 @@ mod tests {
         [3, 1, 3, 2].into_iter().for_each(|slot| changes.mark(slot));
         assert_eq!(changes.take(), [3, 1, 2]);
         changes.mark(1);
+        assert_eq!(changes.take(), [1]);
+        [4, 2].into_iter().for_each(|slot| changes.mark(slot));
+        changes.unmark(4);
+        changes.renumber(&[3, 2]);
         assert_eq!(changes.take(), [1]);
     }
 }

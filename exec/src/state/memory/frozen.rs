@@ -34,7 +34,8 @@ pub fn encode_keys(schema: SchemaRef, chunks: Vec<KeyChunk>) -> EncodeState {
     })
 }
 
-fn batch(schema: &SchemaRef, keys: KeyChunk, values: Vec<ArrayRef>) -> Result<RecordBatch> {
+/// Keys, and what is kept for them.
+pub fn batch(schema: &SchemaRef, keys: KeyChunk, values: Vec<ArrayRef>) -> Result<RecordBatch> {
     let groups: ArrayRef = Arc::new(UInt32Array::from(keys.groups));
     let columns = [groups].into_iter().chain(keys.keys).chain(values).collect();
     Ok(RecordBatch::try_new(schema.clone(), columns)?)

@@ -1,48 +1,49 @@
-//! State in memory, all of it (BKD-01): a [`KeyIndex`] gives slots to keys, states are columns over them.
+//! State as columns over slots (BKD-01 … BKD-03): a [`KeyIndex`] gives slots to keys, and a tier behind it takes those keys that
+//! memory has no room for.
 //!
 //! ```text
 //! keys ── KeyIndex ──> slots ──┬── column of state 0, its changes
-//!                              ├── column of state 1, its changes
-//!                              └── …
+//!            │                 ├── column of state 1, its changes
+//!            │                 └── …
+//!            └── Outside ──> rows in the tier: keys that are in no slot, and copies of some that are   (outside.rs, moves.rs)
 //! ```
 //!
 //! Snapshots copy what they hold; encoding comes later. What changed between them is tracked from the first base on.
 
+mod backend;
 mod changes;
 mod frozen;
+mod moves;
+mod outside;
+mod restore;
+mod rows;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef, UInt32Type};
-use tidemill_core::key::{hash_columns, is_hashable, key_group, scatter};
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef};
+use tidemill_core::key::{is_hashable, key_group};
 use tidemill_core::state::{
-    EncodeState, Expiry, Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateBackend, StateColumn,
-    StateDescriptor, StateId, StateKind, StateLayer, StateTtl, adapt, keyed_schema, not_restorable,
+    Expiry, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateDescriptor, StateId, StateKind,
+    StateLayer, StateTtl, keyed_schema,
 };
 use tidemill_core::{Error, Result};
 
 use crate::state::KeyIndex;
-use changes::{ChangedSlots, KeyChunk, RemovedKeys};
-use frozen::{BATCH_ROWS, encode_keys, encode_rows};
+use crate::state::tier::Tier;
+pub use backend::{MemoryBackend, TieredBackend};
+use changes::{ChangedSlots, RemovedKeys};
+use frozen::BATCH_ROWS;
+pub use outside::Leaving;
+use outside::Outside;
+use rows::RowCodec;
 
-/// The backend that keeps states in memory.
-#[derive(Clone, Copy, Debug)]
-pub struct MemoryBackend {
-    /// How many key groups there are.
-    pub max_parallelism: u32,
-}
-
-impl StateBackend for MemoryBackend {
-    fn keyed_states(&self, keys: &Fields) -> Result<Box<dyn KeyedStates>> {
-        Ok(Box::new(MemoryStates::new(keys, self.max_parallelism)?))
-    }
-}
-
-/// Keyed states in memory.
+/// Keyed states in memory, and behind it.
 pub struct MemoryStates {
     index: KeyIndex,
     /// The key columns, plain: a dictionary's are its values.
@@ -60,6 +61,8 @@ pub struct MemoryStates {
     is_tracking: bool,
     /// The slot at which `expire` goes on.
     sweep: usize,
+    /// Where keys go that memory has no room for, if there is such a place.
+    outside: Option<Outside>,
 }
 
 /// One registered state.
@@ -69,6 +72,8 @@ struct State {
     schema: SchemaRef,
     column: Box<dyn StateColumn>,
     changes: ChangedSlots,
+    /// The codec of its columns, if it can leave memory.
+    codec: Option<Arc<RowCodec>>,
 }
 
 impl MemoryStates {
@@ -94,7 +99,18 @@ impl MemoryStates {
             removed: RemovedKeys::default(),
             is_tracking: false,
             sweep: 0,
+            outside: None,
         })
+    }
+
+    /// The same with a tier behind memory.
+    pub fn tiered(keys: &Fields, max_parallelism: u32, tier: Tier, leaving: Leaving) -> Result<Self> {
+        let mut states = Self::new(keys, max_parallelism)?;
+        // Without key columns there is one key, and it is always in use.
+        if !keys.is_empty() {
+            states.outside = Some(Outside::new(&states.key_fields, tier, leaving, max_parallelism)?);
+        }
+        Ok(states)
     }
 
     /// Key columns without dictionaries.
@@ -114,140 +130,82 @@ impl MemoryStates {
         self.states.iter().all(|state| state.column.is_vacant(slot))
     }
 
-    /// Decodes what was restored under the name of a state that is now registered.
-    fn claim(&mut self, id: StateId) -> Result<()> {
-        let state = &self.states[id.index()];
-        let is_named = |(descriptor, _): &(StateDescriptor, _)| descriptor.name == state.name;
-        let Some(place) = self.restored.iter().position(is_named) else { return Ok(()) };
-        let (descriptor, layers) = self.restored.swap_remove(place);
-        // Subtasks without rows refuse it too.
-        adapt(&state.name, &RecordBatch::new_empty(descriptor.schema), &state.schema)?;
-        for layer in layers {
-            let bytes: usize = layer.batches().iter().map(RecordBatch::get_array_memory_size).sum();
-            self.restored_bytes = self.restored_bytes.saturating_sub(bytes);
-            match layer {
-                StateLayer::Rows(batches) => batches.into_iter().try_for_each(|batch| self.put_back(id, &batch))?,
-                StateLayer::Removed(batches) => {
-                    batches.into_iter().try_for_each(|batch| self.take_out(id, &batch))?;
-                }
+    /// How many slots the columns have.
+    fn column_slots(&self) -> usize {
+        let room = self.outside.as_ref().and_then(|outside| outside.room);
+        self.index.slots().max(room.unwrap_or_default())
+    }
+
+    /// The slots of plain keys; those that are new in memory get one.
+    fn intern(&mut self, keys: &[ArrayRef], hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
+        let (keys_before, begin) = (self.index.len(), slots.len());
+        self.index.intern(keys, hashes, slots)?;
+        if self.index.len() > keys_before {
+            let count = self.column_slots();
+            self.states.iter_mut().for_each(|state| state.column.resize(count));
+            // Some are new, and perhaps nothing is ever put into them.
+            self.suspects.extend_from_slice(&slots[begin..]);
+        }
+        Ok(())
+    }
+
+    /// These slots of a state were written or vacated.
+    fn mark(&mut self, id: StateId, slots: &[usize]) {
+        let state = &mut self.states[id.index()];
+        for slot in slots {
+            if self.is_tracking {
+                state.changes.mark(*slot);
+            }
+            if let Some(outside) = &mut self.outside {
+                outside.dirty(*slot);
+            }
+            if state.column.is_vacant(*slot) {
+                self.suspects.push(*slot);
+            }
+        }
+    }
+
+    /// Forgets keys that nothing is kept for.
+    fn forget(&mut self, vacated: Vec<usize>) -> Result<()> {
+        let stored: Vec<usize> = vacated.iter().copied().filter(|slot| self.removed.is_stored(*slot)).collect();
+        for slots in stored.chunks(BATCH_ROWS) {
+            self.removed.push(slots, self.key_chunk(slots)?);
+        }
+        self.delete_rows(&vacated)?;
+        for slot in vacated {
+            self.index.remove(slot);
+            if let Some(outside) = &mut self.outside {
+                outside.free(slot);
             }
         }
         Ok(())
     }
 
-    /// Decodes restored rows of a state.
-    fn put_back(&mut self, id: StateId, batch: &RecordBatch) -> Result<()> {
-        let state = &self.states[id.index()];
-        let (saved, batch) = (batch.schema(), adapt(&state.name, batch, &state.schema)?);
-        let (keys, values) = batch.columns()[1..].split_at(self.key_fields.len());
-        let mut slots = Vec::with_capacity(batch.num_rows());
-        self.lookup(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
-        self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &slots)?;
-        let State { name, schema, column, .. } = &mut self.states[id.index()];
-        let decoded = column.decode(&slots, values);
-        match saved.fields() == schema.fields() {
-            true => decoded,
-            false => decoded.map_err(|error| not_restorable(name, &saved, schema, error.message())),
-        }
-    }
-
-    /// Clears a state of keys that were removed after they were stored.
-    fn take_out(&mut self, id: StateId, batch: &RecordBatch) -> Result<()> {
-        let schema = keyed_schema(&self.key_fields, &Fields::empty());
-        let batch = adapt(&self.states[id.index()].name, batch, &schema)?;
-        let (keys, mut slots) = (&batch.columns()[1..], Vec::with_capacity(batch.num_rows()));
-        self.find(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
-        for slot in slots.into_iter().flatten() {
-            self.states[id.index()].column.clear(slot);
-            self.suspects.push(slot);
-        }
-        Ok(())
-    }
-
-    /// Restored rows stand under the key group that their keys belong to, and this subtask owns it.
-    fn check_groups(&self, groups: &[u32], slots: &[usize]) -> Result<()> {
-        for (slot, group) in slots.iter().zip(groups) {
-            let own = self.key_group(*slot);
-            if own != *group || !self.restored_groups.contains(group) {
-                let owned = &self.restored_groups;
-                return Err(Error::corrupt(format!(
-                    "a row of key group {own} stands under {group}, restored where {}..{} are owned",
-                    owned.start, owned.end
-                )));
+    /// Drops what has expired in these slots; in how many cells there was something.
+    fn expire_slots(&mut self, slots: &[usize], now_millis: i64) -> usize {
+        let mut dropped = 0;
+        for number in 0..self.states.len() {
+            let State { ttl, column, .. } = &mut self.states[number];
+            if ttl.is_none() {
+                continue;
             }
+            let undated: Vec<usize> = slots.iter().copied().filter(|slot| column.is_undated(*slot)).collect();
+            column.touch(&undated, now_millis);
+            let expiry = Expiry::new(*ttl, now_millis);
+            let expired: Vec<usize> = slots.iter().copied().filter(|slot| column.expire(*slot, expiry)).collect();
+            dropped += expired.len();
+            self.mark(StateId::new(number), &undated);
+            self.mark(StateId::new(number), &expired);
         }
-        Ok(())
+        dropped
     }
 
-    /// The slots in the order of their key groups.
-    fn by_key_group(&self, slots: &[usize]) -> Vec<usize> {
-        let groups: Vec<u32> = slots.iter().map(|slot| self.key_group(*slot)).collect();
-        let (order, _) = scatter(&groups, self.max_parallelism as usize);
-        order.into_iter().map(|place| slots[place as usize]).collect()
-    }
-
-    fn key_chunk(&self, slots: &[usize]) -> Result<KeyChunk> {
-        let groups = slots.iter().map(|slot| self.key_group(*slot)).collect();
-        Ok(KeyChunk { groups, keys: self.index.keys(slots)? })
-    }
-
-    /// The rows of a state in these slots.
-    fn freeze(&self, state: &State, slots: &[usize]) -> Result<EncodeState> {
-        let slots = self.by_key_group(slots);
-        let chunk = |slots: &[usize]| Ok((self.key_chunk(slots)?, state.column.freeze(slots)?));
-        Ok(encode_rows(&state.name, state.schema.clone(), slots.chunks(BATCH_ROWS).map(chunk).collect::<Result<_>>()?))
-    }
-
-    /// Everything, and the slots of the keys in it.
-    fn snapshot_of_everything(&self) -> Result<(Snapshot, Vec<usize>)> {
-        let (mut snapshot, mut stored) = (Snapshot::default(), Vec::new());
-        for state in &self.states {
-            let slots: Vec<usize> = (0..self.index.slots()).filter(|slot| !state.column.is_vacant(*slot)).collect();
-            snapshot.push(Extent::Whole, (state.descriptor(), self.freeze(state, &slots)?));
-            stored.extend(slots);
-        }
-        for (descriptor, layers) in &self.restored {
-            self.carry_along(descriptor, layers, &mut snapshot);
-        }
-        Ok((snapshot, stored))
-    }
-
-    /// What was restored and not registered, layer by layer as it came.
-    fn carry_along(&self, descriptor: &StateDescriptor, layers: &[StateLayer], snapshot: &mut Snapshot) {
-        snapshot.push(Extent::Whole, (descriptor.clone(), Box::new(|| Ok(Vec::new()))));
-        for layer in layers {
-            let batches = layer.batches().to_vec();
-            let (extent, schema) = match layer {
-                StateLayer::Rows(_) => (Extent::Changed, descriptor.schema.clone()),
-                StateLayer::Removed(_) => (Extent::Removed, keyed_schema(&self.key_fields, &Fields::empty())),
-            };
-            let descriptor = StateDescriptor { schema, ..descriptor.clone() };
-            snapshot.push(extent, (descriptor, Box::new(move || Ok(batches))));
-        }
-    }
-
-    fn snapshot_of_changes(&mut self) -> Result<Snapshot> {
-        if !self.is_tracking {
-            return Err(Error::internal("a snapshot of changes without a base"));
-        }
-        let schema = keyed_schema(&self.key_fields, &Fields::empty());
-        let (mut snapshot, mut stored) = (Snapshot::default(), Vec::new());
-        let gone = self.removed.take();
-        for place in 0..self.states.len() {
-            let changed = self.states[place].changes.take();
-            let state = &self.states[place];
-            let (vacated, kept): (Vec<_>, Vec<_>) = changed.into_iter().partition(|slot| state.column.is_vacant(*slot));
-            let put = (state.descriptor(), self.freeze(state, &kept)?);
-            let vacated: Vec<usize> = vacated.into_iter().filter(|slot| self.removed.is_stored(*slot)).collect();
-            let chunks = vacated.chunks(BATCH_ROWS).map(|slots| self.key_chunk(slots));
-            let chunks = chunks.chain(gone.iter().cloned().map(Ok)).collect::<Result<_>>()?;
-            let descriptor = StateDescriptor { schema: schema.clone(), ..state.descriptor() };
-            snapshot.push(Extent::Removed, (descriptor, encode_keys(schema.clone(), chunks)));
-            snapshot.push(Extent::Changed, put);
-            stored.extend(kept);
-        }
-        self.removed.store(&stored);
-        Ok(snapshot)
+    fn memory_bytes_now(&self) -> usize {
+        let of_state = |state: &State| state.column.memory_bytes() + state.changes.memory_bytes();
+        let suspects = self.suspects.capacity() * size_of::<usize>();
+        let restored = self.restored_bytes + self.removed.memory_bytes();
+        let outside = self.outside.as_ref().map_or(0, Outside::memory_bytes);
+        self.index.size_bytes() + self.states.iter().map(of_state).sum::<usize>() + suspects + restored + outside
     }
 }
 
@@ -259,28 +217,45 @@ impl State {
 
 impl KeyedStates for MemoryStates {
     fn lookup(&mut self, keys: &[ArrayRef], hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
-        let (keys_before, begin) = (self.index.len(), slots.len());
-        self.index.intern(&self.plain(keys)?, hashes, slots)?;
-        if self.index.len() > keys_before {
-            let count = self.index.slots();
-            self.states.iter_mut().for_each(|state| state.column.resize(count));
-            // Some are new, and perhaps nothing is ever put into them.
-            self.suspects.extend_from_slice(&slots[begin..]);
+        let (keys, begin) = (self.plain(keys)?, slots.len());
+        self.intern(&keys, hashes, slots)?;
+        let Some(outside) = &mut self.outside else { return Ok(()) };
+        let fresh = outside.note(&slots[begin..], self.index.slots());
+        match outside.len == 0 || fresh.is_empty() {
+            true => Ok(()),
+            false => self.fetch(&keys, hashes, &fresh),
         }
-        Ok(())
     }
 
     fn find(&mut self, keys: &[ArrayRef], hashes: &[u64], slots: &mut Vec<Option<usize>>) -> Result<()> {
-        self.index.find(&self.plain(keys)?, hashes, slots)
+        let (keys, begin) = (self.plain(keys)?, slots.len());
+        self.index.find(&keys, hashes, slots)?;
+        if self.outside.as_ref().is_none_or(|outside| outside.len == 0) {
+            return Ok(());
+        }
+        let missing: Vec<usize> = (0..hashes.len()).filter(|row| slots[begin + row].is_none()).collect();
+        let found = self.read(&keys, hashes, &missing)?;
+        let rows: Vec<usize> = found.iter().map(|(place, _)| missing[*place]).collect();
+        let places = UInt32Array::from_iter_values(rows.iter().map(|row| *row as u32));
+        let keys = keys.iter().map(|column| Ok(take(column, &places, None)?)).collect::<Result<Vec<_>>>()?;
+        let hashes: Vec<u64> = rows.iter().map(|row| hashes[*row]).collect();
+        let mut found_slots = Vec::with_capacity(rows.len());
+        self.intern(&keys, &hashes, &mut found_slots)?;
+        let Some(outside) = &mut self.outside else { return Ok(()) };
+        let fresh = outside.note(&found_slots, self.index.slots());
+        let mut found: Vec<Vec<u8>> = found.into_iter().map(|(_, row)| row).collect();
+        let fresh: Vec<_> = fresh.iter().map(|(place, slot)| (*slot, std::mem::take(&mut found[*place]))).collect();
+        self.admit(&fresh)?;
+        rows.iter().zip(found_slots).for_each(|(row, slot)| slots[begin + row] = Some(slot));
+        Ok(())
     }
 
     fn remove(&mut self, slot: usize) {
-        for state in &mut self.states {
+        for number in 0..self.states.len() {
+            let state = &mut self.states[number];
             if !state.column.is_vacant(slot) {
                 state.column.clear(slot);
-                if self.is_tracking {
-                    state.changes.mark(slot);
-                }
+                self.mark(StateId::new(number), &[slot]);
             }
         }
         self.suspects.push(slot);
@@ -291,15 +266,11 @@ impl KeyedStates for MemoryStates {
         vacated.sort_unstable();
         vacated.dedup();
         vacated.retain(|slot| self.is_vacant(*slot));
-        if vacated.is_empty() {
-            return Ok(());
+        if !vacated.is_empty() {
+            self.forget(vacated)?;
         }
-        let stored: Vec<usize> = vacated.iter().copied().filter(|slot| self.removed.is_stored(*slot)).collect();
-        for slots in stored.chunks(BATCH_ROWS) {
-            self.removed.push(slots, self.key_chunk(slots)?);
-        }
-        vacated.into_iter().for_each(|slot| self.index.remove(slot));
-        Ok(())
+        self.sweep_outside()?;
+        self.make_room()
     }
 
     fn key_group(&self, slot: usize) -> u32 {
@@ -311,12 +282,16 @@ impl KeyedStates for MemoryStates {
     }
 
     fn all(&mut self, slots: &mut Vec<usize>) -> Result<()> {
+        let mut from = Some(Vec::new());
+        while let Some(place) = from {
+            from = self.bring_in(&place, BATCH_ROWS)?.more;
+        }
         slots.extend((0..self.index.slots()).filter(|slot| !self.is_vacant(*slot)));
         Ok(())
     }
 
     fn len(&self) -> usize {
-        self.index.len()
+        self.index.len() + self.outside.as_ref().map_or(0, |outside| outside.len)
     }
 
     fn register(&mut self, name: &str, ttl: Option<StateTtl>, mut column: Box<dyn StateColumn>) -> Result<StateId> {
@@ -324,10 +299,14 @@ impl KeyedStates for MemoryStates {
             return Err(Error::request(format!("there are two states called '{name}'"))
                 .with_hint("every state of an operator has a name of its own"));
         }
-        column.resize(self.index.slots());
+        column.resize(self.column_slots());
         let schema = keyed_schema(&self.key_fields, column.fields());
         let id = StateId::new(self.states.len());
-        self.states.push(State { name: name.to_owned(), ttl, schema, column, changes: ChangedSlots::default() });
+        let codec = match &self.outside {
+            Some(_) => Some(Arc::new(RowCodec::new(column.fields())?)),
+            None => None,
+        };
+        self.states.push(State { name: name.to_owned(), ttl, schema, column, changes: ChangedSlots::default(), codec });
         self.claim(id)?;
         Ok(id)
     }
@@ -337,78 +316,54 @@ impl KeyedStates for MemoryStates {
     }
 
     fn touch(&mut self, id: StateId, slots: &[usize], now_millis: i64) -> Result<()> {
-        let is_tracking = self.is_tracking;
-        let state = self.states.get_mut(id.index());
-        let state = state.ok_or_else(|| Error::internal("a state that is not registered"))?;
+        let state = self.state(id)?;
         if state.ttl.is_some() {
             state.column.touch(slots, now_millis);
         }
-        for slot in slots {
-            if is_tracking {
-                state.changes.mark(*slot);
-            }
-            if state.column.is_vacant(*slot) {
-                self.suspects.push(*slot);
-            }
-        }
+        self.mark(id, slots);
         Ok(())
     }
 
     fn expire(&mut self, now_millis: i64, slots_max: usize) -> Result<usize> {
+        if self.states.iter().all(|state| state.ttl.is_none()) {
+            return Ok(0);
+        }
         let slots = self.index.slots();
         let count = slots_max.min(slots);
-        let mut dropped = 0;
-        for state in self.states.iter_mut().filter(|state| state.ttl.is_some()) {
-            let expiry = Expiry::new(state.ttl, now_millis);
-            for slot in (self.sweep..self.sweep + count).map(|slot| slot % slots) {
-                if state.column.expire(slot, expiry) {
-                    dropped += 1;
-                    if self.is_tracking {
-                        state.changes.mark(slot);
-                    }
-                    if state.column.is_vacant(slot) {
-                        self.suspects.push(slot);
-                    }
-                }
-            }
-        }
+        let looked_at: Vec<usize> = (self.sweep..self.sweep + count).map(|slot| slot % slots).collect();
+        let dropped = self.expire_slots(&looked_at, now_millis);
         self.sweep = (self.sweep + count) % slots.max(1);
+        if let Some(outside) = self.outside.as_mut().filter(|outside| outside.len > 0) {
+            outside.sweep = Some((now_millis, slots_max));
+        }
         Ok(dropped)
     }
 
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
         match scope {
             SnapshotScope::Changes => self.snapshot_of_changes(),
-            SnapshotScope::Copy => Ok(self.snapshot_of_everything()?.0),
-            SnapshotScope::Base => {
-                let (snapshot, stored) = self.snapshot_of_everything()?;
-                self.is_tracking = true;
-                self.states.iter_mut().for_each(|state| drop(state.changes.take()));
-                self.removed = RemovedKeys::default();
-                self.removed.store(&stored);
-                Ok(snapshot)
+            SnapshotScope::Copy => {
+                self.write_behind()?;
+                Ok(self.snapshot_of_everything()?.0)
             }
+            SnapshotScope::Base => self.snapshot_to_build_on(),
         }
     }
 
     fn restore(&mut self, state: &mut RestoredState) -> Result<()> {
-        if !self.index.is_empty() {
-            return Err(Error::internal("state is restored among keys that are already there"));
+        self.restore_from(state)
+    }
+
+    fn give_back(&mut self, bytes: usize) -> Result<()> {
+        self.release()?;
+        let held = self.memory_bytes_now();
+        match self.outside {
+            Some(_) => self.shrink(held, held.saturating_sub(bytes)),
+            None => Ok(()),
         }
-        self.restored_groups = state.key_groups.clone();
-        let (keyed, others) =
-            std::mem::take(&mut state.states).into_iter().partition(|(state, _)| state.kind == StateKind::Keyed);
-        (self.restored, state.states) = (keyed, others);
-        let layers = self.restored.iter().flat_map(|(_, layers)| layers);
-        let batches = layers.flat_map(StateLayer::batches);
-        self.restored_bytes = batches.map(RecordBatch::get_array_memory_size).sum();
-        (0..self.states.len()).try_for_each(|place| self.claim(StateId::new(place)))
     }
 
     fn memory_bytes(&self) -> usize {
-        let of_state = |state: &State| state.column.memory_bytes() + state.changes.memory_bytes();
-        let suspects = self.suspects.capacity() * size_of::<usize>();
-        let restored = self.restored_bytes + self.removed.memory_bytes();
-        self.index.size_bytes() + self.states.iter().map(of_state).sum::<usize>() + suspects + restored
+        self.memory_bytes_now()
     }
 }

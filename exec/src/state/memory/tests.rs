@@ -2,17 +2,70 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, StringArray};
-use tidemill_core::state::CurrentKey;
+use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int64Type;
+use tidemill_core::key::{groups_of, hash_columns};
+use tidemill_core::state::{CurrentKey, Extent, FrozenState, ListState, ValueState, rows_of_groups};
 
 use super::*;
 use crate::state::StateRegistry;
 use crate::state::conformance::GROUPS;
 use crate::state::conformance::keyed_states_laws;
+use crate::state::conformance::snapshots::{Rows, fold, layers, rows};
+use crate::state::tier::test_disk;
 
-keyed_states_laws!(|keys: &Fields, max_parallelism: u32| -> Box<dyn KeyedStates> {
-    Box::new(MemoryStates::new(keys, max_parallelism).unwrap())
-});
+/// Everything in memory, without anything behind it.
+mod alone {
+    use super::*;
+
+    keyed_states_laws!(|keys: &Fields, max_parallelism: u32| -> Box<dyn KeyedStates> {
+        Box::new(MemoryStates::new(keys, max_parallelism).unwrap())
+    });
+}
+
+/// `memory` and `filesystem`, with room for everything and with none at all.
+mod memory {
+    use super::*;
+
+    keyed_states_laws!(|keys: &Fields, groups: u32| tiered(keys, groups, Leaving::WhenShort, None));
+
+    mod without_room {
+        use super::*;
+
+        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| tiered(keys, groups, Leaving::WhenShort, Some(0)));
+    }
+
+    mod with_little_room {
+        use super::*;
+
+        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| tiered(keys, groups, Leaving::WhenShort, Some(4096)));
+    }
+}
+
+/// `rocksdb`, likewise.
+mod rocksdb {
+    use super::*;
+
+    keyed_states_laws!(|keys: &Fields, groups: u32| tiered(keys, groups, Leaving::Early, None));
+
+    mod without_room {
+        use super::*;
+
+        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| tiered(keys, groups, Leaving::Early, Some(0)));
+    }
+
+    mod with_little_room {
+        use super::*;
+
+        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| tiered(keys, groups, Leaving::Early, Some(8192)));
+    }
+}
+
+/// States that may hold so many bytes of memory before keys leave it.
+fn tiered(keys: &Fields, groups: u32, leaving: Leaving, bytes: Option<usize>) -> Box<dyn KeyedStates> {
+    let tier = test_disk().limited(bytes);
+    Box::new(MemoryStates::tiered(keys, groups, tier, leaving).unwrap())
+}
 
 #[test]
 fn without_a_key_there_is_one_slot() {
@@ -96,4 +149,216 @@ fn what_was_never_stored_need_not_be_removed() {
         removed.flat_map(|state| (state.encode)().unwrap()).map(|batch| batch.num_rows()).sum::<usize>()
     };
     assert_eq!([removed(&mut states, false), removed(&mut states, true), removed(&mut states, false)], [0, 100, 0]);
+}
+
+/// A backend and how many bytes of memory it has.
+type Place = (Leaving, Option<usize>);
+
+/// A hundred thousand changes of ten thousand keys with a value and a list each, at random and more of some than of others.
+struct Work {
+    states: Box<dyn KeyedStates>,
+    count: ValueState<i64>,
+    texts: ListState<String>,
+    random: u64,
+    held_max: usize,
+}
+
+impl Work {
+    fn new(place: Place) -> Self {
+        let keys = Fields::from(vec![Field::new("k0", DataType::Int64, true)]);
+        let mut states = tiered(&keys, GROUPS, place.0, place.1);
+        let mut registry = StateRegistry::new(states.as_mut());
+        let count = registry.value_state("count").unwrap();
+        let texts = registry.list_state("texts").unwrap();
+        Self { states, count, texts, random: 1, held_max: 0 }
+    }
+
+    /// A number below `end`, small ones more often.
+    fn random(&mut self, end: u64) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let uniform = self.random >> 33;
+        if self.random & (1 << 32) == 0 { uniform % end } else { uniform % (end / 8) }
+    }
+
+    fn run(&mut self, batches: usize) {
+        for _ in 0..batches {
+            let keys: Vec<i64> = (0..500).map(|_| self.random(10_000) as i64).collect();
+            let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(keys.clone()))];
+            let mut slots = vec![];
+            self.states.lookup(&columns, &hash_columns(&columns, keys.len()).unwrap(), &mut slots).unwrap();
+            for (key, slot) in keys.iter().zip(slots) {
+                let what = self.random(64);
+                if what == 0 {
+                    self.states.remove(slot);
+                    continue;
+                }
+                let current = &mut CurrentKey::new(self.states.as_mut(), slot, 0);
+                self.count.update(current, |count| count.unwrap_or(0) + key).unwrap();
+                match what {
+                    1..30 => self.texts.add(current, format!("text {what} of {key}")).unwrap(),
+                    30..40 => self.texts.clear(current).unwrap(),
+                    _ => {}
+                }
+            }
+            self.states.release().unwrap();
+            self.held_max = self.held_max.max(self.states.memory_bytes());
+        }
+    }
+
+    fn rows(&mut self) -> Rows {
+        rows(self.states.snapshot(SnapshotScope::Copy).unwrap())
+    }
+}
+
+const EVERYTHING: Place = (Leaving::WhenShort, None);
+
+/// The backends with a quarter of the memory that the state of [`Work`] occupies.
+fn quarters() -> [Place; 2] {
+    let mut work = Work::new(EVERYTHING);
+    work.run(200);
+    let quarter = work.states.memory_bytes() / 4;
+    assert!(quarter > 100_000, "{quarter}");
+    [(Leaving::WhenShort, Some(quarter)), (Leaving::Early, Some(quarter))]
+}
+
+#[test]
+fn a_quarter_of_the_memory_is_enough() {
+    let mut expected = Work::new(EVERYTHING);
+    expected.run(200);
+    let keys = expected.states.len();
+    let rows = expected.rows();
+    for place in quarters() {
+        let mut work = Work::new(place);
+        work.run(200);
+        let (held, quarter) = (work.held_max, place.1.unwrap());
+        assert!(held < quarter / 2 * 3, "{held} bytes in memory, of {quarter}");
+        assert_eq!(work.states.len(), keys);
+        assert!(work.rows() == rows, "{place:?}");
+        // All of them at once, whatever it costs, and out again.
+        let mut slots = vec![];
+        work.states.all(&mut slots).unwrap();
+        assert_eq!((slots.len(), work.states.len()), (keys, keys));
+        work.states.give_back(usize::MAX).unwrap();
+        assert!(work.states.memory_bytes() < quarter / 4, "{}", work.states.memory_bytes());
+        assert!(work.rows() == rows, "{place:?}");
+    }
+}
+
+#[test]
+fn changes_are_all_there_wherever_keys_went() {
+    for place in quarters() {
+        let mut work = Work::new(place);
+        work.run(50);
+        let mut folded = Rows::new();
+        for round in 0..6 {
+            let scope = if round == 0 { SnapshotScope::Base } else { SnapshotScope::Changes };
+            let snapshot = work.states.snapshot(scope).unwrap();
+            // It is encoded when much has happened since.
+            work.run(20);
+            folded = fold(folded, snapshot);
+        }
+        let last = work.states.snapshot(SnapshotScope::Changes).unwrap();
+        assert!(fold(folded, last) == work.rows(), "{place:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_holds_what_changed_and_no_more_wherever_it_is() {
+    for place in quarters() {
+        let mut work = Work::new(place);
+        work.run(200);
+        work.states.snapshot(SnapshotScope::Base).unwrap();
+        for _ in 0..3 {
+            let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values((0..10_000).step_by(100)))];
+            let mut slots = vec![];
+            work.states.lookup(&columns, &hash_columns(&columns, 100).unwrap(), &mut slots).unwrap();
+            slots.iter().for_each(|slot| {
+                work.count.set(&mut CurrentKey::new(work.states.as_mut(), *slot, 0), 7).unwrap();
+            });
+            // Some of them leave before the snapshot.
+            work.states.give_back(work.states.memory_bytes() / 2).unwrap();
+            let states = work.states.snapshot(SnapshotScope::Changes).unwrap().states.into_iter();
+            let rows = |state: FrozenState| (state.encode)().unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
+            assert_eq!(states.map(rows).sum::<usize>(), 100, "{place:?}");
+        }
+    }
+}
+
+#[test]
+fn a_savepoint_has_each_key_once_wherever_it_is() {
+    for place in quarters() {
+        let mut work = Work::new(place);
+        work.run(100);
+        work.states.snapshot(SnapshotScope::Base).unwrap();
+        work.run(20);
+        let mut seen = std::collections::BTreeSet::new();
+        for state in work.states.snapshot(SnapshotScope::Copy).unwrap().states {
+            for batch in (state.encode)().unwrap() {
+                assert!(state.extent != Extent::Removed, "nothing is taken back");
+                let keys = batch.column(1).as_primitive::<Int64Type>().values().iter();
+                keys.for_each(|key| assert!(seen.insert((state.descriptor.name.clone(), *key)), "{key}"));
+            }
+        }
+        assert!(!seen.is_empty());
+    }
+}
+
+#[test]
+fn what_one_backend_saved_any_other_restores_with_a_quarter_of_the_memory() {
+    let quarters = quarters();
+    for from in [EVERYTHING, quarters[0], quarters[1]] {
+        let mut work = Work::new(from);
+        work.run(100);
+        let mut snapshots = vec![work.states.snapshot(SnapshotScope::Base).unwrap()];
+        work.run(100);
+        snapshots.push(work.states.snapshot(SnapshotScope::Changes).unwrap());
+        let (saved, expected) = (layers(snapshots), work.rows());
+        for to in [EVERYTHING, quarters[0], quarters[1]] {
+            let mut restored = Rows::new();
+            for subtask in 0..2 {
+                let own = groups_of(subtask, 2, GROUPS);
+                let cut = |batches: &[RecordBatch]| {
+                    batches.iter().map(|batch| rows_of_groups(batch, &own).unwrap()).collect()
+                };
+                let cut = |layer: &StateLayer| match layer {
+                    StateLayer::Rows(batches) => StateLayer::Rows(cut(batches)),
+                    StateLayer::Removed(batches) => StateLayer::Removed(cut(batches)),
+                };
+                let states =
+                    saved.iter().map(|(state, layers)| (state.clone(), layers.iter().map(cut).collect())).collect();
+                let mut fresh = Work::new(to);
+                fresh.states.restore(&mut RestoredState { key_groups: own.clone(), states }).unwrap();
+                if let Some(quarter) = to.1 {
+                    assert!(fresh.states.memory_bytes() < quarter / 2 * 3, "{}", fresh.states.memory_bytes());
+                }
+                restored.extend(fresh.rows());
+            }
+            assert!(restored == expected, "from {from:?} to {to:?}");
+        }
+    }
+}
+
+#[test]
+fn what_expires_outside_leaves_the_disk() {
+    for leaving in [Leaving::WhenShort, Leaving::Early] {
+        let keys = Fields::from(vec![Field::new("k0", DataType::Int64, true)]);
+        let mut states = tiered(&keys, GROUPS, leaving, Some(0));
+        let ttl = StateTtl::new(std::time::Duration::from_millis(10));
+        let value = StateRegistry::new(states.as_mut()).with_ttl(ttl).value_state::<i64>("value").unwrap();
+        let numbers: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(0..5000))];
+        let mut slots = vec![];
+        states.lookup(&numbers, &hash_columns(&numbers, 5000).unwrap(), &mut slots).unwrap();
+        for (place, slot) in slots.into_iter().enumerate() {
+            value.set(&mut CurrentKey::new(states.as_mut(), slot, i64::from(place >= 4000)), 1).unwrap();
+        }
+        states.release().unwrap();
+        for _ in 0..6 {
+            states.expire(10, 1024).unwrap();
+            states.release().unwrap();
+        }
+        assert_eq!(states.len(), 1000);
+        states.expire(11, usize::MAX).unwrap();
+        states.release().unwrap();
+        assert_eq!((states.len(), rows(states.snapshot(SnapshotScope::Copy).unwrap()).len()), (0, 0));
+    }
 }
