@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_empty_array};
-use arrow::compute::{concat, take};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type, Schema, SchemaRef};
-use tidemill_core::key::{key_group, scatter};
+use tidemill_core::key::key_group;
 use tidemill_core::state::{
     Dealing, EncodeState, OperatorList, RestoredState, StateDescriptor, StateKind, adapt, keyed_schema,
 };
@@ -13,6 +12,7 @@ use tidemill_core::{Result, Watermark};
 
 use crate::operators::expression::batch_of;
 use crate::state::KeyIndex;
+use crate::state::group_order::in_group_order;
 
 /// Rows of a keyed state that an operator keeps in a form of its own.
 pub struct KeyedRows {
@@ -38,27 +38,15 @@ impl KeyedRows {
         let schema = keyed_schema(&self.keys, &self.kept);
         let descriptor = StateDescriptor { name: name.to_owned(), kind: StateKind::Keyed, schema: schema.clone() };
         let encode = move || {
-            let hashes = self.parts.iter().flat_map(|part| &part.hashes);
-            let groups: Vec<u32> = hashes.map(|hash| key_group(*hash, max_parallelism)).collect();
-            let (order, _) = scatter(&groups, max_parallelism as usize);
-            let order = UInt32Array::from(order);
-            let mut columns: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(groups))];
-            columns.extend(self.columns()?);
-            let sorted = columns.iter().map(|column| Ok(take(column, &order, None)?)).collect::<Result<_>>()?;
-            Ok(vec![batch_of(&schema, sorted, order.len())?])
+            let part = |KeyedPart { columns, hashes }| {
+                let groups = UInt32Array::from_iter_values(hashes.iter().map(|hash| key_group(*hash, max_parallelism)));
+                let columns = [Arc::new(groups) as ArrayRef].into_iter().chain(columns).collect();
+                batch_of(&schema, columns, hashes.len())
+            };
+            let parts = self.parts.into_iter().map(part).collect::<Result<Vec<_>>>()?;
+            in_group_order(&parts, max_parallelism)
         };
         (descriptor, Box::new(encode))
-    }
-
-    /// The columns of all parts.
-    fn columns(&self) -> Result<Vec<ArrayRef>> {
-        let fields = self.keys.iter().chain(&self.kept).enumerate();
-        let column = |(place, field): (usize, &FieldRef)| match self.parts.as_slice() {
-            [] => Ok(new_empty_array(field.data_type())),
-            [part] => Ok(part.columns[place].clone()),
-            parts => Ok(concat(&parts.iter().map(|part| part.columns[place].as_ref()).collect::<Vec<_>>())?),
-        };
-        fields.map(column).collect()
     }
 }
 

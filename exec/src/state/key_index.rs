@@ -36,6 +36,9 @@ trait KeyColumns: Send + std::fmt::Debug {
     /// The keys of these slots.
     fn gather(&self, slots: &[usize]) -> Result<Vec<ArrayRef>>;
 
+    /// Makes room for so many more slots.
+    fn reserve(&mut self, _slots: usize) {}
+
     /// The slot is free.
     fn forget(&mut self, _slot: usize) {}
 
@@ -98,6 +101,14 @@ impl KeyIndex {
         self.keys.begin(columns)?;
         self.keys.find(&self.table, hashes, slots);
         Ok(())
+    }
+
+    /// Makes room for so many more keys at once.
+    pub fn reserve(&mut self, keys: usize) {
+        let Self { table, hashes, .. } = self;
+        table.reserve(keys, |slot| spread(hashes[*slot as usize]));
+        hashes.reserve(keys);
+        self.keys.reserve(keys);
     }
 
     /// Forgets the key of `slot`; the slot will be used again.
@@ -269,6 +280,10 @@ impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
         Ok(vec![Arc::new(array)])
     }
 
+    fn reserve(&mut self, slots: usize) {
+        self.values.reserve(slots);
+    }
+
     fn size_bytes(&self) -> usize {
         self.values.capacity() * size_of::<T::Native>()
     }
@@ -369,6 +384,10 @@ impl KeyColumns for RowKeys {
         if self.forgotten > 4096 + self.bytes.len() / 2 {
             self.compact();
         }
+    }
+
+    fn reserve(&mut self, slots: usize) {
+        self.ranges.reserve(slots);
     }
 
     fn size_bytes(&self) -> usize {

@@ -10,6 +10,7 @@ pub mod columns;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod footprint;
+pub(crate) mod group_order;
 pub mod key_index;
 pub mod memory;
 mod operator_lists;

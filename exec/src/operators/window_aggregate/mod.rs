@@ -8,6 +8,7 @@
 //! A row is late when every window of its slice is complete; it is dropped and counted. The input must be append-only.
 
 mod slice;
+mod slots;
 mod spill;
 mod state;
 #[cfg(test)]

@@ -7,17 +7,20 @@
 //! open    {      c c …}               what takes rows
 //! ```
 //!
-//! Closing a part costs what has come since the one before, whatever the slice holds; parts are put together where somebody asks
-//! for results, slot by slot, without looking up a key again.
+//! Closing a part costs what has come since the one before, whatever the slice holds; a part to which many keys come has a place
+//! for every key, which is faster to fill. Parts are put together where somebody asks for results, slot by slot, without looking
+//! up a key again.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray, UInt32Array};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use fixedbitset::FixedBitSet;
 use tidemill_core::key::hash_columns;
 use tidemill_core::{Error, Result};
 
+use super::slots::{ClosedPart, OpenSlots, Slots};
 use super::take_all;
 use crate::error::from_datafusion;
 use crate::operators::aggregate::{Aggregate, Arguments};
@@ -25,6 +28,9 @@ use crate::state::KeyIndex;
 
 /// An accumulator for each aggregate.
 type Accumulators = Vec<Box<dyn GroupsAccumulator>>;
+
+/// Of so many slots one that takes part is few.
+const FEW: usize = 4;
 
 /// Not in the open part.
 const ABSENT: u32 = u32::MAX;
@@ -47,22 +53,7 @@ pub struct Slice {
 /// Accumulators that take rows.
 struct OpenPart {
     accumulators: Accumulators,
-    slots: Slots,
-}
-
-/// The state of each aggregate for some slots.
-struct ClosedPart {
-    slots: Slots,
-    /// The state columns of each aggregate, a row for each slot.
-    states: Vec<Vec<ArrayRef>>,
-}
-
-/// The slots of a part, in the order of its rows.
-enum Slots {
-    /// All that there were.
-    First(usize),
-    /// These.
-    Some(Vec<usize>),
+    slots: OpenSlots,
 }
 
 /// Rows of some keys of a slice, as columns.
@@ -112,13 +103,22 @@ impl Slice {
         self.slots.clear();
         self.index.intern(keys, hashes, &mut self.slots)?;
         if self.open.is_none() {
-            let slots = if self.closed.is_empty() { Slots::First(0) } else { Slots::Some(Vec::new()) };
+            // What comes next is much like what came last.
+            let slots = match self.closed.last() {
+                None => OpenSlots::All(0),
+                Some(last) if last.slots.len() * FEW < self.index.slots() => OpenSlots::Few(Vec::new()),
+                Some(_) => OpenSlots::Many(FixedBitSet::with_capacity(self.index.slots())),
+            };
             self.open = Some(OpenPart { accumulators: accumulators(aggregates)?, slots });
         }
         let Some(open) = &mut self.open else { return Ok(()) };
         match &mut open.slots {
-            Slots::First(slots) => *slots = self.index.slots(),
-            Slots::Some(slots) => {
+            OpenSlots::All(slots) => *slots = self.index.slots(),
+            OpenSlots::Many(slots) => {
+                slots.grow(self.index.slots());
+                self.slots.iter().for_each(|slot| slots.insert(*slot));
+            }
+            OpenSlots::Few(slots) => {
                 self.places.resize(self.index.slots(), ABSENT);
                 for slot in &mut self.slots {
                     let place = &mut self.places[*slot];
@@ -130,7 +130,7 @@ impl Slice {
                 }
             }
         }
-        let groups = open.slots.len();
+        let groups = open.slots.groups();
         for (accumulator, Arguments { values, filter }) in open.accumulators.iter_mut().zip(arguments) {
             let filter: Option<&BooleanArray> = filter.as_ref();
             accumulator.update_batch(values, &self.slots, filter, groups).map_err(from_datafusion)?;
@@ -216,10 +216,11 @@ impl Slice {
     /// Closes the open part.
     fn close(&mut self) -> Result<()> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
-        if let Slots::Some(slots) = &open.slots {
+        if let OpenSlots::Few(slots) = &open.slots {
             slots.iter().for_each(|slot| self.places[*slot] = ABSENT);
         }
-        self.push(ClosedPart { states: states_of(&mut open.accumulators)?, slots: open.slots });
+        let states = states_of(&mut open.accumulators)?;
+        self.push(open.slots.close(states)?);
         Ok(())
     }
 
@@ -340,29 +341,6 @@ impl Merged {
     /// The results of all groups.
     pub fn into_results(self) -> Result<Results> {
         results(&self.index, self.groups.accumulators)
-    }
-}
-
-impl Slots {
-    fn len(&self) -> usize {
-        match self {
-            Self::First(count) => *count,
-            Self::Some(slots) => slots.len(),
-        }
-    }
-
-    fn to_vec(&self) -> Vec<usize> {
-        match self {
-            Self::First(count) => (0..*count).collect(),
-            Self::Some(slots) => slots.clone(),
-        }
-    }
-
-    fn memory_bytes(&self) -> usize {
-        match self {
-            Self::First(_) => 0,
-            Self::Some(slots) => slots.capacity() * size_of::<usize>(),
-        }
     }
 }
 

@@ -1,62 +1,53 @@
 //! What changed between two snapshots.
 
 use arrow::array::ArrayRef;
+use fixedbitset::FixedBitSet;
 
-/// The slots of one state that were written or vacated.
+/// The slots of one state that were written or vacated: a bit each, so that they come in their order.
 #[derive(Debug, Default)]
-pub struct ChangedSlots {
-    is_marked: Vec<bool>,
-    slots: Vec<u32>,
-}
+pub struct ChangedSlots(FixedBitSet);
 
 impl ChangedSlots {
     /// The slot changed.
     pub fn mark(&mut self, slot: usize) {
-        if slot >= self.is_marked.len() {
-            self.is_marked.resize(slot + 1, false);
-        }
-        if !std::mem::replace(&mut self.is_marked[slot], true) {
-            self.slots.push(slot as u32);
-        }
+        self.0.grow_and_insert(slot);
     }
 
     /// Whether the slot changed.
     pub fn is_marked(&self, slot: usize) -> bool {
-        self.is_marked.get(slot).is_some_and(|is_marked| *is_marked)
+        self.0.contains(slot)
     }
 
     /// The slot has lost its key.
     pub fn unmark(&mut self, slot: usize) {
-        if let Some(is_marked) = self.is_marked.get_mut(slot) {
-            *is_marked = false;
-        }
-        // A slot that is marked again is listed again.
-        if self.slots.len() > 2 * self.is_marked.len() + 64 {
-            self.slots = self.list();
+        if self.is_marked(slot) {
+            self.0.remove(slot);
         }
     }
 
     /// Keys are in other slots now: the first slot has what was in the first of `order`.
     pub fn renumber(&mut self, order: &[usize]) {
-        self.is_marked = order.iter().map(|slot| self.is_marked(*slot)).collect();
-        self.slots = self.list();
+        self.0 = renumbered(&self.0, order);
     }
 
-    /// The slots that changed, each once; from now on none has. They may have passed to another key since, or to none.
+    /// The slots that changed, in their order; from now on none has. They may have passed to another key since, or to none.
     pub fn take(&mut self) -> Vec<usize> {
-        let mut slots: Vec<usize> = std::mem::take(&mut self.slots).into_iter().map(|slot| slot as usize).collect();
-        slots.retain(|slot| std::mem::take(&mut self.is_marked[*slot]));
+        let slots = self.0.ones().collect();
+        self.0.clear();
         slots
-    }
-
-    fn list(&self) -> Vec<u32> {
-        (0..self.is_marked.len() as u32).filter(|slot| self.is_marked[*slot as usize]).collect()
     }
 
     /// Bytes held.
     pub fn memory_bytes(&self) -> usize {
-        self.is_marked.capacity() + self.slots.capacity() * size_of::<u32>()
+        self.0.len() / 8
     }
+}
+
+fn renumbered(slots: &FixedBitSet, order: &[usize]) -> FixedBitSet {
+    let mut renumbered = FixedBitSet::with_capacity(order.len());
+    let places = order.iter().enumerate().filter(|(_, slot)| slots.contains(**slot)).map(|(place, _)| place);
+    renumbered.extend(places);
+    renumbered
 }
 
 /// Some keys with their key groups.
@@ -72,7 +63,7 @@ pub struct KeyChunk {
 #[derive(Debug, Default)]
 pub struct RemovedKeys {
     /// Slots whose keys are in a snapshot.
-    is_stored: Vec<bool>,
+    is_stored: FixedBitSet,
     chunks: Vec<KeyChunk>,
     chunk_bytes: usize,
 }
@@ -80,33 +71,28 @@ pub struct RemovedKeys {
 impl RemovedKeys {
     /// The keys in these slots are in a snapshot now.
     pub fn store(&mut self, slots: &[usize]) {
-        let count = slots.iter().max().map_or(0, |slot| slot + 1);
-        self.is_stored.resize(count.max(self.is_stored.len()), false);
-        slots.iter().for_each(|slot| self.is_stored[*slot] = true);
+        slots.iter().for_each(|slot| self.is_stored.grow_and_insert(*slot));
     }
 
     /// Whether the key in this slot is in a snapshot.
     pub fn is_stored(&self, slot: usize) -> bool {
-        self.is_stored.get(slot).is_some_and(|is_stored| *is_stored)
+        self.is_stored.contains(slot)
     }
 
     /// These slots have lost their keys.
     pub fn forget(&mut self, slots: &[usize]) {
-        for slot in slots {
-            if let Some(is_stored) = self.is_stored.get_mut(*slot) {
-                *is_stored = false;
-            }
-        }
+        let known = self.is_stored.len();
+        slots.iter().filter(|slot| **slot < known).for_each(|slot| self.is_stored.remove(*slot));
     }
 
     /// Keys are in other slots now: the first slot has what was in the first of `order`.
     pub fn renumber(&mut self, order: &[usize]) {
-        self.is_stored = order.iter().map(|slot| self.is_stored(*slot)).collect();
+        self.is_stored = renumbered(&self.is_stored, order);
     }
 
     /// Stored keys are about to leave their slots.
     pub fn push(&mut self, slots: &[usize], chunk: KeyChunk) {
-        slots.iter().for_each(|slot| self.is_stored[*slot] = false);
+        self.forget(slots);
         self.chunk_bytes += chunk.groups.len() * 4;
         self.chunk_bytes += chunk.keys.iter().map(|keys| keys.get_array_memory_size()).sum::<usize>();
         self.chunks.push(chunk);
@@ -120,7 +106,7 @@ impl RemovedKeys {
 
     /// Bytes held.
     pub fn memory_bytes(&self) -> usize {
-        self.is_stored.capacity() + self.chunk_bytes
+        self.is_stored.len() / 8 + self.chunk_bytes
     }
 }
 
@@ -132,7 +118,7 @@ mod tests {
     fn a_slot_has_changed_once() {
         let mut changes = ChangedSlots::default();
         [3, 1, 3, 2].into_iter().for_each(|slot| changes.mark(slot));
-        assert_eq!(changes.take(), [3, 1, 2]);
+        assert_eq!(changes.take(), [1, 2, 3]);
         changes.mark(1);
         assert_eq!(changes.take(), [1]);
         [4, 2].into_iter().for_each(|slot| changes.mark(slot));

@@ -35,10 +35,10 @@ use tidemill_core::state::{
 use tidemill_core::{Error, Result};
 
 use crate::state::KeyIndex;
+use crate::state::group_order::BATCH_ROWS;
 use crate::state::tier::Tier;
 pub use backend::{MemoryBackend, TieredBackend};
 use changes::{ChangedSlots, RemovedKeys};
-use frozen::BATCH_ROWS;
 pub use outside::Leaving;
 use outside::Outside;
 use rows::RowCodec;

@@ -3,7 +3,7 @@
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Fields, UInt32Type};
-use tidemill_core::key::hash_columns;
+use tidemill_core::key::{hash_columns, key_group};
 use tidemill_core::state::{
     KeyedStates, RestoredState, StateDescriptor, StateId, StateKind, StateLayer, adapt, keyed_schema, not_restorable,
 };
@@ -35,6 +35,10 @@ impl MemoryStates {
         let (descriptor, layers) = self.restored.swap_remove(place);
         // Subtasks without rows refuse it too.
         adapt(&state.name, &RecordBatch::new_empty(descriptor.schema), &state.schema)?;
+        if let (Some(StateLayer::Rows(oldest)), None) = (layers.first(), &self.outside) {
+            let rows: usize = oldest.iter().map(RecordBatch::num_rows).sum();
+            self.index.reserve(rows.saturating_sub(self.index.len()));
+        }
         for layer in layers {
             let bytes: usize = layer.batches().iter().map(RecordBatch::get_array_memory_size).sum();
             self.restored_bytes = self.restored_bytes.saturating_sub(bytes);
@@ -64,15 +68,18 @@ impl MemoryStates {
         let state = &self.states[id.index()];
         let (saved, batch) = (batch.schema(), adapt(&state.name, batch, &state.schema)?);
         let (keys, values) = batch.columns()[1..].split_at(self.key_fields.len());
-        let mut slots = Vec::with_capacity(batch.num_rows());
-        self.lookup(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
-        self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &slots)?;
+        let (mut slots, suspects) = (Vec::with_capacity(batch.num_rows()), self.suspects.len());
+        let hashes = hash_columns(keys, batch.num_rows())?;
+        self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &hashes)?;
+        self.lookup(keys, &hashes, &mut slots)?;
         let State { name, schema, column, .. } = &mut self.states[id.index()];
         let decoded = column.decode(&slots, values);
         match saved.fields() == schema.fields() {
             true => decoded?,
             false => decoded.map_err(|error| not_restorable(name, &saved, schema, error.message()))?,
         }
+        // What has just been put back is not vacant, unless it was restored so.
+        self.suspects.truncate(suspects);
         self.mark(id, &slots);
         Ok(())
     }
@@ -90,9 +97,9 @@ impl MemoryStates {
     }
 
     /// Restored rows stand under the key group that their keys belong to, and this subtask owns it.
-    fn check_groups(&self, groups: &[u32], slots: &[usize]) -> Result<()> {
-        for (slot, group) in slots.iter().zip(groups) {
-            let own = self.key_group(*slot);
+    fn check_groups(&self, groups: &[u32], hashes: &[u64]) -> Result<()> {
+        for (hash, group) in hashes.iter().zip(groups) {
+            let own = key_group(*hash, self.max_parallelism);
             if own != *group || !self.restored_groups.contains(group) {
                 let owned = &self.restored_groups;
                 return Err(Error::corrupt(format!(

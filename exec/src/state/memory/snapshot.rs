@@ -16,13 +16,13 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Fields, SchemaRef};
 use tidemill_core::Result;
-use tidemill_core::key::scatter;
 use tidemill_core::state::{EncodeState, Extent, KeyedStates, Snapshot, StateDescriptor, StateLayer, keyed_schema};
 
 use super::changes::{KeyChunk, RemovedKeys};
-use super::frozen::{BATCH_ROWS, batch, encode_keys, encode_rows};
+use super::frozen::{batch, encode_keys, encode_rows};
 use super::rows::{Part, RowCodec, parts};
 use super::{MemoryStates, State};
+use crate::state::group_order::BATCH_ROWS;
 use crate::state::tier::{Family, Moment};
 
 impl MemoryStates {
@@ -80,7 +80,7 @@ impl MemoryStates {
             let mut chunks = gone.clone();
             let remove = |chunks, snapshot: &mut Snapshot| {
                 let descriptor = StateDescriptor { schema: schema.clone(), ..state.descriptor() };
-                snapshot.push(Extent::Removed, (descriptor, encode_keys(schema.clone(), chunks)));
+                snapshot.push(Extent::Removed, (descriptor, encode_keys(schema.clone(), chunks, self.max_parallelism)));
             };
             if outside.portions.is_empty() {
                 chunks.extend(vacated);
@@ -108,18 +108,11 @@ impl MemoryStates {
         self.outside.as_mut().map_or(Ok(()), super::outside::Outside::forget_changes)
     }
 
-    /// The slots in the order of their key groups.
-    fn by_key_group(&self, slots: &[usize]) -> Vec<usize> {
-        let groups: Vec<u32> = slots.iter().map(|slot| self.key_group(*slot)).collect();
-        let (order, _) = scatter(&groups, self.max_parallelism as usize);
-        order.into_iter().map(|place| slots[place as usize]).collect()
-    }
-
     /// The rows of a state in these slots.
     fn freeze(&self, state: &State, slots: &[usize]) -> Result<EncodeState> {
-        let slots = self.by_key_group(slots);
         let chunk = |slots: &[usize]| Ok((self.key_chunk(slots)?, state.column.freeze(slots)?));
-        Ok(encode_rows(&state.name, state.schema.clone(), slots.chunks(BATCH_ROWS).map(chunk).collect::<Result<_>>()?))
+        let chunks = slots.chunks(BATCH_ROWS).map(chunk).collect::<Result<_>>()?;
+        Ok(encode_rows(&state.name, state.schema.clone(), chunks, self.max_parallelism))
     }
 
     /// What memory says about a state otherwise than the rows outside.
@@ -131,7 +124,7 @@ impl MemoryStates {
         let chunks = vacated.chunks(BATCH_ROWS).map(|slots| self.key_chunk(slots)).collect::<Result<_>>()?;
         let schema = self.removed_schema();
         let descriptor = StateDescriptor { schema: schema.clone(), ..state.descriptor() };
-        snapshot.push(Extent::Removed, (descriptor, encode_keys(schema, chunks)));
+        snapshot.push(Extent::Removed, (descriptor, encode_keys(schema, chunks, self.max_parallelism)));
         let slots: Vec<usize> = slots.iter().copied().filter(|slot| !outside.is_clean(*slot)).collect();
         snapshot.push(Extent::Changed, (state.descriptor(), self.freeze(state, &slots)?));
         Ok(())
