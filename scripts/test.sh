@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Installs what is missing and runs every check and test; the last line is "N passed, N failed".
 #
-# usage: scripts/test.sh [--quick | --full] [-h | --help]
+# usage: scripts/test.sh [--quick | --full] [--seeds N] [-h | --help]
 #
 #   --quick   formatting, Rust tests and tidiness only
 #   --full    also what takes long: whole grids of settings, long simulations (TIDEMILL_TEST_FULL=1), long fuzzing
+#   --seeds   how many worlds the simulation runs instead of 200; it prints the seeds that fail, and
+#             "TIDEMILL_SEEDS=SEED cargo test --release -p tidemill-exec --test simulation" runs one of them again
 #
 # All steps run even after one has failed. They share one cargo profile (release), so that dependencies compile once.
 
@@ -17,6 +19,7 @@ while (($#)); do
   case $1 in
     --quick) quick=yes; shift ;;
     --full) export TIDEMILL_TEST_FULL=1; fuzz_seconds=600; shift ;;
+    --seeds) export TIDEMILL_SEEDS=0..${2:?how many seeds}; shift 2 ;;
     -h | --help) usage; exit ;;
     *) usage >&2; exit 2 ;;
   esac

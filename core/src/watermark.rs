@@ -108,6 +108,17 @@ impl WatermarkMerge {
         self.advance().map(Merged::Watermark)
     }
 
+    /// Every channel is known to have come to `watermark`, before any of them has said so: what a checkpoint knows of them.
+    pub fn begin_at(&mut self, watermark: Watermark) -> Option<Merged> {
+        for time in &mut self.channels {
+            time.watermark = time.watermark.max(watermark);
+            if time.state == ChannelState::CatchingUp && time.watermark >= self.output {
+                time.state = ChannelState::Aligned;
+            }
+        }
+        self.advance().map(Merged::Watermark)
+    }
+
     /// `channel` has nothing to say for now.
     pub fn idle(&mut self, channel: usize) -> Option<Merged> {
         if !self.channels[channel].is_active() {
@@ -205,6 +216,15 @@ mod tests {
         assert_eq!(merge.idle(1), Some(Merged::Idle(Some(Watermark(10)))));
         assert_eq!(merge.idle(1), None);
         assert_eq!(merge.active(0), Some(Merged::Active(None)));
+    }
+
+    #[test]
+    fn what_is_known_of_all_channels_is_there_at_once_and_lowers_none() {
+        let mut merge = WatermarkMerge::new(2);
+        merge.watermark(0, Watermark(10));
+        assert_eq!(merge.begin_at(Watermark(5)), Some(Merged::Watermark(Watermark(5))));
+        assert_eq!(merge.begin_at(Watermark(3)), None);
+        assert_eq!(merge.watermark(1, Watermark(20)), Some(Merged::Watermark(Watermark(10))));
     }
 
     #[test]

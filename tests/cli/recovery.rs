@@ -225,12 +225,12 @@ fn a_damaged_newest_checkpoint_is_named_and_so_is_the_newest_good_one() {
 }
 
 #[test]
-fn a_missing_segment_is_named() {
+fn a_missing_segment_is_named_and_no_restart_strategy_tries_again() {
     let (folder, job) = killed_after_checkpoints(&[]);
     for segment in files(&job.join("segments")) {
         std::fs::remove_file(segment).unwrap();
     }
-    let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume", "-D", "restart-strategy.type=none"]);
+    let output = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
     assert_eq!(code(&output), 1, "{}", stderr(&output));
     assert!(error(&output).contains("segments/"), "{}", error(&output));
 }

@@ -43,6 +43,18 @@ pub enum Partitioning {
     Custom(Arc<dyn CustomPartitioner>),
 }
 
+impl Partitioning {
+    /// Whether rows that were on their way to one consumer may be dealt again when there are others, so that a checkpoint may
+    /// hold them (NCK-01). Not where each consumer has its own copy, nor where somebody else's function or the place of the
+    /// producer says who gets a row.
+    pub fn may_deal_again(&self) -> bool {
+        match self {
+            Self::Hash(_) | Self::Rebalance | Self::Rescale | Self::Shuffle | Self::Global => true,
+            Self::Forward | Self::Broadcast | Self::Range(_) | Self::Custom(_) => false,
+        }
+    }
+}
+
 /// A function that picks a channel for each row.
 pub trait CustomPartitioner: Send + Sync + Debug {
     /// Appends one channel in `0 .. channels` for each row of `batch` to `channel_of`, which is empty.

@@ -275,12 +275,17 @@ pub const KEYS: &[Key] = &[
         "",
         "URL under which savepoints are stored",
     ),
-    key("execution.checkpointing.unaligned.enabled", Value::Boolean, "false", "whether barriers overtake rows"),
+    key(
+        "execution.checkpointing.unaligned.enabled",
+        Value::Boolean,
+        "false",
+        "whether barriers may overtake rows; then one checkpoint is under way at a time",
+    ),
     key(
         "execution.checkpointing.aligned-checkpoint-timeout",
         Value::Duration,
         "0 ms",
-        "after which waiting an aligned checkpoint turns unaligned",
+        "how long barriers wait behind rows before they overtake them, where they may",
     ),
     renamed(
         "state.backend.type",

@@ -24,17 +24,11 @@ give a warning. Words are read in any case. A duration is `100 ms`, `3 s`, `1 mi
 const LATER_HEAD: &str = "
 ## Accepted, without effect so far
 
-They belong to what is not there yet: unaligned checkpoints, more than one process.
+They belong to what is not there yet: more than one process.
 ";
 
 /// How the keys begin that nothing reads yet.
-const LATER: [&str; 5] = [
-    "rest.",
-    "heartbeat.",
-    "execution.checkpointing.unaligned.",
-    "execution.checkpointing.aligned-checkpoint-timeout",
-    "high-availability.",
-];
+const LATER: [&str; 3] = ["rest.", "heartbeat.", "high-availability."];
 
 #[test]
 fn the_page_is_that_of_the_table() {

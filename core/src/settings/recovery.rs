@@ -15,7 +15,10 @@ pub struct CheckpointSettings {
     pub timeout: Duration,
     /// The least time between the end of one and the beginning of the next.
     pub min_pause: Duration,
-    /// How many may be under way at once.
+    /// How long after its trigger the barriers of one wait behind rows, and overtake them from then on; `None` for ever. Not
+    /// where rows may count twice: there nobody waits (NCK-01).
+    pub aligned_timeout: Option<Duration>,
+    /// How many may be under way at once; one where barriers may overtake rows.
     pub max_concurrent: usize,
     /// How many may fail one after the other before the job fails.
     pub tolerable_failures: usize,
@@ -107,12 +110,19 @@ pub enum RestartSettings {
 impl Settings {
     /// `execution.checkpointing.*`.
     pub fn checkpoints(&self) -> CheckpointSettings {
-        let max_concurrent = self.number("execution.checkpointing.max-concurrent-checkpoints", 1);
+        let exactly_once = !self.text("execution.checkpointing.mode").eq_ignore_ascii_case("AT_LEAST_ONCE");
+        let is_unaligned = exactly_once && self.is_true("execution.checkpointing.unaligned.enabled");
+        let aligned_timeout = is_unaligned.then(|| self.duration("execution.checkpointing.aligned-checkpoint-timeout"));
+        let max_concurrent = match aligned_timeout {
+            None => self.number("execution.checkpointing.max-concurrent-checkpoints", 1),
+            Some(_) => 1,
+        };
         CheckpointSettings {
             interval: parse_duration(self.text("execution.checkpointing.interval")).ok().filter(|time| !time.is_zero()),
-            exactly_once: !self.text("execution.checkpointing.mode").eq_ignore_ascii_case("AT_LEAST_ONCE"),
+            exactly_once,
             timeout: self.duration("execution.checkpointing.timeout"),
             min_pause: self.duration("execution.checkpointing.min-pause"),
+            aligned_timeout,
             max_concurrent,
             tolerable_failures: self.number("execution.checkpointing.tolerable-failed-checkpoints", 0),
             num_retained: self.number("execution.checkpointing.num-retained", 1),
@@ -223,6 +233,21 @@ mod tests {
         assert_eq!((initial, multiplier, attempts), (Duration::from_secs(1), 1.5, None));
         settings.set("restart-strategy.type", "none", Origin::Statement).unwrap();
         assert_eq!(settings.restarts(), RestartSettings::None);
+    }
+
+    #[test]
+    fn barriers_overtake_rows_only_where_none_counts_twice_and_one_checkpoint_at_a_time() {
+        let mut settings = Settings::default();
+        let mut set = |key: &str, value: &str| {
+            settings.set(&format!("execution.checkpointing.{key}"), value, Origin::Statement).unwrap();
+            let CheckpointSettings { aligned_timeout, max_concurrent, .. } = settings.checkpoints();
+            (aligned_timeout, max_concurrent)
+        };
+        assert_eq!(set("max-concurrent-checkpoints", "3"), (None, 3));
+        assert_eq!(set("aligned-checkpoint-timeout", "5 s"), (None, 3));
+        assert_eq!(set("unaligned.enabled", "true"), (Some(Duration::from_secs(5)), 1));
+        assert_eq!(set("aligned-checkpoint-timeout", "0 ms"), (Some(Duration::ZERO), 1));
+        assert_eq!(set("mode", "AT_LEAST_ONCE"), (None, 3));
     }
 
     #[test]

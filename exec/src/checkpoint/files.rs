@@ -123,21 +123,28 @@ impl Files {
         deleted.iter().filter(|deleted| deleted.is_ok()).count()
     }
 
-    /// Tries again what may pass, a few times, with pauses.
-    async fn patiently<T, F>(&self, mut once: impl FnMut() -> F) -> object_store::Result<T>
+    async fn patiently<T, F>(&self, once: impl FnMut() -> F) -> object_store::Result<T>
     where
         F: Future<Output = object_store::Result<T>>,
     {
-        let mut pause = PAUSE;
-        for _ in 1..TRIES {
-            match once().await {
-                Err(error) if may_pass(&error) => self.clock.sleep(pause).await,
-                done => return done,
-            }
-            pause *= 2;
-        }
-        once().await
+        patiently(&*self.clock, once).await
     }
+}
+
+/// Tries again what may pass, a few times, with pauses.
+pub(super) async fn patiently<T, F>(clock: &dyn Clock, mut once: impl FnMut() -> F) -> object_store::Result<T>
+where
+    F: Future<Output = object_store::Result<T>>,
+{
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        match once().await {
+            Err(error) if may_pass(&error) => clock.sleep(pause).await,
+            done => return done,
+        }
+        pause *= 2;
+    }
+    once().await
 }
 
 /// A file below a folder. The name may have several parts.
@@ -155,9 +162,15 @@ pub(super) fn store_error(what: String, error: object_store::Error) -> Error {
     plain.with_source(error)
 }
 
-/// The error of a file that is named and not there.
-pub(super) fn missing(path: &Path) -> Error {
-    Error::unavailable(format!("'{path}' is missing"))
+/// The error of a file that a manifest names and that is not there: trying again does not bring it back.
+pub(super) fn missing(path: &Path, error: object_store::Error) -> Error {
+    Error::corrupt(format!("'{path}' is missing")).with_source(error)
+}
+
+/// Whether an error is one of a [`missing`] file.
+pub(super) fn is_missing(error: &Error) -> bool {
+    let source = StdError::source(error).and_then(|source| source.downcast_ref());
+    matches!(source, Some(object_store::Error::NotFound { .. }))
 }
 
 fn may_pass(error: &object_store::Error) -> bool {

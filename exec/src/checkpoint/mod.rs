@@ -30,6 +30,7 @@ mod layer;
 pub mod manifest;
 mod narrow;
 mod parquet;
+mod patient;
 pub mod restore;
 mod retention;
 pub mod savepoint;
@@ -46,6 +47,7 @@ pub use content::{
     StoredSubtask,
 };
 pub use inspect::{FoundCheckpoint, StateRows, find_checkpoint};
+pub use patient::patient;
 pub use restore::restored_state;
 pub use savepoint::{dispose_savepoint, open_savepoint, write_savepoint};
 pub use savepoint_writer::{SavepointWriter, StateOwner};

@@ -22,6 +22,7 @@ use tidemill_core::{Error, Result};
 use super::content::{StoredLayer, StoredSegment};
 use super::files::{Files, below};
 use super::parquet::{EXTENSION, Label, write_file};
+use super::patient::patient;
 use super::segment::CHUNK_ROWS_MAX;
 use super::upload::Upload;
 
@@ -82,7 +83,8 @@ impl SavepointWriter {
             return Ok(StoredLayer { extent, schema, segment: "".into(), chunks: Vec::new() });
         }
         let path: Arc<str> = self.path(owner, extent, descriptor).into();
-        let upload = Upload::new(self.files.store.clone(), below(&self.files.root, &path));
+        let store = patient(self.files.store.clone(), self.files.clock.clone());
+        let upload = Upload::new(store, below(&self.files.root, &path));
         let written = write_file(upload, labels(owner, extent, descriptor), descriptor, batches, self.chunk_rows).await;
         let (chunks, bytes) =
             written.map_err(|error| error.context(format!("state '{}' of '{}'", descriptor.name, owner.name)))?;

@@ -213,7 +213,7 @@ impl Pending {
 
 /// The rows of a layer; of keyed state those of `key_groups` alone, where they are given.
 ///
-/// Errors name the file: it is missing; or bytes of it are not what was written ([`Corrupt`](tidemill_core::ErrorKind)).
+/// Errors name the file: it is missing, or bytes of it are not what was written ([`Corrupt`](tidemill_core::ErrorKind) both).
 pub async fn read_layer(
     store: &dyn ObjectStore,
     root: &Path,
@@ -270,7 +270,7 @@ pub(super) async fn read_chunks(store: &dyn ObjectStore, path: &Path, chunks: &[
     match store.get_ranges(path, &ranges).await {
         Ok(read) if read.len() == ranges.len() => Ok(read),
         Ok(_) => Err(Error::unavailable(format!("reading '{path}': not all ranges came back"))),
-        Err(object_store::Error::NotFound { .. }) => Err(missing(path)),
+        Err(error @ object_store::Error::NotFound { .. }) => Err(missing(path, error)),
         Err(error) => {
             // Stores say in words of their own that a file is shorter than it was.
             let length = store.head(path).await.map(|meta| meta.size).ok();

@@ -26,7 +26,7 @@ use tidemill_core::event::CheckpointId;
 use tidemill_core::{Error, ErrorKind, Result};
 
 use super::content::{CheckpointContent, Manifest};
-use super::files::{Created, Files, below, missing};
+use super::files::{Created, Files, below};
 use super::manifest::{decode, encode};
 use super::retention::Retention;
 
@@ -132,6 +132,11 @@ impl Writer {
     /// The newest checkpoint, if one has been completed.
     pub fn checkpoint(&self) -> Option<&CheckpointContent> {
         self.newest.content.completed()
+    }
+
+    /// Whether somebody else has taken over.
+    pub async fn is_fenced(&self) -> Result<bool> {
+        Ok(!manifests(&self.files, Some(self.newest.number)).await?.is_empty())
     }
 
     /// Where a checkpoint's new segment lies, relative to the root; `number` tells those of one checkpoint apart.
@@ -294,5 +299,5 @@ async fn name_good_one(files: &Files, manifests: &[(u64, Path)], error: Error) -
 
 /// The manifest at a path that must be there.
 pub(super) async fn required_manifest(files: &Files, path: &Path) -> Result<Manifest> {
-    read_manifest(files, path).await?.ok_or_else(|| missing(path))
+    read_manifest(files, path).await?.ok_or_else(|| Error::unavailable(format!("'{path}' is missing")))
 }

@@ -4,15 +4,22 @@
 //! batch, however large, so every job makes progress. Control events need no credit. What happens without credit is the
 //! channel's [`Overflow`]: wait (pipelined), or go to the producer's spill file (blocking edges, and consumers that read in
 //! an order of their own, which could otherwise deadlock).
+//!
+//! A barrier keeps its place behind the rows before it, unless its checkpoint is urgent in the consumer: that takes the barrier
+//! out of the queue, and the rows that it so overtakes into the checkpoint ([`Receiver::overtake`]). Who has to send such a
+//! barrier does not wait for credit either ([`Urgency`]).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidemill_core::{Event, Result};
+use tidemill_core::event::{Barrier, CheckpointId};
+use tidemill_core::{Batch, Event, Result, Watermark};
 use tokio::sync::Notify;
 
 use crate::exchange::demand::Demand;
 use crate::exchange::spill::{SpillFile, SpilledBatch};
+use crate::exchange::urgency::Urgency;
 
 /// Whether a receiver still wants rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +48,13 @@ pub enum Overflow {
 /// Makes a channel with `credit` bytes whose receiver is told through `ready` under the number `index`.
 ///
 /// `demand` is that for the producer, shared by its channels. A pulled producer begins only when its consumers ask, so that what
-/// they prepare first (the build side of a join, a scalar subquery, a filter for the scan) is complete.
+/// they prepare first (the build side of a join, a scalar subquery, a filter for the scan) is complete. `urgency` is that of the
+/// producer.
 pub fn channel(
     credit: usize,
     overflow: Overflow,
     demand: Arc<Demand>,
+    urgency: Arc<Urgency>,
     ready: &Arc<Ready>,
     index: usize,
 ) -> (Sender, Receiver) {
@@ -57,6 +66,7 @@ pub fn channel(
         ready: ready.clone(),
         index,
         demand,
+        urgency,
     });
     (Sender(shared.clone()), Receiver(shared))
 }
@@ -71,6 +81,7 @@ struct Shared {
     ready: Arc<Ready>,
     index: usize,
     demand: Arc<Demand>,
+    urgency: Arc<Urgency>,
 }
 
 #[derive(Debug)]
@@ -122,13 +133,17 @@ impl Sender {
                 if state.closed {
                     return Ok(Sent::Closed);
                 }
-                if state.bytes == 0 || state.bytes + size <= self.0.credit {
+                if state.bytes == 0 || state.bytes + size <= self.0.credit || self.0.urgency.overdraw(size) {
                     drop(state);
                     return Ok(self.push(event, size));
                 }
             }
             match &self.0.overflow {
-                Overflow::Wait => writable.await,
+                Overflow::Wait => tokio::select! {
+                    biased;
+                    () = writable => {}
+                    () = self.0.urgency.changed() => {}
+                },
                 Overflow::Spill { file, .. } => return self.spill(file, event).await,
             }
         }
@@ -152,7 +167,13 @@ impl Sender {
 
     fn push(&self, event: Event, size: usize) -> Sent {
         let last = matches!(event, Event::EndOfInput);
-        self.enqueue(Queued::Memory(event, size), size, last)
+        // Told once it is in the queue, so that whoever hears of it finds it.
+        let barrier = if let Event::Barrier(barrier) = event { Some(barrier.id) } else { None };
+        let sent = self.enqueue(Queued::Memory(event, size), size, last);
+        if last || barrier.is_some() {
+            self.0.ready.tell_of_control(barrier);
+        }
+        sent
     }
 
     fn enqueue(&self, queued: Queued, size: usize, last: bool) -> Sent {
@@ -198,6 +219,33 @@ impl Receiver {
         }
     }
 
+    /// Takes the barrier of a checkpoint out of the queue if it is there, and says what it overtakes; of a queue whose producer
+    /// has ended without one, what is in it. Rows stay where they are. Not for channels that spill.
+    pub fn overtake(&self, checkpoint: CheckpointId) -> Overtaken {
+        let mut state = self.0.lock();
+        let is_it =
+            |queued: &Queued| matches!(queued, Queued::Memory(Event::Barrier(barrier), _) if barrier.id == checkpoint);
+        let place = state.queue.iter().position(is_it);
+        let barrier = match place.and_then(|place| state.queue.remove(place)) {
+            Some(Queued::Memory(Event::Barrier(barrier), _)) => Some(barrier),
+            _ => None,
+        };
+        let has_ended = matches!(state.queue.back(), Some(Queued::Memory(Event::EndOfInput, _)));
+        if barrier.is_none() && !has_ended {
+            return Overtaken::Nothing;
+        }
+        let mut rows = Vec::new();
+        let mut watermark = None;
+        for queued in state.queue.iter().take(place.unwrap_or(state.queue.len())) {
+            match queued {
+                Queued::Memory(Event::Batch(batch), _) => rows.push(batch.clone()),
+                Queued::Memory(Event::Watermark(latest), _) => watermark = Some(*latest),
+                _ => {}
+            }
+        }
+        Overtaken::Rows { barrier, rows, watermark }
+    }
+
     /// Whether something waits (for a gate that keeps its ready list).
     pub fn has_more(&self) -> bool {
         let state = self.0.lock();
@@ -231,11 +279,30 @@ impl Drop for Receiver {
     }
 }
 
+/// What a barrier overtook.
+#[derive(Debug)]
+pub enum Overtaken {
+    /// The barrier has not come yet.
+    Nothing,
+    /// Everything that had come before it.
+    Rows {
+        /// The barrier; `None` if the producer has ended and sends none.
+        barrier: Option<Barrier>,
+        /// Rows, in order.
+        rows: Vec<Batch>,
+        /// The last watermark among them.
+        watermark: Option<Watermark>,
+    },
+}
+
 /// Which channels of a gate have something to read, in the order in which it came.
 #[derive(Debug, Default)]
 pub struct Ready {
     channels: Mutex<ReadyChannels>,
     notify: Notify,
+    /// How many barriers and ends have come so far.
+    controls: AtomicU64,
+    urgency: Arc<Urgency>,
 }
 
 #[derive(Debug, Default)]
@@ -246,10 +313,28 @@ struct ReadyChannels {
 }
 
 impl Ready {
-    /// For a gate of `channels` channels.
-    pub fn new(channels: usize) -> Arc<Self> {
+    /// For a gate of `channels` channels, of the subtask whose urgency this is.
+    pub fn new(channels: usize, urgency: Arc<Urgency>) -> Arc<Self> {
         let channels = ReadyChannels { queue: VecDeque::new(), queued: vec![false; channels] };
-        Arc::new(Self { channels: Mutex::new(channels), notify: Notify::new() })
+        let channels = Mutex::new(channels);
+        Arc::new(Self { channels, notify: Notify::new(), controls: AtomicU64::new(0), urgency })
+    }
+
+    /// The urgency of the subtask that reads.
+    pub fn urgency(&self) -> &Arc<Urgency> {
+        &self.urgency
+    }
+
+    /// How many barriers and ends have come so far.
+    pub fn controls(&self) -> u64 {
+        self.controls.load(Ordering::Acquire)
+    }
+
+    fn tell_of_control(&self, barrier: Option<CheckpointId>) {
+        self.controls.fetch_add(1, Ordering::AcqRel);
+        if let Some(checkpoint) = barrier {
+            self.urgency.arrive(checkpoint);
+        }
     }
 
     /// Channel `index` has something.

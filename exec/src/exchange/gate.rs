@@ -39,6 +39,16 @@ impl InputGate {
         self.channels[channel].port
     }
 
+    /// One of the channels.
+    pub fn receiver(&self, channel: usize) -> &Receiver {
+        &self.channels[channel].receiver
+    }
+
+    /// What tells which channels have something.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
     /// Whether every channel has ended.
     pub fn has_ended(&self) -> bool {
         self.open == 0

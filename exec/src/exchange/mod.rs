@@ -12,11 +12,13 @@ pub mod demand;
 pub mod gate;
 pub mod partition;
 pub mod spill;
+pub mod urgency;
 pub mod writer;
 
-pub use channel::{Overflow, Ready, Receiver, Sender, channel};
+pub use channel::{Overflow, Overtaken, Ready, Receiver, Sender, channel};
 pub use demand::Demand;
 pub use gate::InputGate;
 pub use partition::Partitioner;
 pub use spill::{SpillDirs, SpillFile};
+pub use urgency::Urgency;
 pub use writer::{BufferLimits, EdgeWriter};

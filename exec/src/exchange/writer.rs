@@ -234,8 +234,9 @@ mod tests {
 
     /// How many rows each buffer has that leaves a shut gate, when batches of these sizes come.
     fn buffers(sizes: &[usize]) -> (Vec<usize>, Vec<i64>) {
-        let ready = Ready::new(1);
-        let (sender, receiver) = channel(1 << 30, Overflow::Wait, Arc::new(Demand::new(Arc::default(), 1)), &ready, 0);
+        let ready = Ready::new(1, Arc::default());
+        let demand = Arc::new(Demand::new(Arc::default(), 1));
+        let (sender, receiver) = channel(1 << 30, Overflow::Wait, demand, Arc::default(), &ready, 0);
         let context = test_context(Default::default());
         let partitioner = Partitioner::new(Partitioning::Forward, 0, 1, 1, 128, 0);
         let (schema, counter) = (batch(0, 0).schema(), context.metrics.counter("bytes"));

@@ -6,6 +6,8 @@
 //!
 //! at least once    nobody waits: the snapshot is taken with the last barrier, and what came behind the
 //!                  others is in it and comes again after a restore
+//!
+//! unaligned        with the first barrier that is urgent: see the module `overtaking`
 //! ```
 //!
 //! A channel that has ended brings no more barriers; everything that came through it was before all of them.
@@ -58,8 +60,28 @@ impl Alignment {
         self.complete()
     }
 
-    /// Gives up this checkpoint and earlier ones.
-    pub fn abort(&mut self, checkpoint: CheckpointId) {
+    /// Whether a checkpoint is no longer waited for.
+    pub fn is_settled(&self, checkpoint: CheckpointId) -> bool {
+        checkpoint <= self.settled
+    }
+
+    /// The barrier of a checkpoint, if a channel has brought it.
+    pub fn pending(&self, checkpoint: CheckpointId) -> Option<Barrier> {
+        self.pending.get(&checkpoint).map(|(barrier, _)| *barrier)
+    }
+
+    /// Whether a channel has brought the barrier of a checkpoint, or never will because it has ended.
+    pub fn has_brought(&self, checkpoint: CheckpointId, channel: usize) -> bool {
+        self.ended[channel] || self.pending.get(&checkpoint).is_some_and(|(_, brought)| brought[channel])
+    }
+
+    /// Whether a channel has ended.
+    pub fn has_ended(&self, channel: usize) -> bool {
+        self.ended[channel]
+    }
+
+    /// Waits no longer for this checkpoint and earlier ones, because it is given up, or its barrier overtakes the rows.
+    pub fn settle(&mut self, checkpoint: CheckpointId) {
         self.settled = self.settled.max(checkpoint);
         self.pending.retain(|id, _| *id > checkpoint);
     }
@@ -74,7 +96,7 @@ impl Alignment {
         let is_complete = |brought: &[bool]| brought.iter().zip(&self.ended).all(|(brought, ended)| *brought || *ended);
         let newest = self.pending.values().rev().find(|(_, brought)| is_complete(brought));
         let barrier = newest.map(|(barrier, _)| *barrier)?;
-        self.abort(barrier.id);
+        self.settle(barrier.id);
         Some(barrier)
     }
 }
@@ -116,7 +138,7 @@ mod tests {
     fn what_was_given_up_blocks_nobody_and_its_late_barriers_mean_nothing() {
         let mut alignment = Alignment::new(CheckpointMode::ExactlyOnce, 2);
         assert_eq!(alignment.barrier(0, barrier(1)), None);
-        alignment.abort(1);
+        alignment.settle(1);
         assert!(!alignment.blocks(0));
         assert_eq!(alignment.barrier(1, barrier(1)), None);
         assert!(!alignment.blocks(1));

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tidemill_core::graph::{JobEdge, JobGraph, Partitioning, VertexHead};
 use tidemill_core::{Gate, Settings};
 
-use crate::exchange::{self, Demand, InputGate, Overflow, Ready, Receiver, Sender, SpillFile};
+use crate::exchange::{self, Demand, InputGate, Overflow, Ready, Receiver, Sender, SpillFile, Urgency};
 use crate::latch::Latch;
 use crate::memory::network_memory;
 use crate::runtime::environment::Environment;
+use crate::runtime::in_flight::InputEdge;
 use crate::runtime::pull::PullInput;
 
 /// The ends of all channels, to be taken by their subtasks.
@@ -21,6 +22,8 @@ pub struct ChannelEnds {
     receivers: BTreeMap<(usize, usize), Vec<ToldReceiver>>,
     /// By (vertex, subtask): what the channels of a pushed task tell together, and how many of them there are so far.
     ready: BTreeMap<(usize, usize), (Arc<Ready>, usize)>,
+    /// By (vertex, subtask).
+    urgencies: BTreeMap<(usize, usize), Arc<Urgency>>,
 }
 
 /// A receiver and what tells that it has something.
@@ -35,6 +38,9 @@ impl ChannelEnds {
         let share = (network_memory(settings) / count.max(1)).max(1);
         // More on the way than a few buffers only makes rows late. What spills when it has no credit uses its whole share.
         let pipelined = share.min(4 * settings.segment_size().max(1));
+        for (vertex, task) in job.vertices.iter().enumerate() {
+            ends.urgencies.extend((0..task.parallelism).map(|subtask| ((vertex, subtask), Arc::default())));
+        }
         ends.prepare_pushed(job);
         for (number, edge) in job.edges.iter().enumerate() {
             let credit = if edge.may_spill || edge.gate == Gate::Infinite { share } else { pipelined };
@@ -46,6 +52,11 @@ impl ChannelEnds {
             }
         }
         ends
+    }
+
+    /// How urgent checkpoints are in one subtask.
+    pub fn urgency(&self, vertex: usize, subtask: usize) -> Arc<Urgency> {
+        self.urgencies.get(&(vertex, subtask)).cloned().unwrap_or_default()
     }
 
     /// The senders of one producing subtask over edge `edge`, one a channel.
@@ -60,8 +71,29 @@ impl ChannelEnds {
             let receivers = self.receivers.remove(&(number, subtask)).unwrap_or_default();
             channels.extend(receivers.into_iter().map(|(receiver, _)| (edge.input_port, receiver)));
         }
-        let ready = self.ready.remove(&(vertex, subtask)).map_or_else(|| Ready::new(0), |(ready, _)| ready);
+        let ready = self.ready.remove(&(vertex, subtask)).map(|(ready, _)| ready);
+        let ready = ready.unwrap_or_else(|| Ready::new(0, self.urgency(vertex, subtask)));
         InputGate::new(channels, ready)
+    }
+
+    /// What the channels of [`ChannelEnds::pushed_input`] belong to, in their order.
+    pub fn input_edges(job: &JobGraph, vertex: usize, subtask: usize) -> Vec<InputEdge> {
+        let mut begin = 0;
+        let edge = |(place, (_, edge)): (usize, (usize, &JobEdge))| {
+            let channels = begin..begin + producers_of(job, edge, subtask).len();
+            begin = channels.end;
+            InputEdge {
+                place,
+                port: edge.input_port,
+                channels,
+                partitioning: edge.partitioning.clone(),
+                max_parallelism: job.vertices[edge.source].max_parallelism,
+                schema: edge.schema.clone(),
+                // What spilled is no buffer any more: it may be as large as the input.
+                may_be_overtaken: edge.partitioning.may_deal_again() && !edge.may_spill,
+            }
+        };
+        job.inputs(vertex).enumerate().map(edge).collect()
     }
 
     /// The channels that one subtask of a pulled task owns, by input port.
@@ -88,7 +120,7 @@ impl ChannelEnds {
             }
             for subtask in 0..target.parallelism {
                 let channels = job.inputs(vertex).map(|(_, edge)| producers_of(job, edge, subtask).len()).sum();
-                self.ready.insert((vertex, subtask), (Ready::new(channels), 0));
+                self.ready.insert((vertex, subtask), (Ready::new(channels, self.urgency(vertex, subtask)), 0));
             }
         }
     }
@@ -100,10 +132,11 @@ impl ChannelEnds {
                 (shared.clone(), *count - 1)
             }
             // A pulled task reads its channels apart.
-            None => (Ready::new(1), 0),
+            None => (Ready::new(1, Arc::default()), 0),
         };
         let (overflow, demand) = (common.overflows[producer].clone(), common.demands[producer].clone());
-        let (sender, receiver) = exchange::channel(common.credit, overflow, demand, &ready, place);
+        let urgency = self.urgency(job.edges[edge].source, producer);
+        let (sender, receiver) = exchange::channel(common.credit, overflow, demand, urgency, &ready, place);
         self.senders.entry((edge, producer)).or_default().push(sender);
         self.receivers.entry((edge, channel)).or_default().push((receiver, ready));
     }

@@ -17,7 +17,7 @@ use crate::latch::Latch;
 use crate::runtime::alignment::CheckpointMode;
 use crate::runtime::chain::Chain;
 use crate::runtime::channels::ChannelEnds;
-use crate::runtime::checkpoints::{Attempt, Committers};
+use crate::runtime::checkpoints::{Attempt, Committers, TaskControl};
 use crate::runtime::environment::Environment;
 use crate::runtime::input::{GateInput, TaskInput};
 use crate::runtime::output::TaskOutput;
@@ -28,7 +28,7 @@ use crate::runtime::recovery::{RestoredJob, RestoredSubtask};
 use crate::runtime::shared::AttemptShared;
 use crate::runtime::sink::SinkHandle;
 use crate::runtime::source::SourceInput;
-use crate::runtime::task::{ChainTask, Message, SubtaskEnd, TaskWakeups};
+use crate::runtime::task::{ChainTask, SubtaskEnd, TaskWakeups};
 use crate::runtime::trace::TaskTrace;
 use crate::state::TieredBackend;
 
@@ -140,7 +140,7 @@ struct Expansion<'a> {
     /// How tasks reach the coordinator of checkpoints.
     reports: mpsc::UnboundedSender<FromTask>,
     /// How it reaches them.
-    tasks: BTreeMap<(usize, usize), mpsc::UnboundedSender<Message>>,
+    tasks: BTreeMap<(usize, usize), TaskControl>,
     restored: Option<&'a Arc<RestoredJob>>,
 }
 
@@ -198,11 +198,14 @@ impl Expansion<'_> {
                     true => CheckpointMode::ExactlyOnce,
                     false => CheckpointMode::AtLeastOnce,
                 };
-                TaskInput::Gate(GateInput::new(gate, mode, self.trace(index, subtask)))
+                let edges = ChannelEnds::input_edges(self.job, index, subtask);
+                let clock = environment.clock.clone();
+                TaskInput::Gate(GateInput::new(gate, edges, mode, clock, self.trace(index, subtask)))
             }
         };
         let (wake, messages) = mpsc::unbounded_channel();
-        self.tasks.insert((index, subtask), wake.clone());
+        let urgency = self.ends.urgency(index, subtask);
+        self.tasks.insert((index, subtask), TaskControl { messages: wake.clone(), urgency: urgency.clone() });
         let mut operators = Vec::with_capacity(vertex.chain.len());
         let mut contexts = Vec::with_capacity(vertex.chain.len());
         for (place, operator) in vertex.chain.iter().enumerate() {
@@ -239,15 +242,20 @@ impl Expansion<'_> {
             participant: Participant {
                 subtask: (index, subtask),
                 operators: vertex.chain.iter().map(|operator| operator.id).collect(),
+                head: vertex.id,
                 source: matches!(vertex.head, VertexHead::Source(_)).then_some(vertex.id),
                 reports: self.reports.clone(),
                 io: environment.io.clone(),
                 waiting: Vec::new(),
             },
+            urgency,
+            overtaking: None,
             restored: self.restored.map(|job| RestoredSubtask {
                 job: job.clone(),
                 operators: vertex.chain.iter().map(|operator| operator.id).collect(),
                 sink: vertex.sink.as_ref().map(|sink| sink.id),
+                head: vertex.id,
+                seed: environment.seed,
                 subtask,
                 parallelism: vertex.parallelism,
                 max_parallelism: vertex.max_parallelism,

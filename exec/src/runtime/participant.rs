@@ -14,6 +14,7 @@ use tidemill_core::{Error, Result};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::runtime::chain::Chain;
+use crate::runtime::in_flight::InFlight;
 use crate::runtime::job_state::freeze_splits;
 use crate::runtime::sink::Prepared;
 
@@ -53,6 +54,10 @@ pub struct SubtaskSnapshot {
     pub writer_states: Vec<WriterState>,
     /// How long the task stood still for it.
     pub stalled: Duration,
+    /// How long its channels aligned for it.
+    pub alignment: Duration,
+    /// Bytes of rows in flight, if its barriers overtook rows.
+    pub in_flight_bytes: Option<u64>,
 }
 
 impl SubtaskSnapshot {
@@ -84,6 +89,8 @@ pub struct Participant {
     pub subtask: (usize, usize),
     /// Its operators, in their order.
     pub operators: Vec<OperatorId>,
+    /// Its first operator, source or sink: what rows in flight to it are filed under.
+    pub head: OperatorId,
     /// The source that it reads.
     pub source: Option<OperatorId>,
     /// The coordinator.
@@ -106,6 +113,12 @@ impl Participant {
             frozen.splits = splits.to_vec();
         }
         Ok(frozen)
+    }
+
+    /// Adds the rows in flight to the subtask's part.
+    pub fn add_in_flight(&self, snapshot: &mut SubtaskSnapshot, in_flight: InFlight) {
+        snapshot.in_flight_bytes = Some(in_flight.bytes() as u64);
+        in_flight.freeze().into_iter().for_each(|state| snapshot.push(self.head, state));
     }
 
     /// Hands the subtask's part in, once the sink has prepared its own.

@@ -1,17 +1,21 @@
 //! What a job goes on from: a checkpoint, and how its parts come back to sources, operators and sinks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use object_store::ObjectStore;
 use object_store::path::Path;
-use tidemill_core::graph::{JobGraph, OperatorId, VertexHead};
+use tidemill_core::graph::{JobGraph, OperatorId, Partitioning, VertexHead};
 use tidemill_core::sink::{Committable, WriterState};
 use tidemill_core::source::Split;
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, Result, Watermark};
 
-use crate::checkpoint::{CheckpointContent, StoredOperator, read_layer, restored_state};
+use crate::checkpoint::{CheckpointContent, StoredOperator, StoredSubtask, read_layer, restored_state};
+use crate::exchange::Partitioner;
 use crate::runtime::chain::Chain;
+use crate::runtime::in_flight::{InputEdge, Replay, TIME, is_in_flight, name_of, place_of, thaw, times};
+use crate::runtime::input::TaskInput;
 use crate::runtime::job_state::{
     COMMITTABLES, ENUMERATOR, SPLITS, WRITER_STATES, bytes, committables, splits, writer_states,
 };
@@ -29,8 +33,20 @@ pub struct RestoredJob {
 }
 
 impl RestoredJob {
-    /// Refuses state that no operator of `job` claims, unless that is allowed.
+    /// Refuses state that no operator of `job` claims, unless that is allowed, and rows in flight that nobody reads.
     pub fn check(&self, job: &JobGraph, ignore_unclaimed: bool) -> Result<()> {
+        for operator in &self.content.operators {
+            let inputs = job.vertices.iter().position(|vertex| vertex.id == operator.id);
+            let inputs = inputs.map_or(0, |vertex| job.inputs(vertex).count());
+            let states = operator.subtasks.iter().flat_map(|subtask| &subtask.states);
+            if states.filter_map(|state| place_of(&state.descriptor.name)).any(|place| place >= inputs) {
+                let error =
+                    format!("the checkpoint has rows in flight to '{}', which the job does not have", operator.name);
+                return Err(
+                    Error::request(error).with_hint("change the job behind a savepoint, which holds no rows in flight")
+                );
+            }
+        }
         let claimed: BTreeSet<OperatorId> = job.vertices.iter().flat_map(claims).collect();
         let is_unclaimed = |operator: &&StoredOperator| {
             !claimed.contains(&operator.id) && operator.subtasks.iter().any(|subtask| !subtask.states.is_empty())
@@ -62,7 +78,7 @@ impl RestoredJob {
     }
 
     /// The rows of a list, of all subtasks.
-    async fn list(&self, operator: OperatorId, name: &str) -> Result<Vec<arrow::array::RecordBatch>> {
+    async fn list(&self, operator: OperatorId, name: &str) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         let subtasks = self.operator(operator).into_iter().flat_map(|operator| &operator.subtasks);
         let states = subtasks.flat_map(|subtask| &subtask.states).filter(|state| state.descriptor.name == name);
@@ -93,6 +109,10 @@ pub struct RestoredSubtask {
     pub operators: Vec<OperatorId>,
     /// The sink behind them.
     pub sink: Option<OperatorId>,
+    /// The first of all these.
+    pub head: OperatorId,
+    /// What the random choices of partitionings follow from.
+    pub seed: u64,
     /// Which subtask, from 0.
     pub subtask: usize,
     /// How many there are now.
@@ -102,9 +122,13 @@ pub struct RestoredSubtask {
 }
 
 impl RestoredSubtask {
-    /// Reads the states of the operators and of the sink's writers and gives them back; writer states are dealt in turn.
-    pub async fn give_back(self, chain: &mut Chain, output: &mut TaskOutput) -> Result<()> {
-        let Self { job, operators, sink, subtask, parallelism, max_parallelism } = self;
+    /// Reads the states of the operators, of the sink's writers and of the rows in flight, and gives them back; writer states are
+    /// dealt in turn.
+    pub async fn give_back(self, chain: &mut Chain, input: &mut TaskInput, output: &mut TaskOutput) -> Result<()> {
+        if let Some(replay) = self.replay(input.edges()).await? {
+            input.replay(replay);
+        }
+        let Self { job, operators, sink, subtask, parallelism, max_parallelism, .. } = self;
         if let (Some(id), Some(sink)) = (sink, &mut output.sink) {
             let states = job.writer_states(id).await?.into_iter();
             let own: Vec<WriterState> = states.skip(subtask).step_by(parallelism).collect();
@@ -114,6 +138,7 @@ impl RestoredSubtask {
         }
         for (place, id) in operators.into_iter().enumerate() {
             if let Some(stored) = job.operator(id) {
+                let stored = &without_in_flight(stored);
                 let share = restored_state(&*job.store, &job.root, stored, subtask, parallelism, max_parallelism);
                 let state = share.await.map_err(|error| error.context(format_args!("state of '{}'", stored.name)))?;
                 chain.restore(place, state)?;
@@ -121,4 +146,75 @@ impl RestoredSubtask {
         }
         Ok(())
     }
+
+    /// The rows that were in flight to this subtask, if there were any: its own; of another number of subtasks, those that the
+    /// partitioning of their edge deals to it now.
+    async fn replay(&self, edges: &[InputEdge]) -> Result<Option<Replay>> {
+        let Some(stored) = self.job.operator(self.head) else { return Ok(None) };
+        let has_some =
+            |subtask: &StoredSubtask| subtask.states.iter().any(|state| is_in_flight(&state.descriptor.name));
+        if !stored.subtasks.iter().any(has_some) {
+            return Ok(None);
+        }
+        let is_same = stored.subtasks.len() == self.parallelism && stored.max_parallelism == self.max_parallelism;
+        let own = if is_same { self.subtask..self.subtask + 1 } else { 0..stored.subtasks.len() };
+        let sources = &stored.subtasks[own];
+        let (begin, end) = self.times(sources).await?;
+        let mut replay = Replay { edges: Vec::with_capacity(edges.len()), begin, end };
+        for edge in edges {
+            let mut partitioner =
+                Partitioner::new(edge.partitioning.clone(), 0, 1, self.parallelism, edge.max_parallelism, self.seed);
+            // Where no key says who gets a row, whoever was to get it does.
+            let is_kept = is_same && !matches!(edge.partitioning, Partitioning::Hash(_));
+            let mut rows = VecDeque::new();
+            let mut routed = Vec::new();
+            for batch in self.rows(sources, &name_of(edge.place)).await? {
+                partitioner.partition(thaw(edge, &batch)?, &mut routed)?;
+                for (channel, batch) in routed.drain(..) {
+                    if channel == self.subtask || is_kept {
+                        rows.push_back(batch);
+                    } else if is_same {
+                        let error =
+                            format!("rows in flight to subtask {} have keys of subtask {channel}", self.subtask);
+                        return Err(Error::corrupt(error).with_hint("pipeline.max-parallelism has to stay what it was"));
+                    }
+                }
+            }
+            replay.edges.push((edge.clone(), rows));
+        }
+        Ok(Some(replay))
+    }
+
+    /// How far event time had come in all of some subtasks, before and behind the rows in flight; where one does not say, that is
+    /// not known.
+    async fn times(&self, subtasks: &[StoredSubtask]) -> Result<(Watermark, Watermark)> {
+        let mut least = None;
+        for subtask in subtasks {
+            let stored = self.rows(std::slice::from_ref(subtask), TIME).await?;
+            let Some(stored) = stored.first() else { return Ok((Watermark::MIN, Watermark::MIN)) };
+            let (begin, end) = times(stored)?;
+            let (least_begin, least_end) = least.unwrap_or((begin, end));
+            least = Some((begin.min(least_begin), end.min(least_end)));
+        }
+        Ok(least.unwrap_or((Watermark::MIN, Watermark::MIN)))
+    }
+
+    /// The rows of a state, of some subtasks.
+    async fn rows(&self, subtasks: &[StoredSubtask], name: &str) -> Result<Vec<RecordBatch>> {
+        let mut rows = Vec::new();
+        let states = subtasks.iter().flat_map(|subtask| &subtask.states).filter(|state| state.descriptor.name == name);
+        for layer in states.flat_map(|state| &state.layers) {
+            rows.extend(read_layer(&*self.job.store, &self.job.root, layer, None).await?);
+        }
+        Ok(rows)
+    }
+}
+
+/// The states of an operator itself.
+fn without_in_flight(stored: &StoredOperator) -> StoredOperator {
+    let mut own = stored.clone();
+    for subtask in &mut own.subtasks {
+        subtask.states.retain(|state| !is_in_flight(&state.descriptor.name));
+    }
+    own
 }

@@ -20,9 +20,9 @@ use tidemill_core::settings::{BackendType, CheckpointRetention};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tokio::sync::{mpsc, watch};
 
-use crate::checkpoint::{CheckpointContent, CheckpointKind, find_checkpoint};
+use crate::checkpoint::{CheckpointContent, CheckpointKind, find_checkpoint, patient};
 use crate::latch::Latch;
-use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, takes_checkpoints};
+use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, answered, takes_checkpoints};
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::{Expanded, Subtask, enumerators, expand};
 use crate::runtime::job::{Begin, Begun, Ending, JobFailure, JobFailures, JobResult, Persistence, ResumedFrom};
@@ -108,10 +108,10 @@ impl JobRun {
                 Ok(ending) => return Ok(ending),
                 Err(error) => error,
             };
-            checkpointer.settle().await;
+            checkpointer.settle(self.settings.cancellation_timeout()).await;
             ending = Ending::Finished;
             loop {
-                let may_go_on = self.may_go_on(&checkpointer);
+                let may_go_on = self.may_go_on(&mut checkpointer).await;
                 self.pause_after(error, &mut strategy, may_go_on).await?;
                 match self.reopen(&mut checkpointer).await {
                     Ok(newest) => {
@@ -123,6 +123,11 @@ impl JobRun {
                 }
             }
         }
+    }
+
+    /// Whether somebody may go on with the job, from a checkpoint that outlives the process or because it has done so already.
+    async fn may_go_on(&self, checkpointer: &mut Checkpointer) -> bool {
+        self.persistence.folder.is_some() && (checkpointer.last().is_some() || checkpointer.may_be_fenced().await)
     }
 
     /// Whether the checkpoints of a job that ended with this error are deleted (CKP-09). Never those of a job that did not come
@@ -142,11 +147,14 @@ impl JobRun {
     async fn discard_checkpoints(&self) -> Result<()> {
         let Some(folder) = &self.persistence.folder else { return Ok(()) };
         let clock = self.environment.clock.clone();
-        let mut store = JobStore::open(folder.clone(), self.nonce(), clock.clone()).await?;
-        if let Some(claimed) = self.claimed() {
-            store.claim(claimed.clone());
-        }
-        store.discard(clock).await
+        let discarded = async {
+            let mut store = JobStore::open(folder.clone(), self.nonce(), clock.clone()).await?;
+            if let Some(claimed) = self.claimed() {
+                store.claim(claimed.clone());
+            }
+            store.discard().await
+        };
+        answered(&*clock, self.settings.checkpoints().timeout, &folder.url, discarded).await
     }
 
     /// The savepoint that the job owns.
@@ -157,11 +165,6 @@ impl JobRun {
             Begin::Anew => None,
         };
         origin.filter(|_| self.persistence.claims)
-    }
-
-    /// Whether a checkpoint outlives the process.
-    fn may_go_on(&self, checkpointer: &Checkpointer) -> bool {
-        self.persistence.folder.is_some() && checkpointer.last().is_some()
     }
 
     /// An attempt failed: waits until another may begin, or says that none will.
@@ -190,7 +193,7 @@ impl JobRun {
     async fn reopen(&self, checkpointer: &mut Checkpointer) -> Result<Option<Arc<RestoredJob>>> {
         checkpointer.reopen(self.nonce()).await?;
         let Some(content) = checkpointer.last().cloned() else { return Ok(None) };
-        Ok(Some(Arc::new(RestoredJob { content, ..self.stored(checkpointer)? })))
+        Ok(Some(self.restored(checkpointer.folder().clone(), content)))
     }
 
     /// Whether there will be checkpoints that may not go to memory (BKD-02).
@@ -208,15 +211,18 @@ impl JobRun {
     /// Opens the checkpoints, and finds what to go on from.
     async fn begin(&self) -> Result<(Checkpointer, Option<Arc<RestoredJob>>)> {
         let clock = self.environment.clock.clone();
+        let settings = self.settings.checkpoints();
         let mut store = match &self.persistence.folder {
             None if self.needs_folder() => {
                 let error = "state.backend.type 'filesystem' stores checkpoints in a folder, and none is set";
                 return Err(Error::request(error).with_hint("set execution.checkpointing.dir to a URL"));
             }
             None => JobStore::in_memory(clock.clone()).await?,
-            Some(folder) => JobStore::open(folder.clone(), self.nonce(), clock.clone()).await?,
+            Some(folder) => {
+                let opened = JobStore::open(folder.clone(), self.nonce(), clock.clone());
+                answered(&*clock, settings.timeout, &folder.url, opened).await?
+            }
         };
-        let settings = self.settings.checkpoints();
         let restored = match &self.persistence.begin {
             Begin::Resume { origin } => match (store.newest(), origin) {
                 (Some(content), _) => Some((store.folder().clone(), content.clone())),
@@ -235,10 +241,7 @@ impl JobRun {
             url: folder.url.clone(),
             source_positions: content.source_positions.clone(),
         });
-        let restored = restored.map(|(folder, content)| {
-            let StoreFolder { store, root, .. } = folder;
-            Arc::new(RestoredJob { store, root, content: Arc::new(content) })
-        });
+        let restored = restored.map(|(folder, content)| self.restored(folder, Arc::new(content)));
         if let Some(restored) = restored.as_ref().filter(|restored| !restored.content.is_final) {
             restored.check(&self.job, self.persistence.ignore_unclaimed)?;
         }
@@ -255,8 +258,9 @@ impl JobRun {
     /// What a savepoint holds, or the newest checkpoint of another job, and where.
     async fn savepoint(&self, folder: &StoreFolder) -> Result<(StoreFolder, CheckpointContent)> {
         let clock = self.environment.clock.clone();
-        let found = find_checkpoint(folder.store.clone(), &folder.root, clock, None).await;
-        let content = found.map_err(|error| error.context(&folder.url))?.content;
+        let found = find_checkpoint(folder.store.clone(), &folder.root, clock.clone(), None);
+        let found = async { found.await.map_err(|error| error.context(&folder.url)) };
+        let content = answered(&*clock, self.settings.checkpoints().timeout, &folder.url, found).await?.content;
         let content = Arc::unwrap_or_clone(content);
         if self.persistence.claims && content.kind != CheckpointKind::Savepoint {
             let error = format!("{} holds checkpoints of a job, which cannot be claimed", folder.url);
@@ -266,11 +270,10 @@ impl JobRun {
         Ok((folder.clone(), CheckpointContent { is_final: false, ..content }))
     }
 
-    /// The place of the job's own checkpoints, without one.
-    fn stored(&self, checkpointer: &Checkpointer) -> Result<RestoredJob> {
-        let store = checkpointer.store().ok_or_else(|| Error::internal("a checkpoint is still being stored"))?;
-        let StoreFolder { store, root, .. } = store.folder().clone();
-        Ok(RestoredJob { store, root, content: Arc::default() })
+    /// A checkpoint to go on from, whose segments are read with patience.
+    fn restored(&self, folder: StoreFolder, content: Arc<CheckpointContent>) -> Arc<RestoredJob> {
+        let StoreFolder { store, root, .. } = folder;
+        Arc::new(RestoredJob { store: patient(store, self.environment.clock.clone()), root, content })
     }
 
     /// Finishes what a process that ended with its job may have left to commit.
@@ -330,7 +333,7 @@ impl JobRun {
         };
         checkpointer.begin(attempt);
         let ending = self.watch(subtasks, &stop, checkpointer).await?;
-        checkpointer.settle().await;
+        checkpointer.settle(self.settings.cancellation_timeout()).await;
         if ending == Ending::Finished {
             checkpointer.finish().await?;
             for (vertex, committables) in checkpointer.uncommitted() {

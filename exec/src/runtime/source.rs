@@ -137,7 +137,7 @@ impl SourceInput {
                 if barrier.kind == (BarrierKind::Stop { drain: true }) {
                     self.pending.push_back(InputEvent::Advance(Watermark::MAX));
                 }
-                self.pending.push_back(InputEvent::Barrier(barrier));
+                self.pending.push_back(InputEvent::Barrier(barrier.into()));
             }
             FromReader::Idle => {
                 if !std::mem::replace(&mut self.idle, true) {

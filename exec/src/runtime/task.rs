@@ -8,19 +8,22 @@ use std::time::Duration;
 use datafusion::execution::memory_pool::MemoryPool;
 use futures::future::BoxFuture;
 use tidemill_core::clock::{Clock, Spawner};
-use tidemill_core::event::Barrier;
+use tidemill_core::event::{Barrier, CheckpointId};
 use tidemill_core::operator::{InputSelection, OperatorContext, Wakeups};
 use tidemill_core::sink::Committable;
 use tidemill_core::{Error, Result};
 use tokio::sync::mpsc;
 
+use crate::exchange::Urgency;
 use crate::latch::Latch;
 use crate::runtime::chain::{Call, Chain};
-use crate::runtime::input::{InputEvent, TaskInput};
+use crate::runtime::in_flight::InFlight;
+use crate::runtime::input::{Cut, InputEvent, TaskInput};
 use crate::runtime::output::TaskOutput;
 use crate::runtime::participant::{Participant, SubtaskSnapshot, ToTask};
 use crate::runtime::recovery::RestoredSubtask;
 use crate::runtime::shared::Needs;
+use crate::runtime::sink::Prepared;
 
 /// How long a task works before it lets others run.
 const WORK: Duration = Duration::from_millis(1);
@@ -41,6 +44,10 @@ pub struct ChainTask {
     pub messages: mpsc::UnboundedReceiver<Message>,
     /// Its side of checkpoints.
     pub participant: Participant,
+    /// How urgent checkpoints are.
+    pub urgency: Arc<Urgency>,
+    /// Its part of a checkpoint whose rows in flight are still being recorded.
+    pub overtaking: Option<Overtaking>,
     /// What it goes on from.
     pub restored: Option<RestoredSubtask>,
     /// Thrown when the job is to end.
@@ -49,6 +56,13 @@ pub struct ChainTask {
     pub clock: Arc<dyn Clock>,
     /// Charged with what the operators hold.
     pub memory: Arc<dyn MemoryPool>,
+}
+
+/// A subtask's part of a checkpoint that waits for the rows in flight.
+pub struct Overtaking {
+    barrier: Barrier,
+    snapshot: SubtaskSnapshot,
+    prepared: Option<Prepared>,
 }
 
 /// What a task hears beside its input.
@@ -85,7 +99,7 @@ impl ChainTask {
         std::mem::take(&mut self.needs).wait(&self.cancelled).await?;
         self.chain.open(&self.contexts, &self.memory)?;
         if let Some(restored) = self.restored.take() {
-            restored.give_back(&mut self.chain, &mut self.output).await?;
+            restored.give_back(&mut self.chain, &mut self.input, &mut self.output).await?;
         }
         self.input.demand();
         let mut slice_end = self.clock.monotonic() + WORK;
@@ -105,9 +119,9 @@ impl ChainTask {
                 InputSelection::Only(port) => Some(port),
             };
             match self.input.try_next(only).await? {
-                Some(InputEvent::Barrier(barrier)) => {
-                    self.checkpoint(barrier).await?;
-                    if barrier.kind.stops() {
+                Some(InputEvent::Barrier(cut)) => {
+                    self.checkpoint(cut).await?;
+                    if cut.barrier.kind.stops() {
                         if !self.participant.settle().await {
                             return Err(self.output.sink_failure().await);
                         }
@@ -141,24 +155,56 @@ impl ChainTask {
             InputEvent::Advance(watermark) => self.chain.call(Call::Advance(watermark))?,
             InputEvent::EndOfPort(port) => self.chain.call(Call::EndOfInput(port))?,
             InputEvent::SetIdle(idle) => return self.output.set_idle(idle).await,
-            InputEvent::Declined(checkpoint) => {
-                self.participant.decline(checkpoint, "an input that is read first has not ended");
+            InputEvent::Declined(checkpoint, reason) => {
+                self.urgency.pass(checkpoint);
+                match self.overtaking.as_ref().is_some_and(|waiting| waiting.barrier.id == checkpoint) {
+                    true => self.abandon(reason),
+                    false => self.participant.decline(checkpoint, reason),
+                }
                 return Ok(());
             }
-            InputEvent::Barrier(barrier) => return self.checkpoint(barrier).await,
+            InputEvent::Barrier(cut) => return self.checkpoint(cut).await,
+            InputEvent::InFlight(checkpoint, in_flight) => {
+                self.complete(checkpoint, in_flight);
+                return Ok(());
+            }
         }
         self.drain().await
     }
 
     /// Freezes the state of the task at a barrier, and sends the barrier on.
-    async fn checkpoint(&mut self, barrier: Barrier) -> Result<()> {
+    async fn checkpoint(&mut self, Cut { barrier, alignment, is_overtaking }: Cut) -> Result<()> {
+        self.abandon("another one came before the barriers of all inputs of a task");
         let start = self.clock.monotonic();
         let splits = self.input.splits();
         let mut snapshot = self.participant.snapshot(&mut self.chain, &splits, barrier.kind.scope())?;
         snapshot.stalled = self.clock.monotonic().saturating_sub(start);
+        snapshot.alignment = alignment;
         let prepared = self.output.barrier(barrier).await?;
-        self.participant.acknowledge(barrier, snapshot, prepared);
+        self.urgency.pass(barrier.id);
+        match is_overtaking {
+            true => self.overtaking = Some(Overtaking { barrier, snapshot, prepared }),
+            false => self.participant.acknowledge(barrier, snapshot, prepared),
+        }
         Ok(())
+    }
+
+    /// Hands in the part that waited for the rows in flight.
+    fn complete(&mut self, checkpoint: CheckpointId, in_flight: InFlight) {
+        let waiting = self.overtaking.take_if(|waiting| waiting.barrier.id == checkpoint);
+        if let Some(Overtaking { barrier, mut snapshot, prepared }) = waiting {
+            self.participant.add_in_flight(&mut snapshot, in_flight);
+            self.participant.acknowledge(barrier, snapshot, prepared);
+        }
+    }
+
+    /// Takes no part in the checkpoint whose rows in flight are being recorded. What the sink has prepared for it goes into the
+    /// next one (SUB-08).
+    fn abandon(&mut self, reason: &'static str) {
+        if let Some(Overtaking { barrier, snapshot, prepared }) = self.overtaking.take() {
+            self.participant.decline(barrier.id, reason);
+            self.participant.acknowledge(barrier, snapshot, prepared);
+        }
     }
 
     async fn hear(&mut self, message: Message) -> Result<()> {
@@ -169,6 +215,10 @@ impl ChainTask {
             }
             Message::Checkpoint(ToTask::Completed(checkpoint)) => self.chain.checkpoint_completed(checkpoint),
             Message::Checkpoint(ToTask::Aborted(checkpoint)) => {
+                self.urgency.pass(checkpoint);
+                if self.overtaking.as_ref().is_some_and(|waiting| waiting.barrier.id <= checkpoint) {
+                    self.abandon("it was given up");
+                }
                 self.input.abort_checkpoint(checkpoint);
                 self.chain.checkpoint_aborted(checkpoint)
             }
@@ -183,6 +233,8 @@ impl ChainTask {
     }
 
     async fn finish(&mut self) -> Result<SubtaskEnd> {
+        // It needs no more input: what the checkpoint would have to hold of it has not come.
+        self.abandon("a task ended before the barriers of all its inputs had come");
         let mut place = 1;
         while self.chain.end_next(place)? {
             self.drain().await?;
@@ -211,6 +263,7 @@ impl ChainTask {
                 result?;
                 None
             }
+            () = self.urgency.changed() => None,
             () = until_flush => None,
         };
         if let Some(message) = woken {

@@ -153,6 +153,11 @@ fn checkpoints_text(lines: &[CheckpointLine]) -> Result<String> {
         Some(failure) => format!("{}: {failure}", line.status),
         None => line.status.clone(),
     };
+    // Empty where nothing was overtaken.
+    let in_flight = |line: &CheckpointLine| match line.unaligned {
+        true => grouped(line.in_flight_bytes),
+        false => String::new(),
+    };
     let column = |text: &dyn Fn(&CheckpointLine) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(lines.iter().map(text)))
     };
@@ -163,6 +168,8 @@ fn checkpoints_text(lines: &[CheckpointLine]) -> Result<String> {
         ("triggered", column(&|line| time(line.triggered_at))),
         ("ms", column(&|line| format!("{:.1}", line.duration_ms))),
         ("synchronous ms", column(&|line| format!("{:.2}", line.synchronous_ms))),
+        ("alignment ms", column(&|line| format!("{:.2}", line.alignment_ms))),
+        ("in flight bytes", column(&in_flight)),
         ("new bytes", column(&|line| grouped(line.new_bytes))),
         ("all bytes", column(&|line| grouped(line.total_bytes))),
         ("path", column(&|line| line.path.clone())),

@@ -8,11 +8,12 @@ use arrow::datatypes::SchemaRef;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use tidemill_core::state::Extent;
-use tidemill_core::{Error, ErrorKind, Result};
+use tidemill_core::{Error, Result};
 
 use super::FoundCheckpoint;
 use super::readable::Readable;
 use crate::checkpoint::content::{CheckpointKind, StoredState};
+use crate::checkpoint::files::is_missing;
 use crate::checkpoint::fold::Folding;
 
 /// The rows of one state of one subtask, still to be read.
@@ -104,7 +105,7 @@ impl Reading {
     /// A file that is missing from a checkpoint is most likely one that its job needs no more.
     fn explain(&self, error: Error) -> Error {
         let content = &self.what.checkpoint.content;
-        if error.kind() != ErrorKind::Unavailable || content.kind == CheckpointKind::Savepoint {
+        if !is_missing(&error) || content.kind == CheckpointKind::Savepoint {
             return error;
         }
         let (number, root) = (content.checkpoint, &self.what.checkpoint.root);

@@ -42,7 +42,7 @@ impl ParquetLayer {
         let read = async { store.get_opts(path, options).await?.bytes().await }.await;
         let footer = match read {
             Ok(footer) => footer,
-            Err(object_store::Error::NotFound { .. }) => return Err(missing(path)),
+            Err(error @ object_store::Error::NotFound { .. }) => return Err(missing(path, error)),
             Err(error) => {
                 // Stores say in words of their own that a file is shorter than it was.
                 let length = store.head(path).await.map(|meta| meta.size).ok();

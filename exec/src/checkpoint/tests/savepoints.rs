@@ -187,7 +187,7 @@ fn a_shorter_or_missing_file_is_named() {
             }
             store.delete(&path).await.unwrap();
             let error = read_layer(store.as_ref(), &root(), layer, None).await.unwrap_err();
-            assert_eq!(error.to_string(), format!("'{COUNTS}' is missing"));
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::Corrupt, format!("'{COUNTS}' is missing")));
         }
     });
 }

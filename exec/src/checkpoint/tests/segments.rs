@@ -119,7 +119,7 @@ fn a_shorter_or_missing_file_is_named() {
             let error = read_layer(store.as_ref(), &root(), &layer, None).await.unwrap_err();
             assert_eq!(
                 (error.kind(), error.to_string().as_str()),
-                (ErrorKind::Unavailable, "'jobs/one/segments/1' is missing")
+                (ErrorKind::Corrupt, "'jobs/one/segments/1' is missing")
             );
         }
     });

@@ -2,8 +2,10 @@
 //!
 //! A script of rows and watermarks, drawn at random, goes through each operator in several ways: cut into batches of 1, 7 or all
 //! rows, with room for everything or for next to nothing in its output, with the hashes of an exchange or without, stopped and
-//! restored at another parallelism, with state in memory and out of it. A new operator is a line in `subjects.rs`; what it must keep stands here.
+//! restored at another parallelism, with state in memory and out of it. A new operator is a line in `subjects.rs`; what it must keep
+//! stands here.
 
+mod everywhere;
 mod restore;
 mod script;
 mod subjects;
@@ -199,6 +201,40 @@ proptest! {
 
 fn any_backend() -> impl Strategy<Value = Option<BackendType>> {
     prop::sample::select(vec![None, Some(BackendType::Memory), Some(BackendType::RocksDb)])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn a_crash_at_any_place_changes_nothing(draft in any_draft(), cut in 1..12usize) {
+        for subject in subjects() {
+            // Event time is no state: what is late is known again only once sources have said how far they are.
+            let script = draft.script(Demands { late_rows: false, ..subject.demands });
+            let way = Way { cut, ..PLAIN };
+            let places = everywhere::places(&script, way);
+            let expected = everywhere::run_crashed(&subject, &script, way, places);
+            for place in 0..places {
+                let crashed = everywhere::run_crashed(&subject, &script, way, place);
+                let name = &subject.name;
+                prop_assert_eq!(tables(&expected), tables(&crashed), "{}, crashed in unit {}", name, place);
+                // What is only added to is the same row by row between two watermarks.
+                if subject.time.is_some() {
+                    prop_assert_eq!(sorted(&expected), sorted(&crashed), "{}, crashed in unit {}", name, place);
+                }
+            }
+        }
+    }
+}
+
+/// The rows between two watermarks, in no order.
+fn sorted(record: &Record) -> Vec<Vec<String>> {
+    let rows = |seen: &Vec<Seen>| {
+        let mut rows: Vec<String> = seen.iter().map(|seen| format!("{seen:?}")).collect();
+        rows.sort_unstable();
+        rows
+    };
+    record.iter().map(rows).collect()
 }
 
 /// Every operator with its script.

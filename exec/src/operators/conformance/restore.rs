@@ -15,7 +15,7 @@ use super::{Record, Seen, Shell, Way};
 const GROUPS: u32 = 128;
 
 /// States as a checkpoint holds them.
-type Stored = Vec<(StateDescriptor, Vec<StateLayer>)>;
+pub type Stored = Vec<(StateDescriptor, Vec<StateLayer>)>;
 
 /// The script up to the rows of step `stop`, a snapshot, and the rest with `parallelism` operators that know no more than it.
 /// The first goes the first way, the others the second.
@@ -81,7 +81,7 @@ fn keeps_its_own(shell: &mut Shell<'_>, subtask: usize, parallelism: usize) {
 }
 
 /// Takes a snapshot and lays it over what is stored.
-fn store(shell: &mut Shell<'_>, scope: SnapshotScope, stored: &mut Stored) {
+pub fn store(shell: &mut Shell<'_>, scope: SnapshotScope, stored: &mut Stored) {
     let name = &shell.subject.name;
     let snapshot = shell.operator.snapshot(scope).unwrap();
     if scope != SnapshotScope::Changes {
@@ -102,7 +102,7 @@ fn store(shell: &mut Shell<'_>, scope: SnapshotScope, stored: &mut Stored) {
 }
 
 /// What a restore gives to one subtask.
-fn share(stored: &Stored, subtask: usize, parallelism: usize) -> RestoredState {
+pub fn share(stored: &Stored, subtask: usize, parallelism: usize) -> RestoredState {
     let key_groups = groups_of(subtask, parallelism, GROUPS);
     let share = |state: &StateDescriptor, batches: &[RecordBatch]| match state.kind {
         StateKind::Keyed => batches.iter().map(|batch| rows_of_groups(batch, &key_groups).unwrap()).collect(),

@@ -9,6 +9,7 @@ use tidemill_core::sink::Committable;
 use tokio::sync::mpsc;
 
 use super::pending::{Ended, Pending, SubtaskKey};
+use crate::exchange::Urgency;
 use crate::runtime::participant::{FromTask, ToTask};
 use crate::runtime::reader::SharedEnumerator;
 use crate::runtime::task::Message;
@@ -18,7 +19,7 @@ pub struct Attempt {
     /// What its tasks say.
     pub reports: mpsc::UnboundedReceiver<FromTask>,
     /// The tasks that take part.
-    pub tasks: BTreeMap<SubtaskKey, mpsc::UnboundedSender<Message>>,
+    pub tasks: BTreeMap<SubtaskKey, TaskControl>,
     /// The enumerators of its sources, by vertex.
     pub enumerators: BTreeMap<usize, Arc<SharedEnumerator>>,
     pub(super) triggered: (mpsc::UnboundedSender<Triggered>, mpsc::UnboundedReceiver<Triggered>),
@@ -29,6 +30,15 @@ pub struct Attempt {
     /// Complete, to be stored one after the other.
     pub(super) waiting: VecDeque<Pending>,
     pub(super) uncommitted: Vec<Uncommitted>,
+}
+
+/// How the coordinator reaches a task.
+#[derive(Debug)]
+pub struct TaskControl {
+    /// What it reads between two batches.
+    pub messages: mpsc::UnboundedSender<Message>,
+    /// What it hears also while it waits for its consumers.
+    pub urgency: Arc<Urgency>,
 }
 
 /// What an enumerator answers to a trigger.
@@ -46,7 +56,7 @@ impl Attempt {
     /// An attempt that begins.
     pub fn new(
         reports: mpsc::UnboundedReceiver<FromTask>,
-        tasks: BTreeMap<SubtaskKey, mpsc::UnboundedSender<Message>>,
+        tasks: BTreeMap<SubtaskKey, TaskControl>,
         enumerators: BTreeMap<usize, Arc<SharedEnumerator>>,
     ) -> Self {
         Self {
@@ -69,7 +79,18 @@ impl Attempt {
     pub(super) fn tell(&self, message: ToTask) {
         for task in self.tasks.values() {
             // A task that has ended need not know.
-            let _ = task.send(Message::Checkpoint(message));
+            let _ = task.messages.send(Message::Checkpoint(message));
         }
+    }
+
+    /// From now on the barriers of a checkpoint overtake rows.
+    pub(super) fn overtake(&self, checkpoint: CheckpointId) {
+        self.tasks.values().for_each(|task| task.urgency.overtake(checkpoint));
+    }
+
+    /// The readers of a source have been told of a checkpoint: its barrier is no more than a few batches away from their tasks.
+    pub(super) fn barriers_come(&self, vertex: usize, checkpoint: CheckpointId) {
+        let readers = self.tasks.range((vertex, 0)..(vertex + 1, 0));
+        readers.for_each(|(_, task)| task.urgency.arrive(checkpoint));
     }
 }

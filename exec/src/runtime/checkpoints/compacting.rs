@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tidemill_core::Result;
 use tokio::sync::oneshot;
 
+use super::command::StoreFolder;
 use super::store::JobStore;
-use crate::checkpoint::{CheckpointContent, Compaction, StoredSegment};
+use crate::checkpoint::{CheckpointContent, Compaction, StoredSegment, patient};
 use crate::runtime::environment::Environment;
 
 /// The compaction of a job's checkpoints.
@@ -30,7 +31,8 @@ impl Compacting {
         }
         let segment = store.compaction_segment(content.checkpoint);
         store.spare(Some(segment.path()));
-        let (objects, root) = (store.folder().store.clone(), store.folder().root.clone());
+        let StoreFolder { store: objects, root, .. } = store.folder().clone();
+        let objects = patient(objects, environment.clock.clone());
         let (mut done, under_way) = oneshot::channel();
         let work = async move {
             tokio::select! {

@@ -18,35 +18,42 @@ mod assemble;
 mod attempt;
 mod command;
 mod compacting;
+mod completion;
+mod failure;
 mod pending;
 mod statistics;
+mod step;
 mod store;
+mod timing;
+mod trigger;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_core::event::{Barrier, BarrierKind, CheckpointId};
-use tidemill_core::graph::{JobGraph, VertexHead};
+use tidemill_core::event::CheckpointId;
+use tidemill_core::graph::JobGraph;
 use tidemill_core::settings::CheckpointSettings;
 use tidemill_core::sink::{Committable, Committer};
-use tidemill_core::{Error, ErrorKind, Gate, Result};
+use tidemill_core::{Error, Result};
 use tokio::sync::mpsc;
 
 use crate::checkpoint::{CheckpointContent, Compaction};
 use crate::runtime::environment::Environment;
-use crate::runtime::participant::{FromTask, ToTask};
+use crate::runtime::participant::FromTask;
 use crate::runtime::task::SubtaskEnd;
 use attempt::Uncommitted;
 use command::Command;
 use compacting::Compacting;
-use pending::{Ended, Pending, SharedState, SubtaskKey};
-use store::{StoreStep, Stored};
+use pending::{Ended, SharedState, Storing, SubtaskKey, answer};
+use step::Stored;
+use store::StorePlace;
 
-pub use attempt::Attempt;
+pub use attempt::{Attempt, TaskControl};
 pub use command::{CheckpointControl, StoreFolder};
 pub use statistics::{CheckpointInfo, CheckpointStatistics, CheckpointStatus};
-pub use store::JobStore;
+pub use store::{JobStore, answered};
+pub use trigger::takes_checkpoints;
 
 /// The committers of a job's sinks, by vertex.
 pub type Committers = Arc<BTreeMap<usize, Arc<dyn Committer>>>;
@@ -60,8 +67,12 @@ pub struct Checkpointer {
     committers: Committers,
     commands: mpsc::UnboundedReceiver<Command>,
     statistics: CheckpointStatistics,
-    /// Where checkpoints go; away while one is being stored.
+    /// Where checkpoints go.
+    place: StorePlace,
+    /// The right to write there; away while a checkpoint is being stored.
     store: Option<JobStore>,
+    /// The one that is being stored.
+    storing: Option<Storing>,
     stored: (mpsc::UnboundedSender<Stored>, mpsc::UnboundedReceiver<Stored>),
     /// The newest durable checkpoint.
     last: Option<Arc<CheckpointContent>>,
@@ -118,7 +129,9 @@ impl Checkpointer {
             committers,
             commands,
             statistics: statistics.clone(),
+            place: store.place().clone(),
             store: Some(store),
+            storing: None,
             stored: mpsc::unbounded_channel(),
             last,
             compacting: Compacting::default(),
@@ -138,20 +151,33 @@ impl Checkpointer {
         self.last.as_ref()
     }
 
-    /// Where checkpoints go. `None` while one is being stored.
-    pub fn store(&self) -> Option<&JobStore> {
-        self.store.as_ref()
+    /// Whether another process may go on with the job.
+    pub async fn may_be_fenced(&mut self) -> bool {
+        match &self.store {
+            Some(store) => {
+                let clock = &*self.environment.clock;
+                let asked = answered(clock, self.settings.timeout, store.url(), store.is_fenced());
+                asked.await.unwrap_or(true)
+            }
+            None => true,
+        }
     }
 
-    /// Takes the folder over anew, and looks what its newest checkpoint is. Between attempts.
+    /// Where checkpoints go.
+    pub fn folder(&self) -> &StoreFolder {
+        &self.place.folder
+    }
+
+    /// Takes the folder over anew, and looks what its newest checkpoint is. Between attempts. Whatever the attempt before may
+    /// still have on its way to the store comes too late.
     pub async fn reopen(&mut self, nonce: u64) -> Result<()> {
-        let Some(store) = &mut self.store else {
-            return Err(Error::internal("a checkpoint is still being stored"));
-        };
-        store.reopen(nonce, self.environment.clock.clone()).await?;
+        let clock = self.environment.clock.clone();
+        let reopened = JobStore::reopen(&self.place, nonce, clock.clone());
+        let store = answered(&*clock, self.settings.timeout, &self.place.folder.url, reopened).await?;
         self.last = store.newest().cloned().map(Arc::new);
         self.compacting = Compacting::default();
         self.next_id = self.next_id.max(store.highest_id() + 1);
+        (self.store, self.storing) = (Some(store), None);
         Ok(())
     }
 
@@ -165,16 +191,32 @@ impl Checkpointer {
         self.due = self.settings.interval.filter(|_| self.takes_checkpoints()).map(|interval| self.decided + interval);
     }
 
-    /// The attempt is over: gives up what is under way, and waits for what is being stored.
-    pub async fn settle(&mut self) {
+    /// The attempt is over: gives up what is under way, and waits for what is being stored, though no longer than `patience`: a
+    /// store that hangs is left to itself.
+    pub async fn settle(&mut self, patience: Duration) {
         let waiting = std::mem::take(&mut self.attempt.waiting);
         let pending = std::mem::take(&mut self.attempt.pending).into_values();
         for mut pending in pending.chain(waiting) {
             self.failed(pending.barrier.id, "the job ended before it was complete");
             pending.answer(Err(Error::unavailable("the job ended before the checkpoint was complete")));
         }
+        let mut patience = self.environment.clock.sleep(patience);
         while self.store.is_none() {
-            let Some(stored) = self.stored.1.recv().await else { return };
+            let stored = tokio::select! {
+                biased;
+                stored = self.stored.1.recv() => stored,
+                () = &mut patience => None,
+            };
+            let Some(stored) = stored else {
+                // What it may still say is not heard any more.
+                self.stored = mpsc::unbounded_channel();
+                if let Some(Storing { id, reply, .. }) = self.storing.take() {
+                    self.failed(id, "the store did not answer");
+                    let error = format!("checkpoint {id}: the job ended before the store answered");
+                    answer(reply, Err(Error::unavailable(error)));
+                }
+                return;
+            };
             // Whatever is wrong with it, the attempt is over already.
             let _ = self.on_stored(stored);
         }
@@ -210,6 +252,7 @@ impl Checkpointer {
             Occurrence::Triggered(id, vertex, Ok(state)) => {
                 if let Some(pending) = self.attempt.pending.get_mut(&id) {
                     pending.enumerators.insert(vertex, state);
+                    self.attempt.barriers_come(vertex, id);
                 }
                 self.look();
                 Ok(())
@@ -272,313 +315,16 @@ impl Checkpointer {
         self.compacting = Compacting::default();
         let clock = self.environment.clock.clone();
         match &mut self.store {
-            Some(store) => store.publish_end(&self.job, id, clock.now_millis(), &uncommitted, clock).await,
+            Some(store) => {
+                let url = store.url().to_owned();
+                let published = store.publish_end(&self.job, id, clock.now_millis(), &uncommitted);
+                answered(&*clock, self.settings.timeout, &url, published).await
+            }
             None => Err(Error::internal("a job ended while a checkpoint was being stored")),
         }
-    }
-
-    fn takes_checkpoints(&self) -> bool {
-        takes_checkpoints(&self.job)
     }
 
     fn under_way(&self) -> usize {
         self.attempt.pending.len() + self.attempt.waiting.len() + usize::from(self.store.is_none())
     }
-
-    fn deadline(&self) -> Option<Duration> {
-        let pending = self.attempt.pending.values();
-        let timeout = pending.map(|pending| pending.triggered + self.settings.timeout).min();
-        timeout.into_iter().chain(self.next_trigger()).min()
-    }
-
-    fn next_trigger(&self) -> Option<Duration> {
-        let may_trigger = !self.is_stopping && self.under_way() < self.settings.max_concurrent;
-        let due = self.due.filter(|_| may_trigger)?;
-        Some(due.max(self.decided + self.settings.min_pause))
-    }
-
-    fn on_time(&mut self) -> Result<()> {
-        let now = self.environment.clock.monotonic();
-        let is_late = |pending: &&Pending| pending.triggered + self.settings.timeout <= now;
-        let late: Vec<CheckpointId> =
-            self.attempt.pending.values().filter(is_late).map(|pending| pending.barrier.id).collect();
-        for id in late {
-            let reason = format!("it took longer than the timeout of {:?}", self.settings.timeout);
-            self.give_up(id, &reason, true)?;
-        }
-        if self.next_trigger().is_some_and(|due| due <= now) {
-            self.due = self.settings.interval.map(|interval| now + interval);
-            self.trigger(BarrierKind::Checkpoint, None);
-        }
-        Ok(())
-    }
-
-    fn on_command(&mut self, Command { kind, target, reply }: Command) {
-        if !self.takes_checkpoints() {
-            let error = Error::request("a job that runs as a batch, or whose exchanges block, takes no checkpoints");
-            let _ = reply.send(Err(error.with_hint("set execution.runtime-mode to streaming")));
-            return;
-        }
-        if self.is_stopping {
-            let _ = reply.send(Err(Error::unavailable("the job is stopping already")));
-            return;
-        }
-        self.is_stopping = kind.stops();
-        let id = self.trigger(kind, target);
-        if let Some(pending) = self.attempt.pending.get_mut(&id) {
-            pending.reply = Some(reply);
-        }
-        self.look();
-    }
-
-    /// Begins a checkpoint.
-    fn trigger(&mut self, kind: BarrierKind, target: Option<StoreFolder>) -> CheckpointId {
-        let is_full = self.needs_full || !self.settings.incremental || self.last.is_none();
-        let kind = match kind {
-            BarrierKind::Checkpoint if is_full => BarrierKind::FullCheckpoint,
-            kind => kind,
-        };
-        if kind == BarrierKind::FullCheckpoint {
-            self.needs_full = false;
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        let clock = &self.environment.clock;
-        let barrier = Barrier { id, timestamp: clock.now_millis(), kind };
-        let pending = Pending {
-            barrier,
-            triggered: clock.monotonic(),
-            enumerators: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            target,
-            reply: None,
-        };
-        self.statistics.begin(CheckpointInfo {
-            id,
-            kind: name_of(kind),
-            status: CheckpointStatus::Pending,
-            triggered_at: barrier.timestamp,
-            duration: Duration::ZERO,
-            stalled: Duration::ZERO,
-            new_bytes: 0,
-            total_bytes: 0,
-            path: String::new(),
-            failure: None,
-        });
-        self.attempt.pending.insert(id, pending);
-        for (vertex, enumerator) in &self.attempt.enumerators {
-            let (vertex, enumerator) = (*vertex, enumerator.clone());
-            let answer = self.attempt.triggered.0.clone();
-            // An enumerator may be looking for splits: nobody waits for it.
-            let cut = async move {
-                let state = enumerator.trigger(barrier).await;
-                let _ = answer.send((id, vertex, state));
-            };
-            self.environment.io.spawn("trigger a checkpoint", Box::pin(cut));
-        }
-        id
-    }
-
-    fn on_report(&mut self, report: FromTask) -> Result<()> {
-        match report {
-            FromTask::Acknowledged { checkpoint, subtask, mut snapshot } => {
-                let attempt = &mut self.attempt;
-                let last = attempt.acknowledged.entry(subtask).or_default();
-                *last = (*last).max(checkpoint);
-                let committables = std::mem::take(&mut snapshot.committables).into_iter();
-                let uncommitted = |committable| Uncommitted { subtask, since: checkpoint, committable };
-                attempt.uncommitted.extend(committables.map(uncommitted));
-                let stalled = snapshot.stalled;
-                self.statistics.update(checkpoint, |info| info.stalled = info.stalled.max(stalled));
-                if let Some(pending) = attempt.pending.get_mut(&checkpoint) {
-                    pending.parts.insert(subtask, snapshot);
-                }
-                self.look();
-                Ok(())
-            }
-            FromTask::Declined { checkpoint, reason } => self.give_up(checkpoint, reason, false),
-            FromTask::Failed(error) => Err(error),
-        }
-    }
-
-    /// Moves on what is complete.
-    fn look(&mut self) {
-        let attempt = &mut self.attempt;
-        while let Some((id, pending)) = attempt.pending.first_key_value() {
-            if !pending.is_complete(attempt.enumerators.keys(), attempt.running()) {
-                break;
-            }
-            let id = *id;
-            let complete = attempt.pending.remove(&id);
-            attempt.waiting.extend(complete);
-        }
-        self.store_next();
-    }
-
-    /// Has the next complete checkpoint stored, unless one is on its way.
-    fn store_next(&mut self) {
-        let (Some(_), Some(next)) = (&self.store, self.attempt.waiting.front()) else { return };
-        let id = next.barrier.id;
-        let committables = self.committables_until(id);
-        let (Some(store), Some(pending)) = (self.store.take(), self.attempt.waiting.pop_front()) else { return };
-        let compacted_bytes = match pending.barrier.kind {
-            BarrierKind::Savepoint => 0,
-            _ => self.compacting.apply(&mut self.last),
-        };
-        let step = StoreStep {
-            name: self.name.clone(),
-            job: self.job.clone(),
-            committers: self.committers.clone(),
-            store,
-            previous: self.last.clone(),
-            compacted_bytes,
-            ended: self.attempt.ended.clone(),
-            pending,
-            committables,
-            num_retained: self.settings.num_retained,
-            clock: self.environment.clock.clone(),
-        };
-        let done = self.stored.0.clone();
-        let work = async move {
-            // The coordinator waits for it as long as there is a job.
-            let _ = done.send(step.run().await);
-        };
-        self.environment.background.spawn("store a checkpoint", Box::pin(work));
-    }
-
-    fn committables_until(&self, id: CheckpointId) -> BTreeMap<SubtaskKey, Vec<Committable>> {
-        let mut committables = BTreeMap::<SubtaskKey, Vec<Committable>>::new();
-        for uncommitted in self.attempt.uncommitted.iter().filter(|uncommitted| uncommitted.since <= id) {
-            committables.entry(uncommitted.subtask).or_default().push(uncommitted.committable.clone());
-        }
-        committables
-    }
-
-    fn on_stored(&mut self, Stored { store, mut pending, parts, outcome }: Stored) -> Result<()> {
-        let Barrier { id, kind, .. } = pending.barrier;
-        let url = pending.target.as_ref().map_or_else(|| store.url().to_owned(), |target| target.url.clone());
-        self.store = Some(store);
-        self.decided = self.environment.clock.monotonic();
-        let took = self.decided.saturating_sub(pending.triggered);
-        let durable = match outcome {
-            Ok(durable) => durable,
-            Err(error) => {
-                let reason = error.to_string();
-                let verdict = self.count_failure(id, kind, &reason, true);
-                pending.answer(Err(error.clone()));
-                // Another job has taken over: there is nothing to try again.
-                if error.kind() == ErrorKind::Cancelled {
-                    return Err(error);
-                }
-                // What is complete behind it is not lost with it.
-                self.store_next();
-                return verdict;
-            }
-        };
-        self.failures = 0;
-        self.statistics.update(id, |info| {
-            info.status = CheckpointStatus::Completed;
-            info.duration = took;
-            info.new_bytes = durable.content.new_bytes;
-            info.total_bytes = durable.content.segments.iter().map(|segment| segment.bytes).sum();
-            info.path = url;
-        });
-        if kind != BarrierKind::Savepoint {
-            self.needs_full |= durable.content.needs_full();
-            if let Some(store) = &mut self.store {
-                self.compacting.named(store);
-                if !kind.stops() {
-                    self.compacting.begin(store, &durable.content, &self.environment);
-                }
-            }
-            self.last = Some(Arc::new(durable.content));
-            self.attempt.uncommitted.retain(|uncommitted| uncommitted.since > id);
-            let stored = self.attempt.ended.iter_mut().filter(|(subtask, _)| !parts.contains(subtask));
-            stored.for_each(|(_, ended)| ended.is_stored = true);
-        }
-        if let Some(error) = durable.not_committed {
-            pending.answer(Err(error.clone()));
-            return Err(error.context(format_args!("checkpoint {id} is complete and cannot be committed")));
-        }
-        self.has_stopped |= kind.stops();
-        if kind != BarrierKind::Savepoint {
-            self.attempt.tell(ToTask::Completed(id));
-            self.attempt.enumerators.values().for_each(|enumerator| enumerator.completed(id));
-        }
-        pending.answer(Ok(id));
-        self.store_next();
-        Ok(())
-    }
-
-    /// Gives up a checkpoint that is not complete.
-    fn give_up(&mut self, id: CheckpointId, reason: &str, counts: bool) -> Result<()> {
-        let Some(mut pending) = self.attempt.pending.remove(&id) else { return Ok(()) };
-        pending.answer(Err(Error::unavailable(format!("checkpoint {id} was given up: {reason}"))));
-        self.count_failure(id, pending.barrier.kind, reason, counts)
-    }
-
-    fn count_failure(&mut self, id: CheckpointId, kind: BarrierKind, reason: &str, counts: bool) -> Result<()> {
-        self.failed(id, reason);
-        self.attempt.tell(ToTask::Aborted(id));
-        self.decided = self.environment.clock.monotonic();
-        let message = format!("checkpoint {id} failed: {reason}");
-        if kind.stops() {
-            // Sources have ended behind its barrier; only a restart makes them go on.
-            return Err(Error::unavailable(message));
-        }
-        if matches!(kind, BarrierKind::Checkpoint | BarrierKind::FullCheckpoint) {
-            self.needs_full = true;
-            self.give_up_increments_after(id);
-        }
-        if kind == BarrierKind::Savepoint || !counts {
-            return Ok(());
-        }
-        self.failures += 1;
-        match self.failures > self.settings.tolerable_failures {
-            true => Err(Error::unavailable(message)
-                .with_hint("execution.checkpointing.tolerable-failed-checkpoints says how many may fail in a row")),
-            false => Ok(()),
-        }
-    }
-
-    /// Increments on top of one that is missing are worth nothing.
-    fn give_up_increments_after(&mut self, id: CheckpointId) {
-        let is_lost = |pending: &Pending| pending.barrier.id > id && pending.barrier.kind == BarrierKind::Checkpoint;
-        let mut lost: Vec<Pending> =
-            self.attempt.pending.extract_if(.., |_, pending| is_lost(pending)).map(|(_, lost)| lost).collect();
-        let (waiting, kept): (Vec<Pending>, Vec<Pending>) =
-            std::mem::take(&mut self.attempt.waiting).into_iter().partition(is_lost);
-        self.attempt.waiting = kept.into();
-        lost.extend(waiting);
-        for mut pending in lost {
-            let reason = format!("it builds on checkpoint {id}, which failed");
-            self.failed(pending.barrier.id, &reason);
-            self.attempt.tell(ToTask::Aborted(pending.barrier.id));
-            pending.answer(Err(Error::unavailable(reason)));
-        }
-    }
-
-    fn failed(&self, id: CheckpointId, reason: &str) {
-        let now = self.environment.clock.now_millis();
-        self.statistics.update(id, |info| {
-            info.status = CheckpointStatus::Failed;
-            info.duration = Duration::from_millis(now.saturating_sub(info.triggered_at).max(0) as u64);
-            info.failure = Some(reason.to_owned());
-        });
-    }
-}
-
-fn name_of(kind: BarrierKind) -> &'static str {
-    match kind {
-        BarrierKind::Checkpoint => "checkpoint",
-        BarrierKind::FullCheckpoint => "full checkpoint",
-        BarrierKind::Savepoint => "savepoint",
-        BarrierKind::Stop { .. } => "stop",
-    }
-}
-
-/// Whether barriers can flow through a job: not through plans that are pulled, nor through exchanges that hold everything back.
-pub fn takes_checkpoints(job: &JobGraph) -> bool {
-    let is_pulled = job.vertices.iter().any(|vertex| matches!(vertex.head, VertexHead::Fragment(_)));
-    !is_pulled && job.edges.iter().all(|edge| edge.gate != Gate::Infinite)
 }

@@ -61,6 +61,8 @@ pub struct Pending {
     pub barrier: Barrier,
     /// When it was triggered.
     pub triggered: Duration,
+    /// Whether its barriers overtake rows.
+    pub is_overtaking: bool,
     /// What enumerators remember, by vertex.
     pub enumerators: BTreeMap<usize, Vec<u8>>,
     /// The parts so far.
@@ -68,7 +70,7 @@ pub struct Pending {
     /// Where a savepoint goes.
     pub target: Option<StoreFolder>,
     /// Who asked for it.
-    pub reply: Option<oneshot::Sender<Result<CheckpointId>>>,
+    pub reply: Option<Reply>,
 }
 
 impl Pending {
@@ -84,9 +86,26 @@ impl Pending {
 
     /// Tells who asked for it.
     pub fn answer(&mut self, result: Result<CheckpointId>) {
-        if let Some(reply) = self.reply.take() {
-            // Whoever asked may have gone.
-            let _ = reply.send(result);
-        }
+        answer(self.reply.take(), result);
+    }
+}
+
+/// The checkpoint that is being stored, as the coordinator knows it meanwhile.
+#[derive(Debug)]
+pub struct Storing {
+    pub id: CheckpointId,
+    pub since: Duration,
+    /// Who asked for it.
+    pub reply: Option<Reply>,
+}
+
+/// Where the answer to a user goes.
+pub type Reply = oneshot::Sender<Result<CheckpointId>>;
+
+/// Tells whoever asked what became of a checkpoint.
+pub fn answer(reply: Option<Reply>, result: Result<CheckpointId>) {
+    if let Some(reply) = reply {
+        // They may have gone.
+        let _ = reply.send(result);
     }
 }

@@ -37,6 +37,12 @@ pub struct CheckpointInfo {
     pub duration: Duration,
     /// The longest that a task stood still for it.
     pub stalled: Duration,
+    /// The longest that channels of a task aligned for it.
+    pub alignment: Duration,
+    /// Whether its barriers overtook rows.
+    pub unaligned: bool,
+    /// Bytes of the rows that they overtook.
+    pub in_flight_bytes: u64,
     /// Bytes that were written for it.
     pub new_bytes: u64,
     /// Bytes of all files that it needs.

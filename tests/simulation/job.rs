@@ -1,4 +1,5 @@
-//! The job of these worlds: two sources, and an operator that numbers the rows of each key.
+//! The job of these worlds: two sources, an operator that numbers the rows of each key, and one that looks whether they come in
+//! that order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tidemill_exec::state::StateRegistry;
 use crate::Troubles;
 use crate::chance::Chance;
 use crate::outside::Outside;
+use crate::store::StoreTroubles;
 
 const KEYS: i64 = 7;
 
@@ -42,7 +44,15 @@ pub struct Plan {
     pub lifetime_millis: u64,
     pub reader_failures: u64,
     pub sink_failures: u64,
-    pub store_failures: u64,
+    pub store: StoreTroubles,
+    /// How long barriers wait behind rows before they overtake them; for ever if there is nothing.
+    pub aligned_millis: Option<u64>,
+    /// Buffers hold a row or two, and the sink takes up to so long for each of them.
+    pub sink_pause_millis: u64,
+    /// Clocks that people look at go wrong.
+    pub jumps: bool,
+    /// Somebody starts the job once more while it runs.
+    pub twins: bool,
 }
 
 impl Plan {
@@ -50,19 +60,40 @@ impl Plan {
         let source = |splits: u64| (0..=splits).map(|_| chance.below(120) as i64).collect();
         let has = |wanted: &[Troubles], every| if wanted.contains(&troubles) { every } else { 0 };
         let (failures, everything) = (Troubles::Failures, Troubles::Everything);
+        let is_everything = troubles == everything;
+        let is_slow = troubles == Troubles::BackPressure || is_everything && chance.below(2) == 0;
         Self {
             sources: vec![source(chance.below(3)), source(chance.below(2))],
             interval_millis: 1 + chance.below(60),
+            aligned_millis: match (is_slow, chance.below(4)) {
+                (false, _) | (true, 0) => None,
+                (true, 1) => Some(0),
+                (true, _) => Some(chance.below(100)),
+            },
+            sink_pause_millis: if is_slow { 1 + chance.below(60) } else { 0 },
+            jumps: matches!(troubles, Troubles::Clocks | Troubles::Everything),
+            twins: troubles == Troubles::Twins,
             mode: "EXACTLY_ONCE",
             incremental: chance.below(4) > 0,
             gate: ["0 ms", "100 ms", "full"][chance.below(3) as usize],
             concurrent: 1 + chance.below(3),
-            kills: matches!(troubles, Troubles::Kills | Troubles::Everything),
+            kills: !matches!(troubles, Troubles::None | Troubles::Failures | Troubles::Stops),
             stops: matches!(troubles, Troubles::Stops | Troubles::Everything),
-            lifetime_millis: 800,
+            // Long enough for a store that hangs to be given up, and for the second of two processes to come to the end.
+            lifetime_millis: match troubles {
+                Troubles::Store => 60_000,
+                Troubles::Twins => 5_000,
+                _ => 800,
+            },
             reader_failures: has(&[failures, everything], 150),
             sink_failures: has(&[failures, everything], 60),
-            store_failures: has(&[everything], 25),
+            store: StoreTroubles {
+                away: has(&[everything], 25),
+                lost_replies: has(&[Troubles::Store, everything], 15),
+                hangs: has(&[Troubles::Store, everything], 40),
+                full_disk: has(&[Troubles::Store, everything], 40),
+                pause_millis: has(&[Troubles::Store, Troubles::Twins], 1 + chance.below(300)),
+            },
         }
     }
 
@@ -90,6 +121,13 @@ pub fn settings(plan: &Plan, parallelism: usize, backend: &str) -> Settings {
         ("execution.checkpointing.tolerable-failed-checkpoints", "2".to_owned()),
         ("execution.checkpointing.timeout", "5 s".to_owned()),
         ("execution.buffer-timeout", plan.gate.to_owned()),
+        ("execution.checkpointing.unaligned.enabled", plan.aligned_millis.is_some().to_string()),
+        (
+            "execution.checkpointing.aligned-checkpoint-timeout",
+            format!("{} ms", plan.aligned_millis.unwrap_or_default()),
+        ),
+        ("taskmanager.memory.segment-size", if plan.sink_pause_millis > 0 { "16" } else { "256 kb" }.to_owned()),
+        ("task.cancellation.timeout", "3 s".to_owned()),
         ("restart-strategy.type", "fixed-delay".to_owned()),
         ("restart-strategy.fixed-delay.attempts", "1000".to_owned()),
         ("restart-strategy.fixed-delay.delay", "20 ms".to_owned()),
@@ -119,9 +157,12 @@ pub fn graph(plan: &Plan, outside: &Outside, chance: &Chance, parallelism: usize
     for (port, source) in sources.into_iter().enumerate() {
         graph.connect(source, number, port, Partitioning::Hash(vec![0]), EdgeOptions::default());
     }
+    let order = StreamNode::new("order", NodeKind::Operator(Arc::new(InOrder)), row_schema());
+    let order = graph.add(order.with_parallelism(1 + (parallelism + 1) % 3));
+    graph.connect(number, order, 0, Partitioning::Hash(vec![0]), EdgeOptions::default());
     let sink = StreamNode::new("sink", NodeKind::Sink(Arc::new(outside.clone())), row_schema());
     let sink = graph.add(sink.with_parallelism(parallelism));
-    graph.connect(number, sink, 0, Partitioning::Forward, EdgeOptions::default());
+    graph.connect(order, sink, 0, Partitioning::Rebalance, EdgeOptions::default());
     graph
 }
 
@@ -215,7 +256,7 @@ impl SourceReader for Reader {
             return Ok(SourceEvent::NeedsSplit);
         }
         self.clock.sleep(Duration::from_millis(chance.below(12))).await;
-        if chance.strikes(self.source.every) {
+        if chance.strikes("a reader fails", self.source.every) {
             return Err(Error::unavailable("the disk is away"));
         }
         let place = chance.below(self.splits.len() as u64) as usize;
@@ -277,6 +318,60 @@ impl Operator for Numbering {
         let column: ArrayRef = Arc::new(Int64Array::from(numbers));
         assert!(keys[0].as_primitive_opt::<Int64Type>().is_some());
         output.emit(Batch::append(RecordBatch::try_new(row_schema(), vec![keys[0].clone(), column])?));
+        Ok(Progress::Done)
+    }
+
+    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        self.states.as_mut().unwrap().0.snapshot(scope)
+    }
+
+    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
+        self.states.as_mut().unwrap().0.restore(&mut state)
+    }
+}
+
+/// Passes rows on, as long as those of each key come in the order of their numbers: none is missing, none comes twice, and none
+/// has overtaken another on its way.
+#[derive(Debug)]
+struct InOrder;
+
+impl OperatorFactory for InOrder {
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(Ordering { states: None }))
+    }
+
+    fn describe(&self) -> String {
+        "in order".to_owned()
+    }
+}
+
+struct Ordering {
+    states: Option<(Box<dyn KeyedStates>, ValueState<i64>)>,
+}
+
+impl Operator for Ordering {
+    fn open(&mut self, context: &OperatorContext) -> Result<()> {
+        let keys = Fields::from(vec![Field::new("key", DataType::Int64, true)]);
+        let mut states = context.backend.keyed_states(&keys)?;
+        let last = StateRegistry::new(states.as_mut()).value_state::<i64>("last")?;
+        self.states = Some((states, last));
+        Ok(())
+    }
+
+    fn process(&mut self, _: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
+        let (states, last) = self.states.as_mut().unwrap();
+        let keys = &batch.records().columns()[..1];
+        let numbers = batch.records().column(1).as_primitive::<Int64Type>().values();
+        let mut slots = vec![];
+        states.lookup(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
+        for (slot, number) in slots.into_iter().zip(numbers) {
+            let mut key = CurrentKey::new(states.as_mut(), slot, 0);
+            let before = last.get(&mut key)?.copied().unwrap_or(0);
+            assert_eq!(*number, before + 1, "the row behind number {before} of a key");
+            last.update(&mut key, |_| *number)?;
+        }
+        states.release()?;
+        output.emit(batch);
         Ok(Progress::Done)
     }
 

@@ -1,11 +1,14 @@
-//! The world's other end: a place where a transactional sink publishes.
+//! The world's other end: a place where a transactional sink publishes. A transaction belongs to the writer that has opened it
+//! or gone on with it last: whoever else still writes to it is turned away.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
+use tidemill_core::clock::Clock;
 use tidemill_core::event::CheckpointId;
 use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter, WriterState};
 use tidemill_core::{Batch, Error, Result};
@@ -22,18 +25,24 @@ pub struct Outside {
     chance: Chance,
     /// Once in how many calls a sink fails.
     every: u64,
+    /// How long it takes for rows, at most.
+    pause_millis: u64,
 }
 
 #[derive(Debug, Default)]
 struct Transactions {
     opened: u64,
     staged: BTreeMap<String, Rows>,
+    /// The writer of each that is staged.
+    owners: BTreeMap<String, u64>,
+    /// How many writers there have been.
+    writers: u64,
     published: BTreeMap<String, Rows>,
 }
 
 impl Outside {
-    pub fn new(chance: Chance, every: u64) -> Self {
-        Self { transactions: Arc::default(), chance, every }
+    pub fn new(chance: Chance, every: u64, pause_millis: u64) -> Self {
+        Self { transactions: Arc::default(), chance, every, pause_millis }
     }
 
     pub fn published(&self) -> Rows {
@@ -45,9 +54,9 @@ impl Outside {
         self.transactions.lock().unwrap().staged.len()
     }
 
-    fn fail(&self, what: &str) -> Result<()> {
-        match self.chance.strikes(self.every) {
-            true => Err(Error::unavailable(format!("the outside does not {what}"))),
+    fn fail(&self, what: &'static str) -> Result<()> {
+        match self.chance.strikes(what, self.every) {
+            true => Err(Error::unavailable(format!("the outside does not do this: {what}"))),
             false => Ok(()),
         }
     }
@@ -62,8 +71,11 @@ impl Sink for Outside {
         Ok(Arc::new(self.clone()))
     }
 
-    fn writer(&self, _context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
-        Ok(Box::new(Writer { outside: self.clone(), open: None, complete: Vec::new() }))
+    fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
+        let mut transactions = self.transactions.lock().unwrap();
+        transactions.writers += 1;
+        let (number, clock) = (transactions.writers, context.clock.clone());
+        Ok(Box::new(Writer { outside: self.clone(), number, clock, open: None, complete: Vec::new() }))
     }
 
     fn describe(&self) -> String {
@@ -73,9 +85,16 @@ impl Sink for Outside {
 
 struct Writer {
     outside: Outside,
+    number: u64,
+    clock: Arc<dyn Clock>,
     open: Option<String>,
     /// Restored ones beside it.
     complete: Vec<String>,
+}
+
+/// A writer meets what belongs to another one.
+fn turned_away(name: &str) -> Error {
+    Error::unavailable(format!("{name} belongs to somebody else"))
 }
 
 /// The name of a transaction that goes on, and how many rows it had.
@@ -88,13 +107,20 @@ fn decode(state: &WriterState) -> (String, usize) {
 #[async_trait]
 impl SinkWriter for Writer {
     async fn write(&mut self, batch: Batch) -> Result<()> {
+        let pause = self.outside.pause_millis;
+        if pause > 0 {
+            self.clock.sleep(Duration::from_millis(self.outside.chance.below(pause))).await;
+        }
         self.outside.fail("take rows")?;
         let mut transactions = self.outside.transactions.lock().unwrap();
         let name = match &self.open {
+            Some(name) if transactions.owners.get(name) != Some(&self.number) => return Err(turned_away(name)),
             Some(name) => name.clone(),
             None => {
                 transactions.opened += 1;
-                self.open.insert(format!("transaction {}", transactions.opened)).clone()
+                let name = self.open.insert(format!("transaction {}", transactions.opened)).clone();
+                transactions.owners.insert(name.clone(), self.number);
+                name
             }
         };
         let column = |place: usize| batch.records().column(place).as_primitive::<Int64Type>().values().to_vec();
@@ -106,9 +132,15 @@ impl SinkWriter for Writer {
     async fn restore(&mut self, states: Vec<WriterState>) -> Result<()> {
         for (name, rows) in states.iter().map(decode) {
             let mut transactions = self.outside.transactions.lock().unwrap();
-            let staged = transactions.staged.get_mut(&name).unwrap_or_else(|| panic!("{name} is lost"));
+            // Another process may have gone on from here, and have published it.
+            let Some(staged) = transactions.staged.get_mut(&name) else { return Err(turned_away(&name)) };
             assert!(staged.len() >= rows, "{name} has {} rows of {rows}", staged.len());
+            if transactions.owners.get(&name).is_some_and(|owner| *owner > self.number) {
+                return Err(turned_away(&name));
+            }
+            let staged = transactions.staged.entry(name.clone()).or_default();
             staged.truncate(rows);
+            transactions.owners.insert(name.clone(), self.number);
             // One goes on, others are complete as they are.
             self.complete.extend(self.open.replace(name));
         }
@@ -127,6 +159,9 @@ impl SinkWriter for Writer {
 
     async fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<WriterState>> {
         let transactions = self.outside.transactions.lock().unwrap();
+        if let Some(name) = self.open.iter().find(|name| transactions.owners.get(*name) != Some(&self.number)) {
+            return Err(turned_away(name));
+        }
         let state = |name: &String| WriterState(format!("{name}:{}", transactions.staged[name].len()).into_bytes());
         Ok(self.open.iter().map(state).collect())
     }
@@ -153,7 +188,9 @@ impl Committer for Outside {
     async fn recover(&self, committables: Vec<Committable>, states: &[WriterState]) -> Result<()> {
         self.commit(committables).await?;
         let open: Vec<String> = states.iter().map(|state| decode(state).0).collect();
-        self.transactions.lock().unwrap().staged.retain(|name, _| open.contains(name));
+        let mut transactions = self.transactions.lock().unwrap();
+        transactions.staged.retain(|name, _| open.contains(name));
+        transactions.owners.retain(|name, _| open.contains(name));
         Ok(())
     }
 

@@ -1,0 +1,77 @@
+//! What follows when a checkpoint comes to nothing: who asked is told, increments on top of it go with it, and too many in a row
+//! are the end of the attempt.
+
+use std::time::Duration;
+
+use tidemill_core::event::{BarrierKind, CheckpointId};
+use tidemill_core::{Error, Result};
+
+use super::Checkpointer;
+use super::pending::Pending;
+use super::statistics::CheckpointStatus;
+use crate::runtime::participant::ToTask;
+
+impl Checkpointer {
+    /// Gives up a checkpoint that is not complete.
+    pub(super) fn give_up(&mut self, id: CheckpointId, reason: &str, counts: bool) -> Result<()> {
+        let Some(mut pending) = self.attempt.pending.remove(&id) else { return Ok(()) };
+        pending.answer(Err(Error::unavailable(format!("checkpoint {id} was given up: {reason}"))));
+        self.count_failure(id, pending.barrier.kind, reason, counts)
+    }
+
+    pub(super) fn count_failure(
+        &mut self,
+        id: CheckpointId,
+        kind: BarrierKind,
+        reason: &str,
+        counts: bool,
+    ) -> Result<()> {
+        self.failed(id, reason);
+        self.attempt.tell(ToTask::Aborted(id));
+        self.decided = self.environment.clock.monotonic();
+        let message = format!("checkpoint {id} failed: {reason}");
+        if kind.stops() {
+            // Sources have ended behind its barrier; only a restart makes them go on.
+            return Err(Error::unavailable(message));
+        }
+        if matches!(kind, BarrierKind::Checkpoint | BarrierKind::FullCheckpoint) {
+            self.needs_full = true;
+            self.give_up_increments_after(id);
+        }
+        if kind == BarrierKind::Savepoint || !counts {
+            return Ok(());
+        }
+        self.failures += 1;
+        match self.failures > self.settings.tolerable_failures {
+            true => Err(Error::unavailable(message)
+                .with_hint("execution.checkpointing.tolerable-failed-checkpoints says how many may fail in a row")),
+            false => Ok(()),
+        }
+    }
+
+    /// Increments on top of one that is missing are worth nothing.
+    fn give_up_increments_after(&mut self, id: CheckpointId) {
+        let is_lost = |pending: &Pending| pending.barrier.id > id && pending.barrier.kind == BarrierKind::Checkpoint;
+        let mut lost: Vec<Pending> =
+            self.attempt.pending.extract_if(.., |_, pending| is_lost(pending)).map(|(_, lost)| lost).collect();
+        let (waiting, kept): (Vec<Pending>, Vec<Pending>) =
+            std::mem::take(&mut self.attempt.waiting).into_iter().partition(is_lost);
+        self.attempt.waiting = kept.into();
+        lost.extend(waiting);
+        for mut pending in lost {
+            let reason = format!("it builds on checkpoint {id}, which failed");
+            self.failed(pending.barrier.id, &reason);
+            self.attempt.tell(ToTask::Aborted(pending.barrier.id));
+            pending.answer(Err(Error::unavailable(reason)));
+        }
+    }
+
+    pub(super) fn failed(&self, id: CheckpointId, reason: &str) {
+        let now = self.environment.clock.now_millis();
+        self.statistics.update(id, |info| {
+            info.status = CheckpointStatus::Failed;
+            info.duration = Duration::from_millis(now.saturating_sub(info.triggered_at).max(0) as u64);
+            info.failure = Some(reason.to_owned());
+        });
+    }
+}

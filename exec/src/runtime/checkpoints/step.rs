@@ -1,0 +1,245 @@
+//! A complete checkpoint on its way into the store, and the commit behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use tidemill_core::clock::Clock;
+use tidemill_core::event::{Barrier, BarrierKind};
+use tidemill_core::graph::{JobGraph, OperatorId, VertexHead};
+use tidemill_core::sink::{Committable, WriterState};
+use tidemill_core::source::Split;
+use tidemill_core::state::FrozenState;
+use tidemill_core::{Error, Result};
+
+use super::Committers;
+use super::assemble::{OperatorParts, StateWriter, SubtaskPart, assemble};
+use super::pending::{Ended, Pending, SubtaskKey};
+use super::store::{JobStore, bytes_of, whole};
+use crate::checkpoint::{
+    CheckpointContent, CheckpointKind, SavepointWriter, StoredOperator, StoredSegment, write_savepoint,
+};
+use crate::runtime::job_state::{freeze_committables, freeze_enumerator, freeze_writer_states};
+use crate::runtime::participant::SubtaskSnapshot;
+
+/// A complete checkpoint on its way into the store.
+pub struct StoreStep {
+    pub name: Arc<str>,
+    pub job: Arc<JobGraph>,
+    pub committers: Committers,
+    pub store: JobStore,
+    pub previous: Option<Arc<CheckpointContent>>,
+    /// How many bytes of the previous checkpoint's files no manifest names yet.
+    pub compacted_bytes: u64,
+    pub pending: Pending,
+    pub ended: BTreeMap<SubtaskKey, Ended>,
+    pub committables: BTreeMap<SubtaskKey, Vec<Committable>>,
+    pub num_retained: usize,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What became of it.
+pub struct Stored {
+    pub store: JobStore,
+    pub pending: Pending,
+    /// Subtasks that took part by themselves.
+    pub parts: BTreeSet<SubtaskKey>,
+    pub outcome: Result<Durable>,
+}
+
+/// A checkpoint that is durable.
+pub struct Durable {
+    pub content: CheckpointContent,
+    /// What kept its committables from being committed.
+    pub not_committed: Option<Error>,
+}
+
+impl StoreStep {
+    /// Stores the checkpoint, then commits what it holds.
+    pub async fn run(mut self) -> Stored {
+        let parts = self.pending.parts.keys().copied().collect();
+        let outcome = AssertUnwindSafe(self.store_and_commit()).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Error::internal("storing a checkpoint panicked")));
+        Stored { store: self.store, pending: self.pending, parts, outcome }
+    }
+
+    async fn store_and_commit(&mut self) -> Result<Durable> {
+        let Barrier { id, kind, .. } = self.pending.barrier;
+        let is_checkpoint = kind != BarrierKind::Savepoint;
+        let source_positions = self.source_positions();
+        let operators = self.operators();
+        let target = self.pending.target.clone();
+        let previous = self.previous.clone().filter(|_| is_checkpoint);
+        let mut writers = Vec::new();
+        writers.extend(is_checkpoint.then(|| StateWriter::Segment(self.store.segment(id))));
+        if let Some(target) = &target {
+            let begun = SavepointWriter::create(target.store.clone(), &target.root, self.clock.clone()).await;
+            writers.push(StateWriter::Savepoint(begun.map_err(|error| error.context(&target.url))?));
+        }
+        let stored = match assemble(operators, previous.as_deref(), &mut writers).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                for writer in writers {
+                    writer.abort().await;
+                }
+                return Err(error);
+            }
+        };
+        let mut contents = Vec::new();
+        for (writer, operators) in writers.into_iter().zip(stored) {
+            let segments = writer.finish().await?;
+            contents.push(self.content(segments, operators, source_positions.clone()));
+        }
+        let savepoint = if target.is_some() { contents.pop() } else { None };
+        if let (Some(target), Some(content)) = (&target, &savepoint) {
+            let clock = self.clock.clone();
+            let (store, root) = (target.store.clone(), &target.root);
+            let written = write_savepoint(store, root, clock, self.store.nonce, content.clone()).await;
+            written.map_err(|error| error.context(&target.url))?;
+        }
+        let Some(mut content) = contents.pop() else {
+            return Ok(Durable { content: savepoint.unwrap_or_default(), not_committed: None });
+        };
+        let needed = needed_files(&content.operators);
+        let old = previous.iter().flat_map(|content| &content.segments);
+        content.segments.extend(old.filter(|segment| needed.contains(&segment.path)).cloned());
+        content.new_bytes += self.compacted_bytes;
+        self.store.writer.publish(content.clone()).await?;
+        let not_committed = self.commit().await.err();
+        // Old files cost room, not correctness.
+        let _ = self.store.retain(self.num_retained).await;
+        Ok(Durable { content, not_committed })
+    }
+
+    /// A checkpoint of these operators, whose new states lie in `segments`.
+    fn content(
+        &self,
+        segments: Vec<StoredSegment>,
+        operators: Vec<StoredOperator>,
+        source_positions: Vec<(String, String)>,
+    ) -> CheckpointContent {
+        let Barrier { id, timestamp, kind } = self.pending.barrier;
+        CheckpointContent {
+            checkpoint: id,
+            timestamp_millis: timestamp,
+            kind: CheckpointKind::Checkpoint,
+            is_final: kind == (BarrierKind::Stop { drain: true }),
+            job: self.name.to_string(),
+            source_positions,
+            new_bytes: bytes_of(&segments),
+            segments,
+            operators,
+            took_millis: self.clock.monotonic().saturating_sub(self.pending.triggered).as_millis() as u64,
+        }
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        for (vertex, committer) in self.committers.iter() {
+            let own = self.committables.iter().filter(|((owner, _), _)| owner == vertex);
+            let own: Vec<Committable> = own.flat_map(|(_, committables)| committables.clone()).collect();
+            if !own.is_empty() {
+                committer.commit(own).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The parts of all operators of the job.
+    fn operators(&mut self) -> Vec<OperatorParts> {
+        let mut operators = Vec::new();
+        let carries = self.pending.target.is_none() && self.pending.barrier.kind != BarrierKind::Savepoint;
+        let job = self.job.clone();
+        for (vertex, task) in job.vertices.iter().enumerate() {
+            let mut parts: Vec<SubtaskParts> =
+                (0..task.parallelism).map(|index| self.subtask((vertex, index), carries)).collect();
+            let writer_states: Vec<Vec<WriterState>> =
+                parts.iter_mut().map(|part| std::mem::take(&mut part.writer_states)).collect();
+            let mut operator = |id, name: &str, extra: &dyn Fn(usize) -> Vec<FrozenState>| {
+                let part = |(index, parts): (usize, &mut SubtaskParts)| {
+                    let own = parts.states.extract_if(.., |(owner, _)| *owner == id).map(|(_, state)| state);
+                    let states = own.chain(extra(index)).collect();
+                    SubtaskPart { states, is_carried: parts.is_carried }
+                };
+                let subtasks = parts.iter_mut().enumerate().map(part).collect();
+                operators.push(OperatorParts {
+                    id,
+                    name: name.to_owned(),
+                    max_parallelism: task.max_parallelism,
+                    subtasks,
+                });
+            };
+            if let VertexHead::Source(_) = &task.head {
+                let state = self.pending.enumerators.remove(&vertex).unwrap_or_default();
+                let enumerator = |index| match index {
+                    0 => vec![whole(freeze_enumerator(state.clone()))],
+                    _ => Vec::new(),
+                };
+                operator(task.id, &task.name, &enumerator);
+            }
+            for chained in &task.chain {
+                operator(chained.id, &chained.name, &|_| Vec::new());
+            }
+            if let Some(sink) = &task.sink {
+                let committables = &self.committables;
+                let open = &writer_states;
+                let written = |index| {
+                    let written = committables.get(&(vertex, index)).map_or(&[][..], Vec::as_slice);
+                    vec![whole(freeze_committables(written)), whole(freeze_writer_states(&open[index]))]
+                };
+                operator(sink.id, &sink.name, &written);
+            }
+        }
+        operators
+    }
+
+    fn subtask(&mut self, subtask: SubtaskKey, carries: bool) -> SubtaskParts {
+        if let Some(part) = self.pending.parts.remove(&subtask) {
+            return SubtaskParts { writer_states: part.writer_states, states: part.states, is_carried: false };
+        }
+        match self.ended.get(&subtask) {
+            Some(ended) if carries && ended.is_stored => SubtaskParts { is_carried: true, ..SubtaskParts::default() },
+            Some(ended) => {
+                let states = ended.states.iter().map(|(operator, state)| (*operator, state.freeze())).collect();
+                SubtaskParts { states, ..SubtaskParts::default() }
+            }
+            None => SubtaskParts::default(),
+        }
+    }
+
+    /// Each source and where it stands, for people.
+    fn source_positions(&self) -> Vec<(String, String)> {
+        let of_subtask = |(subtask, part): (&SubtaskKey, &SubtaskSnapshot)| {
+            let name = &self.job.vertices[subtask.0].name;
+            part.splits.iter().map(|split| (name.clone(), position_text(split))).collect::<Vec<_>>()
+        };
+        self.pending.parts.iter().flat_map(of_subtask).collect()
+    }
+}
+
+/// The files that layers of these operators lie in.
+fn needed_files(operators: &[StoredOperator]) -> BTreeSet<Arc<str>> {
+    let states = operators.iter().flat_map(|operator| &operator.subtasks).flat_map(|subtask| &subtask.states);
+    let layers = states.flat_map(|state| &state.layers).filter(|layer| !layer.chunks.is_empty());
+    layers.map(|layer| layer.segment.clone()).collect()
+}
+
+#[derive(Default)]
+struct SubtaskParts {
+    writer_states: Vec<WriterState>,
+    states: Vec<(OperatorId, FrozenState)>,
+    is_carried: bool,
+}
+
+/// A split and its position: as it is where that is text, else in hexadecimal digits.
+fn position_text(split: &Split) -> String {
+    let printable = std::str::from_utf8(&split.position).ok().filter(|text| !text.contains(char::is_control));
+    match (printable, split.position.is_empty()) {
+        (_, true) => format!("{} from its beginning", split.id),
+        (Some(text), _) => format!("{} at {text}", split.id),
+        (None, _) => {
+            let digits: String = split.position.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{} at 0x{digits}", split.id)
+        }
+    }
+}

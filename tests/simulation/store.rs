@@ -1,0 +1,151 @@
+//! A store that fails now and then, before or after it did what it was asked, whose disk is full now and then, and that takes
+//! its time.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tidemill_core::clock::Clock;
+
+use crate::chance::Chance;
+
+/// What goes wrong with a store, each once in how many calls; never if 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreTroubles {
+    /// It does nothing and says so.
+    pub away: u64,
+    /// It does what it was asked, and nobody hears of it.
+    pub lost_replies: u64,
+    /// It has no room. What it has taken of a file that may be written over stays there.
+    pub full_disk: u64,
+    /// It takes a file and never answers.
+    pub hangs: u64,
+    /// It takes up to so long.
+    pub pause_millis: u64,
+}
+
+#[derive(Debug)]
+pub struct FaultyStore {
+    inner: InMemory,
+    chance: Chance,
+    troubles: StoreTroubles,
+    /// That of the process that uses it.
+    clock: Mutex<Option<Arc<dyn Clock>>>,
+}
+
+impl FaultyStore {
+    pub fn shared(chance: Chance, troubles: StoreTroubles) -> Arc<Self> {
+        Arc::new(Self { inner: InMemory::new(), chance, troubles, clock: Mutex::default() })
+    }
+
+    /// A process begins, whose clock this is.
+    pub fn set_clock(&self, clock: Arc<dyn Clock>) {
+        *self.clock.lock().unwrap() = Some(clock);
+    }
+
+    fn fail(&self, every: u64, why: &'static str) -> Result<()> {
+        match self.chance.strikes(why, every) {
+            true => Err(object_store::Error::Generic { store: "faulty", source: why.into() }),
+            false => Ok(()),
+        }
+    }
+
+    fn fail_before(&self) -> Result<()> {
+        self.fail(self.troubles.away, "the store is away")
+    }
+
+    fn fail_after(&self) -> Result<()> {
+        self.fail(self.troubles.lost_replies, "the reply is lost")
+    }
+
+    async fn pause(&self) {
+        let clock = self.clock.lock().unwrap().clone();
+        if let (Some(clock), true) = (clock, self.troubles.pause_millis > 0) {
+            clock.sleep(Duration::from_millis(self.chance.below(self.troubles.pause_millis))).await;
+        }
+    }
+}
+
+/// What a disk without room says.
+fn no_room() -> object_store::Error {
+    let source = Box::new(std::io::Error::from(std::io::ErrorKind::StorageFull));
+    object_store::Error::Generic { store: "faulty", source }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FaultyStore")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.pause().await;
+        self.fail_before()?;
+        if self.chance.strikes("the disk is full", self.troubles.full_disk) {
+            // Files that are created appear as a whole or not at all.
+            if options.mode == PutMode::Overwrite {
+                let bytes = Bytes::from(payload);
+                let some = bytes.slice(..self.chance.below(bytes.len() as u64 + 1) as usize);
+                self.inner.put_opts(location, some.into(), options).await?;
+            }
+            return Err(no_room());
+        }
+        if self.chance.strikes("the store hangs", self.troubles.hangs) {
+            std::future::pending::<()>().await;
+        }
+        let done = self.inner.put_opts(location, payload, options).await?;
+        self.fail_after()?;
+        Ok(done)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.fail_before()?;
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.pause().await;
+        self.fail_before()?;
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        match self.fail_before() {
+            Ok(()) => self.inner.delete_stream(locations),
+            Err(error) => futures::stream::once(async { Err(error) }).boxed(),
+        }
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.fail_before() {
+            Ok(()) => self.inner.list(prefix),
+            Err(error) => futures::stream::once(async { Err(error) }).boxed(),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.fail_before()?;
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.fail_before()?;
+        self.inner.copy_opts(from, to, options).await
+    }
+}
