@@ -2,7 +2,8 @@
 //!
 //! A script of rows and watermarks, drawn at random, goes through each operator in several ways: cut into batches of 1, 7 or all
 //! rows, with room for everything or for next to nothing in its output, with the hashes of an exchange or without, stopped and
-//! restored at another parallelism, with state in memory and out of it. A new operator is a line in `subjects.rs`; what it must keep stands here.
+//! restored at another parallelism, with state in memory and out of it. A new operator is a line in `subjects.rs`; what it must keep
+//! stands here.
 
 mod everywhere;
 mod restore;
