@@ -164,8 +164,6 @@ struct Process {
     room: Option<usize>,
     /// Whether it finds another process at work.
     is_second: bool,
-    /// How much memory there is for state; `None` for as much as it needs.
-    state_bytes: Option<usize>,
 }
 
 impl World {
