@@ -118,6 +118,7 @@ impl CheckpointStore {
         create(&files, &next).await?;
         let mut writer = Writer { files, newest: next, retention: Retention::default(), spared: None };
         // What cannot be removed now is removed later.
+        let _ = writer.forget_takeovers().await;
         let _ = writer.sweep().await;
         Ok(writer)
     }
@@ -194,6 +195,15 @@ impl Writer {
             files.delete(path).await?;
         }
         Ok(())
+    }
+
+    /// Deletes manifests of earlier writers that went on from the same checkpoint and completed none, or thousands of restarts
+    /// would leave as many. The one before its own stays, should its own be damaged.
+    async fn forget_takeovers(&mut self) -> Result<usize> {
+        let Self { files, newest, retention, .. } = self;
+        let mut earlier = manifests(files, None).await?;
+        earlier.retain(|(number, _)| *number + 1 < newest.number);
+        retention.delete_manifests(files, newest, &earlier, usize::MAX).await
     }
 
     /// Deletes the segments of earlier writers and earlier checkpoints that no manifest names. How many went away.

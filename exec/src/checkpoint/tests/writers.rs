@@ -50,6 +50,34 @@ fn who_comes_second_is_fenced_and_told_by_whom() {
     });
 }
 
+#[test]
+fn who_takes_over_again_and_again_leaves_few_manifests_and_all_checkpoints() {
+    run(async {
+        let store = memory();
+        let manifests = async || {
+            let all = files(&*store).await;
+            all.into_iter().filter(|file| file.contains("/manifests/")).collect::<Vec<_>>()
+        };
+        for nonce in 0..20 {
+            open(&store).await.unwrap().take_over(nonce).await.unwrap();
+        }
+        assert!(manifests().await.len() <= 3, "{:?}", manifests().await);
+        let mut writer = open(&store).await.unwrap().take_over(20).await.unwrap();
+        publish(&store, &mut writer, 1).await.unwrap();
+        publish(&store, &mut writer, 2).await.unwrap();
+        let mut last = 0;
+        for nonce in 21..40 {
+            let found = open(&store).await.unwrap();
+            assert_readable(&store, found.numbered(1).await.unwrap().as_ref().unwrap()).await;
+            last = found.take_over(nonce).await.unwrap().newest().number;
+        }
+        assert!(manifests().await.len() <= 5, "{:?}", manifests().await);
+        overwrite(&*store, &manifest_path(last), |bytes| bytes[20] ^= 1).await;
+        let error = open(&store).await.unwrap_err();
+        assert!(error.message().contains("the newest good one is checkpoint 2"), "{error}");
+    });
+}
+
 /// The number that a sleeper wants is free again, as everything up to the newest manifest has been deleted.
 #[test]
 fn who_slept_through_a_retention_is_told_by_whom() {
