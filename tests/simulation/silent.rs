@@ -27,7 +27,7 @@ fn silent(chance: &Chance) -> StoreFolder {
 /// A job without troubles of its own and without restarts, whose checkpoints go to `folder`.
 fn start(chance: &Chance, environment: &Environment, folder: StoreFolder) -> JobHandle {
     let plan = Plan { sources: vec![vec![500], vec![500]], ..Plan::draw(chance, Troubles::None) };
-    let mut settings = settings(&plan, 2);
+    let mut settings = settings(&plan, 2, "memory");
     settings.set("restart-strategy.type", "none", Origin::Program).unwrap();
     let outside = Outside::new(chance.clone(), 0, 0);
     let job = graph(&plan, &outside, chance, 2).to_job_graph(&settings).unwrap();
