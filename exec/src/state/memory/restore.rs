@@ -3,7 +3,7 @@
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Fields, UInt32Type};
-use tidemill_core::key::{hash_columns, key_group};
+use tidemill_core::key::hash_columns;
 use tidemill_core::state::{
     KeyedStates, RestoredState, StateDescriptor, StateId, StateKind, StateLayer, adapt, keyed_schema, not_restorable,
 };
@@ -69,9 +69,8 @@ impl MemoryStates {
         let (saved, batch) = (batch.schema(), adapt(&state.name, batch, &state.schema)?);
         let (keys, values) = batch.columns()[1..].split_at(self.key_fields.len());
         let (mut slots, suspects) = (Vec::with_capacity(batch.num_rows()), self.suspects.len());
-        let hashes = hash_columns(keys, batch.num_rows())?;
-        self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &hashes)?;
-        self.lookup(keys, &hashes, &mut slots)?;
+        self.lookup(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
+        self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &slots)?;
         let State { name, schema, column, .. } = &mut self.states[id.index()];
         let decoded = column.decode(&slots, values);
         match saved.fields() == schema.fields() {
@@ -97,9 +96,9 @@ impl MemoryStates {
     }
 
     /// Restored rows stand under the key group that their keys belong to, and this subtask owns it.
-    fn check_groups(&self, groups: &[u32], hashes: &[u64]) -> Result<()> {
-        for (hash, group) in hashes.iter().zip(groups) {
-            let own = key_group(*hash, self.max_parallelism);
+    fn check_groups(&self, groups: &[u32], slots: &[usize]) -> Result<()> {
+        for (slot, group) in slots.iter().zip(groups) {
+            let own = self.key_group(*slot);
             if own != *group || !self.restored_groups.contains(group) {
                 let owned = &self.restored_groups;
                 return Err(Error::corrupt(format!(
