@@ -43,6 +43,16 @@ pub struct Committable(pub Vec<u8>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriterState(pub Vec<u8>);
 
+/// Whose writers wrote what a job goes on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Predecessor {
+    /// Those of earlier attempts of the same job, all of them gone.
+    Own,
+    /// Those of a job whose savepoint this one began from. They may be at work still, and others may begin from the same savepoint:
+    /// what of theirs is in progress is not touched.
+    Other,
+}
+
 /// A sink of rows.
 pub trait Sink: Send + Sync + Debug {
     /// Which changes it takes; anything beyond is an error when the plan is made.
@@ -115,6 +125,12 @@ pub trait SinkWriter: Send {
         Ok(Vec::new())
     }
 
+    /// The same for a savepoint: everything that was written, as at the end of input, and the writer goes on. Any number of jobs may
+    /// begin from it while this one is at work, so none may have to go on with what this one has in progress (SVP-01).
+    async fn prepare_savepoint(&mut self, savepoint: CheckpointId) -> Result<Vec<Committable>> {
+        self.prepare_commit(Some(savepoint)).await
+    }
+
     /// What is needed to go on with what is in progress. Called right behind `prepare_commit(Some(checkpoint))`, with nothing
     /// between; the writer goes on writing, whether or not the checkpoint completes.
     async fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<WriterState>> {
@@ -136,7 +152,7 @@ pub trait Committer: Send + Sync + Debug {
     /// A job goes on from a checkpoint that holds these, all of all subtasks: commits the one, and removes what was written
     /// and is in neither. Called once, before any writer writes, after all writers of earlier attempts are gone. Who has no
     /// states at hand calls `commit`: what nobody needs then stays, hidden, until the job ends.
-    async fn recover(&self, committables: Vec<Committable>, _states: &[WriterState]) -> Result<()> {
+    async fn recover(&self, committables: Vec<Committable>, _states: &[WriterState], _of: Predecessor) -> Result<()> {
         self.commit(committables).await
     }
 

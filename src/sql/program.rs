@@ -148,7 +148,9 @@ impl Program {
     pub fn add_sink(&mut self, name: &str, sink: Arc<dyn Sink>, settings: &Settings) {
         let producers = self.producers(settings);
         let writers = sink.parallelism_max().unwrap_or(usize::MAX).min(producers);
-        let node = StreamNode::new(name, NodeKind::Sink(sink), self.schema.clone()).with_parallelism(writers);
+        let mut node = StreamNode::new(name, NodeKind::Sink(sink), self.schema.clone()).with_parallelism(writers);
+        // A table stays what it is when the query in front of it changes (SVP-05).
+        node.uid = Some(format!("sink {name}"));
         let node = self.graph.add(node);
         let partitioning = match writers {
             _ if writers == producers => Partitioning::Forward,
@@ -172,7 +174,9 @@ impl Program {
     pub fn absorb(&mut self, other: Self) {
         let offset = self.graph.nodes().len();
         for node in other.graph.nodes() {
-            self.graph.add(node.clone());
+            let mut node = node.clone();
+            node.uid = node.uid.map(|uid| self.free_uid(&uid));
+            self.graph.add(node);
         }
         for edge in other.graph.edges() {
             let (source, target) = (edge.source + offset, edge.target + offset);
@@ -180,6 +184,13 @@ impl Program {
         }
         self.bounded &= other.bounded;
         self.updating_nodes.extend(other.updating_nodes.into_iter().map(|(node, updates)| (node + offset, updates)));
+    }
+
+    /// The uid, or with the number that it has among those of its kind.
+    fn free_uid(&self, uid: &str) -> String {
+        let is_taken = |uid: &String| self.graph.nodes().iter().any(|node| node.uid.as_ref() == Some(uid));
+        let numbered = (2..).map(|number| format!("{uid} {number}"));
+        [uid.to_owned()].into_iter().chain(numbered).find(|uid| !is_taken(uid)).unwrap_or_default()
     }
 
     /// The job graph.

@@ -85,6 +85,10 @@ impl SinkWriter for ShapedWriter {
         self.inner.prepare_commit(checkpoint).await
     }
 
+    async fn prepare_savepoint(&mut self, savepoint: CheckpointId) -> Result<Vec<Committable>> {
+        self.inner.prepare_savepoint(savepoint).await
+    }
+
     async fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<WriterState>> {
         self.inner.snapshot(checkpoint).await
     }

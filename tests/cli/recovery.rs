@@ -29,7 +29,7 @@ pub fn script(rate: u64) -> String {
 }
 
 /// The lines of all visible files in a folder, sorted.
-fn lines(folder: &Path) -> Vec<String> {
+pub fn lines(folder: &Path) -> Vec<String> {
     let mut lines = vec![];
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -10,7 +10,9 @@ use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
 use tidemill_core::clock::Clock;
 use tidemill_core::event::CheckpointId;
-use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter, WriterState};
+use tidemill_core::sink::{
+    ChangelogMode, Committable, Committer, Predecessor, Sink, SinkContext, SinkWriter, WriterState,
+};
 use tidemill_core::{Batch, Error, Result};
 
 use crate::chance::Chance;
@@ -185,7 +187,7 @@ impl Committer for Outside {
         Ok(())
     }
 
-    async fn recover(&self, committables: Vec<Committable>, states: &[WriterState]) -> Result<()> {
+    async fn recover(&self, committables: Vec<Committable>, states: &[WriterState], _of: Predecessor) -> Result<()> {
         self.commit(committables).await?;
         let open: Vec<String> = states.iter().map(|state| decode(state).0).collect();
         let mut transactions = self.transactions.lock().unwrap();

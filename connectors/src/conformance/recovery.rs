@@ -15,7 +15,7 @@ use tidemill_core::clock::Clock;
 use tidemill_core::error::Result;
 use tidemill_core::event::CheckpointId;
 use tidemill_core::metrics::Metrics;
-use tidemill_core::sink::{Committable, Committer, Sink, SinkContext, SinkWriter, WriterState};
+use tidemill_core::sink::{Committable, Committer, Predecessor, Sink, SinkContext, SinkWriter, WriterState};
 use tidemill_core::watermark::Watermark;
 
 use super::{ManualClock, rows_as_text};
@@ -138,7 +138,7 @@ impl<'a> Life<'a> {
         let sink = (self.open)()?;
         self.committer = sink.prepare()?;
         let Checkpoint { next_row, committables, states } = self.durable.clone();
-        self.committer.recover(committables, &states).await?;
+        self.committer.recover(committables, &states, Predecessor::Own).await?;
         self.visible_max = next_row;
         self.pending.clear();
         self.next_row = next_row;
@@ -223,7 +223,7 @@ impl<'a> Life<'a> {
         self.writers.clear();
         self.committer.commit(self.pending.clone()).await?;
         let again = (self.open)()?.prepare()?;
-        again.recover(self.pending.clone(), &[]).await?;
+        again.recover(self.pending.clone(), &[], Predecessor::Own).await?;
         again.finish().await?;
         again.commit(self.pending).await?;
         again.finish().await?;

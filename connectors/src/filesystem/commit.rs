@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use tidemill_core::error::{Error, Result};
-use tidemill_core::sink::{Committable, Committer, WriterState};
+use tidemill_core::sink::{Committable, Committer, Predecessor, WriterState};
 
 use super::part::{IN_PROGRESS, Part, PartName, PartState, Prepared, READY, UPLOAD, Upload, folder_of, lost};
 use super::partition_commit::{PartitionCommit, PartitionCommitter};
@@ -339,7 +339,11 @@ impl Committer for FileCommitter {
         }
     }
 
-    async fn recover(&self, committables: Vec<Committable>, states: &[WriterState]) -> Result<()> {
+    async fn recover(&self, committables: Vec<Committable>, states: &[WriterState], of: Predecessor) -> Result<()> {
+        if of == Predecessor::Other && !states.is_empty() {
+            let error = format!("{}: the savepoint holds a file that its job had in progress", self.table());
+            return Err(Error::corrupt(error));
+        }
         // A job that goes on from a checkpoint may have a new name; what that holds tells the old one.
         let (mut jobs, mut keep) = (self.own_job(), BTreeSet::new());
         for committable in &committables {
@@ -359,10 +363,12 @@ impl Committer for FileCommitter {
             keep.extend(hidden.map(|hidden| hidden.trim_end_matches(IN_PROGRESS).to_owned()));
         }
         if let Some(partitions) = &self.partitions {
-            partitions.adopt(&jobs).await?;
+            partitions.adopt(&jobs, of).await?;
         }
         self.commit(committables).await?;
-        self.clean(&jobs, |_, name| {
+        // Those of a job that may be at work are its own.
+        let gone = if of == Predecessor::Own { jobs } else { self.own_job() };
+        self.clean(&gone, |_, name| {
             let in_progress = name.strip_suffix(IN_PROGRESS).or_else(|| name.strip_suffix(UPLOAD));
             match in_progress.and_then(|name| name.strip_prefix('.')) {
                 Some(part) => keep.contains(part),

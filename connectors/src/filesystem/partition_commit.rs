@@ -14,6 +14,7 @@ use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use tidemill_core::error::{Error, Result};
 use tidemill_core::event::CheckpointId;
+use tidemill_core::sink::Predecessor;
 use tidemill_core::time::Calendar;
 use tidemill_core::watermark::Watermark;
 
@@ -247,8 +248,8 @@ impl PartitionCommitter {
         Ok(())
     }
 
-    /// Takes over what jobs have left pending that this one goes on from.
-    pub(super) async fn adopt(&self, jobs: &BTreeSet<String>) -> Result<()> {
+    /// Takes over what jobs have left pending that this one goes on from; those that may be at work keep it as well.
+    pub(super) async fn adopt(&self, jobs: &BTreeSet<String>, of: Predecessor) -> Result<()> {
         let mut state = self.state.lock().await;
         self.load(&mut state).await?;
         for job in jobs.iter().filter(|job| **job != *self.job) {
@@ -256,7 +257,9 @@ impl PartitionCommitter {
             if !theirs.is_empty() {
                 state.pending.extend(theirs);
                 self.store(&mut state).await?;
-                self.place_of(job).delete().await?;
+                if of == Predecessor::Own {
+                    self.place_of(job).delete().await?;
+                }
             }
         }
         Ok(())

@@ -92,7 +92,7 @@ impl Destination {
                 None => lost(part, &self.table),
                 Some(_) => {
                     let message = format!("{committed} was committed by a later checkpoint than this one");
-                    Error::request(message).with_hint("go on from the newest checkpoint, or into an empty directory")
+                    Error::request(message).with_hint("go on from the newest checkpoint")
                 }
             });
         }

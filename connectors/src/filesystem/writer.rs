@@ -209,6 +209,18 @@ impl PartWriter {
         .await
     }
 
+    /// What is to be committed of the parts that are over.
+    fn finished(&mut self, checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
+        let mut committables = Vec::new();
+        for (part, upload) in self.finished.drain(..) {
+            committables.push(Prepared::Part(part, upload).encode()?);
+        }
+        if self.settings.partition_commit.is_some() {
+            committables.push(Prepared::Progress(self.progress(checkpoint)).encode()?);
+        }
+        Ok(committables)
+    }
+
     fn progress(&mut self, checkpoint: Option<CheckpointId>) -> Progress {
         Progress {
             job: self.settings.job.to_string(),
@@ -366,14 +378,15 @@ impl SinkWriter for PartWriter {
             }
         }
         self.roll_at(checkpoint).await?;
-        let mut committables = Vec::new();
-        for (part, upload) in self.finished.drain(..) {
-            committables.push(Prepared::Part(part, upload).encode()?);
+        self.finished(checkpoint)
+    }
+
+    async fn prepare_savepoint(&mut self, savepoint: CheckpointId) -> Result<Vec<Committable>> {
+        if self.settings.is_whole {
+            self.check_whole()?;
         }
-        if self.settings.partition_commit.is_some() {
-            committables.push(Prepared::Progress(self.progress(checkpoint)).encode()?);
-        }
-        Ok(committables)
+        self.close_those(|_, _| Ok(true)).await?;
+        self.finished(Some(savepoint))
     }
 
     async fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<WriterState>> {

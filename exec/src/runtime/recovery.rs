@@ -11,7 +11,7 @@ use tidemill_core::sink::{Committable, WriterState};
 use tidemill_core::source::Split;
 use tidemill_core::{Error, Result, Watermark};
 
-use crate::checkpoint::{CheckpointContent, StoredOperator, StoredSubtask, read_layer, restored_state};
+use crate::checkpoint::{CheckpointContent, CheckpointKind, StoredOperator, StoredSubtask, read_layer, restored_state};
 use crate::exchange::Partitioner;
 use crate::runtime::chain::Chain;
 use crate::runtime::in_flight::{InputEdge, Replay, TIME, is_in_flight, name_of, place_of, thaw, times};
@@ -54,6 +54,25 @@ impl RestoredJob {
         let unclaimed: Vec<String> = (self.content.operators.iter().filter(is_unclaimed))
             .map(|operator| format!("'{}' ({})", operator.name, operator.id))
             .collect();
+        let is_uncommitted = |operator: &&StoredOperator| {
+            let mut states = operator.subtasks.iter().flat_map(|subtask| &subtask.states);
+            states.any(|state| {
+                let name = state.descriptor.name.as_str();
+                let holds_rows = state.layers.iter().any(|layer| !layer.chunks.is_empty());
+                holds_rows && (name == COMMITTABLES || name == WRITER_STATES)
+            })
+        };
+        let mut unclaimed_operators = self.content.operators.iter().filter(is_unclaimed);
+        // Whoever took a savepoint commits what it holds; of a checkpoint nobody else does.
+        if self.content.kind == CheckpointKind::Checkpoint
+            && let Some(sink) = unclaimed_operators.find(is_uncommitted)
+        {
+            let error = format!(
+                "the checkpoint holds rows that the sink '{}' ({}) has yet to commit, and the job does not have it",
+                sink.name, sink.id
+            );
+            return Err(Error::request(error).with_hint("change the job back, or end it behind a savepoint first"));
+        }
         if unclaimed.is_empty() || ignore_unclaimed {
             return Ok(());
         }

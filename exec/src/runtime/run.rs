@@ -17,6 +17,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemill_core::graph::{JobGraph, VertexHead};
 use tidemill_core::settings::{BackendType, CheckpointRetention};
+use tidemill_core::sink::Predecessor;
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tokio::sync::{mpsc, watch};
 
@@ -287,6 +288,8 @@ impl JobRun {
 
     /// Brings the sinks to where a checkpoint left them, or to the beginning.
     async fn recover_sinks(&self, restored: Option<&RestoredJob>) -> Result<()> {
+        let is_of_other = restored.is_some_and(|restored| restored.content.kind == CheckpointKind::Savepoint);
+        let predecessor = if is_of_other { Predecessor::Other } else { Predecessor::Own };
         for (vertex, committer) in self.committers.iter() {
             let sink = self.job.vertices[*vertex].sink.as_ref().map(|sink| sink.id);
             let (committables, states) = match (restored, sink) {
@@ -295,7 +298,7 @@ impl JobRun {
                 }
                 _ => (Vec::new(), Vec::new()),
             };
-            committer.recover(committables, &states).await?;
+            committer.recover(committables, &states, predecessor).await?;
         }
         Ok(())
     }

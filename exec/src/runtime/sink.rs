@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 use tidemill_core::clock::Spawner;
-use tidemill_core::event::Barrier;
+use tidemill_core::event::{Barrier, BarrierKind};
 use tidemill_core::sink::{ChangelogMode, Committable, SinkWriter, WriterState};
 use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
 use tokio::sync::{mpsc, oneshot};
@@ -164,7 +164,10 @@ async fn prepare(writer: &mut dyn SinkWriter, barrier: Barrier) -> Result<(Vec<C
     if barrier.kind.stops() {
         return Ok((writer.prepare_commit(None).await?, Vec::new()));
     }
-    let committables = writer.prepare_commit(Some(barrier.id)).await?;
+    let committables = match barrier.kind {
+        BarrierKind::Savepoint => writer.prepare_savepoint(barrier.id).await?,
+        _ => writer.prepare_commit(Some(barrier.id)).await?,
+    };
     Ok((committables, writer.snapshot(barrier.id).await?))
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
-use tidemill_core::sink::{SinkContext, WriterState};
+use tidemill_core::sink::{Predecessor, SinkContext, WriterState};
 use tidemill_core::watermark::Watermark;
 
 use super::*;
@@ -256,6 +256,42 @@ fn what_is_gone_is_an_error_and_not_less_rows() {
     }
 }
 
+/// The job that took it goes on, and so does any number of others.
+#[test]
+fn a_savepoint_has_whole_files_and_who_begins_from_it_leaves_the_others_alone() {
+    for kind in [Kind::Local, Kind::Uploads, Kind::Other] {
+        block_on(async {
+            let mut place = place(kind);
+            let clock = Arc::new(ManualClock::default());
+            let sink = place.sink(&[("format", "csv")]).unwrap();
+            let committer = sink.prepare().unwrap();
+            let mut first = writer(&*sink, &clock);
+            write(&mut first, 0..40).await;
+            let saved = first.prepare_savepoint(1).await.unwrap();
+            assert!(first.snapshot(1).await.unwrap().is_empty(), "{kind:?}");
+            write(&mut first, 40..60).await;
+            for name in ["second", "third"] {
+                place.context = TableContext { job: name.into(), ..place.context };
+                let sink = place.sink(&[("format", "csv")]).unwrap();
+                let committer = sink.prepare().unwrap();
+                committer.recover(saved.clone(), &[], Predecessor::Other).await.unwrap();
+                let mut other = writer(&*sink, &clock);
+                write(&mut other, 100..110).await;
+                committer.commit(other.prepare_commit(None).await.unwrap()).await.unwrap();
+                committer.finish().await.unwrap();
+            }
+            let rest = first.prepare_commit(None).await.unwrap();
+            committer.commit([saved, rest].concat()).await.unwrap();
+            committer.finish().await.unwrap();
+            let mut expected = rows_as_text(&numbered(0..60)).unwrap();
+            let others = rows_as_text(&numbered(100..110)).unwrap();
+            expected.extend(others.iter().chain(&others).cloned());
+            expected.sort_unstable();
+            assert_eq!(place.rows(&[("format", "csv")]).await, expected, "{kind:?}");
+        });
+    }
+}
+
 /// A store that is away when a part ends must not cost what a checkpoint holds of it.
 #[test]
 fn a_failure_leaves_what_a_checkpoint_holds() {
@@ -273,7 +309,7 @@ fn a_failure_leaves_what_a_checkpoint_holds() {
         assert!(first.prepare_commit(None).await.is_err());
         uploads.go_away(false);
         drop(first);
-        committer.recover(Vec::new(), &states).await.unwrap();
+        committer.recover(Vec::new(), &states, Predecessor::Own).await.unwrap();
         let mut second = writer(&*sink, &clock);
         second.restore(states).await.unwrap();
         write(&mut second, 40..50).await;
