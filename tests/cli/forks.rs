@@ -42,7 +42,7 @@ fn counts(folder: &Folder, path: &str, format: &str) -> Vec<u32> {
         }
         _ => {
             let sql = format!("SELECT id FROM '{}/*.parquet';", folder.path().join(path).display());
-            let output = folder.run(&["-c", &sql, "--format", "csv"]);
+            let output = folder.run(&["sql", "-e", &sql, "--format", "csv"]);
             assert_eq!(code(&output), 0, "{}", stderr(&output));
             stdout(&output).lines().filter_map(|line| line.parse().ok()).collect()
         }

@@ -86,7 +86,7 @@ impl Plan {
                 _ => 800,
             },
             reader_failures: has(&[failures, everything], 150),
-            sink_failures: has(&[failures, everything], 60),
+            sink_failures: has(&[failures, everything], 25),
             store: StoreTroubles {
                 away: has(&[everything], 25),
                 lost_replies: has(&[Troubles::Store, everything], 15),

@@ -240,7 +240,7 @@ impl World {
         let lifetime = if is_last { PATIENCE } else { Duration::from_millis(1 + chance.below(plan.lifetime_millis)) };
         // Whoever goes on may do so under another backend.
         let backends = [("memory", None), ("memory", Some(0)), ("rocksdb", Some(0))];
-        let (backend, room) = backends[chance.below(backends.len() as u64) as usize];
+        let (backend, room) = backends[self.seed.wrapping_add(number) as usize % backends.len()];
         let settings = settings(plan, parallelism, backend);
         let job = graph(plan, &self.outside, chance, parallelism).to_job_graph(&settings).unwrap();
         let place = |name: String| StoreFolder { store: store.clone(), root: name.as_str().into(), url: name };

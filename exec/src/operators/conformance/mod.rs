@@ -200,7 +200,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
 
     #[test]
     fn a_crash_at_any_place_changes_nothing(draft in any_draft(), cut in 1..12usize, backend in any_backend()) {
