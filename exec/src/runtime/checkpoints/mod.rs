@@ -117,7 +117,13 @@ impl Checkpointer {
         committers: Committers,
         store: JobStore,
     ) -> (Self, CheckpointControl, CheckpointStatistics) {
-        let (control, commands) = mpsc::unbounded_channel();
+        let (sender, commands) = mpsc::unbounded_channel();
+        let control = CheckpointControl {
+            commands: sender,
+            takes_checkpoints: takes_checkpoints(&job),
+            clock: environment.clock.clone(),
+            patience: settings.timeout,
+        };
         let statistics = CheckpointStatistics::default();
         let last = store.newest().cloned().map(Arc::new);
         let checkpointer = Self {
@@ -143,7 +149,7 @@ impl Checkpointer {
             has_stopped: false,
             attempt: Attempt::new(mpsc::unbounded_channel().1, BTreeMap::new(), BTreeMap::new()),
         };
-        (checkpointer, CheckpointControl(control), statistics)
+        (checkpointer, control, statistics)
     }
 
     /// The newest durable checkpoint.
