@@ -20,7 +20,7 @@ use tidemill_core::settings::{BackendType, CheckpointRetention};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tokio::sync::{mpsc, watch};
 
-use crate::checkpoint::{CheckpointContent, CheckpointKind, find_checkpoint, patient};
+use crate::checkpoint::{CheckpointContent, CheckpointKind, find_checkpoint};
 use crate::latch::Latch;
 use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, answered, takes_checkpoints};
 use crate::runtime::environment::Environment;
@@ -272,8 +272,7 @@ impl JobRun {
 
     /// A checkpoint to go on from, whose segments are read with patience.
     fn restored(&self, folder: StoreFolder, content: Arc<CheckpointContent>) -> Arc<RestoredJob> {
-        let StoreFolder { store, root, .. } = folder;
-        Arc::new(RestoredJob { store: patient(store, self.environment.clock.clone()), root, content })
+        Arc::new(RestoredJob::new(folder, content, self.environment.clock.clone()))
     }
 
     /// Finishes what a process that ended with its job may have left to commit.
