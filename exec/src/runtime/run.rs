@@ -236,7 +236,8 @@ impl JobRun {
             Begin::Anew => None,
             Begin::From(folder) => Some(self.savepoint(folder).await?),
         };
-        let from = restored.as_ref().map(|(folder, content)| ResumedFrom {
+        let goes_on = restored.as_ref().filter(|(_, content)| !content.is_final);
+        let from = goes_on.map(|(folder, content)| ResumedFrom {
             checkpoint: content.checkpoint,
             url: folder.url.clone(),
             source_positions: content.source_positions.clone(),
@@ -343,7 +344,7 @@ impl JobRun {
         }
         for committer in self.committers.values() {
             match ending {
-                Ending::Stopped => committer.suspend().await?,
+                Ending::Stopped | Ending::Drained => committer.suspend().await?,
                 Ending::Finished | Ending::FinishedBefore => committer.finish().await?,
             }
         }
@@ -418,7 +419,7 @@ impl JobRun {
                 occurrence = checkpointer.wait() => checkpointer.handle(occurrence)?,
             }
         }
-        Ok(if checkpointer.has_stopped() { Ending::Stopped } else { Ending::Finished })
+        Ok(checkpointer.stopped().unwrap_or(Ending::Finished))
     }
 
     /// The error of a job that gives up, with the first of its failures where there were several.

@@ -12,7 +12,7 @@ use tidemill::sql::{SessionJob, folder_name, store_folder};
 use tidemill_connectors::store::Stores;
 use tidemill_core::settings::CheckpointSettings;
 use tidemill_core::{Error, ErrorKind, Result, Settings};
-use tidemill_exec::runtime::{CheckpointInfo, StoreFolder};
+use tidemill_exec::runtime::{CheckpointCounts, CheckpointInfo, StoreFolder};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -86,8 +86,8 @@ pub struct JobInfo {
     /// What failed first, if anything did.
     pub first_cause: Option<String>,
     pub last_failure: Option<String>,
-    pub checkpoints_completed: usize,
-    pub checkpoints_failed: usize,
+    pub checkpoints_completed: u64,
+    pub checkpoints_failed: u64,
     /// Rows and bytes of each task, and what else it counts.
     pub tasks: Vec<(String, Vec<(String, u64)>)>,
     /// What functions have added up so far.
@@ -271,8 +271,7 @@ impl Office {
 
 fn job_info(job: &SessionJob) -> JobInfo {
     let failures = job.handle.failures();
-    let checkpoints = job.handle.checkpoints();
-    let count = |status: &str| checkpoints.iter().filter(|info| checkpoint_line(info).status == status).count();
+    let CheckpointCounts { completed, failed } = job.handle.checkpoint_counts();
     let state = match job.handle.outcome() {
         None => "running".to_owned(),
         Some(Ok(_)) => "finished".to_owned(),
@@ -288,8 +287,8 @@ fn job_info(job: &SessionJob) -> JobInfo {
         restarts: failures.len(),
         first_cause: failures.first().map(|failure| failure.error.to_string()),
         last_failure: failures.last().map(|failure| failure.error.to_string()),
-        checkpoints_completed: count("completed"),
-        checkpoints_failed: count("failed"),
+        checkpoints_completed: completed,
+        checkpoints_failed: failed,
         tasks: job.handle.metrics().by_task().into_iter().map(|(name, values)| (name, counters(values))).collect(),
         accumulators: job.handle.accumulators().shown(),
     }

@@ -222,3 +222,4 @@ pub fn dispose(path: &str) -> Result<()> {
     let clock = session.engine().environment().clock.clone();
     session.block_on(dispose_savepoint(folder.store, &folder.root, clock)).map_err(|error| error.context(path))
 }
+        Ending::Drained => format!("{name} drained and stopped; it has finished{restarts}"),
