@@ -29,6 +29,9 @@ use super::recovery::QUERY;
 use super::session::Session;
 use super::shaped_sink::ShapedSink;
 
+/// What the names of jobs begin with.
+pub(super) const INSERT_INTO: &str = "insert into ";
+
 /// Batches between a job and whoever reads its rows.
 const COLLECTED_BATCHES: usize = 4;
 
@@ -60,6 +63,12 @@ impl Session {
     pub(super) async fn insert(&mut self, parsed: &Parsed) -> Result<JobHandle> {
         let (name, program) = self.insert_program(parsed).await?;
         let job = program.start(&name, self)?;
+        if program.batch && self.folders.is_some() && self.wants_checkpoints() {
+            self.warn(format!(
+                "{name} runs as a batch and takes no checkpoints, whatever execution.checkpointing.interval says: SET \
+                 'execution.runtime-mode' = 'streaming' for a job that goes on after a crash"
+            ));
+        }
         Ok(self.started(&name, job))
     }
 
@@ -68,7 +77,7 @@ impl Session {
         let table = self.catalog.table(table)?;
         let batch = runs_as_batch(std::slice::from_ref(&plan), &self.settings)?;
         let program = self.sink_program(plan, &table, Disposition::Append, batch).await?;
-        let name = job_name(&table.name);
+        let name = job_name([table.name.as_str()]);
         let job = program.start(&name, self)?;
         Ok(self.started(&name, job))
     }
@@ -93,7 +102,7 @@ impl Session {
             tables.push(table.name.clone());
         }
         let program = whole.ok_or_else(|| Error::internal("an INSERT without a query"))?;
-        Ok((job_name(&tables.join(", ")), program))
+        Ok((job_name(tables.iter().map(String::as_str)), program))
     }
 
     /// `plan`, which yields the table's physical columns, with the table's sink behind it.
@@ -123,9 +132,15 @@ pub(super) fn shaped(sink: Arc<dyn Sink>, schema: SchemaRef) -> Arc<dyn Sink> {
     Arc::new(ShapedSink::new(sink, schema))
 }
 
-/// What a job does that writes to these tables.
-pub(super) fn job_name(tables: &str) -> String {
-    format!("insert into {tables}")
+/// What a job does that writes to these tables. Names that could be taken for several are quoted, so that no two lists of tables
+/// read the same.
+pub(super) fn job_name<'a>(tables: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted = |table: &str| match table.contains([',', '`']) {
+        true => format!("`{}`", table.replace('`', "``")),
+        false => table.to_owned(),
+    };
+    let tables: Vec<String> = tables.into_iter().map(quoted).collect();
+    format!("{INSERT_INTO}{}", tables.join(", "))
 }
 
 fn inserts(statement: &Statement) -> &[Insert] {

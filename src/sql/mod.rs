@@ -38,7 +38,7 @@ pub mod unbounded;
 
 pub use fold::Folded;
 pub use query::{Order, Query};
-pub use recovery::{JobFolders, folder_name, store_folder};
+pub use recovery::{JobFolders, store_folder};
 pub use rows::Rows;
 pub use session::{Outcome, Session, SessionJob, ShellWord};
 

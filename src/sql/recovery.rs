@@ -4,12 +4,23 @@ use std::sync::Arc;
 
 use tidemill_connectors::store::Location;
 use tidemill_core::Result;
+use tidemill_exec::checkpoint::savepoint::SAVEPOINT_MANIFEST;
 use tidemill_exec::runtime::{Begin, Persistence, StoreFolder};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::insert::INSERT_INTO;
 use super::session::Session;
 
 /// What the job of a query is called.
 pub const QUERY: &str = "query";
+
+/// What lies beside the folders of jobs, or is found by its name within them.
+const RESERVED: [&str; 7] =
+    ["lock", "job.json", "control.json", "savepoints", "manifests", "segments", SAVEPOINT_MANIFEST];
+/// The most characters of a name that nothing is cut off, and the most bytes.
+const PLAIN_MAX: (usize, usize) = (100, 200);
+/// The most characters that are kept of a name that is changed.
+const CHANGED_CHARACTERS_MAX: usize = 60;
 
 /// A folder with a sub-folder of checkpoints for each job, named by its sink: what `tidemill run --local` works in.
 #[derive(Clone, Debug)]
@@ -20,16 +31,16 @@ pub struct JobFolders {
     pub id: Arc<str>,
     /// Whether jobs go on from their newest checkpoints; else checkpoints in a folder are an error.
     pub resume: bool,
-    /// The savepoint that the job in this folder had begun from, for when it has no checkpoint yet.
+    /// The savepoint that the job in this folder begins from, or had begun from, for when it goes on and has no checkpoint yet.
     pub origin: Option<String>,
     /// Whether that job owns the savepoint.
     pub claims: bool,
 }
 
 impl JobFolders {
-    /// The folder of the job called `job`.
-    pub fn folder_of(&self, job: &str) -> StoreFolder {
-        store_folder(&self.dir.child(&folder_name(job)))
+    /// The folder of this name.
+    pub fn folder(&self, name: &str) -> StoreFolder {
+        store_folder(&self.dir.child(name))
     }
 }
 
@@ -39,13 +50,36 @@ pub fn store_folder(place: &Location) -> StoreFolder {
     StoreFolder { store: place.store.clone(), root: place.path.clone(), url: place.to_string() }
 }
 
-/// The name of a job's sub-folder: its sinks, with everything that folder names cannot hold replaced.
-pub fn folder_name(job: &str) -> String {
-    let sinks = job.strip_prefix("insert into ").unwrap_or(job).replace(", ", "+");
-    let plain = |c: char| if c.is_alphanumeric() || matches!(c, '_' | '-' | '+' | '.') { c } else { '_' };
-    let name: String = sinks.chars().map(plain).take(100).collect();
-    // A name that begins with a dot would be hidden, and `..` is another folder.
-    if name.starts_with('.') { format!("_{name}") } else { name }
+/// The name of a job's sub-folder, which no other job has: its sinks as they are where folders can be called so, else what is
+/// left of them with a checksum behind it. `repetition` counts the jobs before it that have the same sinks.
+pub fn folder_name(job: &str, repetition: usize) -> String {
+    let sinks: Vec<&str> = job.strip_prefix(INSERT_INTO).unwrap_or(job).split(", ").collect();
+    let plain = sinks.join("+");
+    let name = match sinks.iter().all(|sink| is_plain(sink)) && plain.chars().count() <= PLAIN_MAX.0 {
+        true if plain.len() <= PLAIN_MAX.1 => plain,
+        _ => {
+            let kept = plain.chars().take(CHANGED_CHARACTERS_MAX);
+            let kept: String = kept.map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            // No plain name has this sign.
+            format!("{kept}={:016x}", xxh3_64(job.as_bytes()))
+        }
+    };
+    match repetition {
+        0 => name,
+        before => format!("{name}-{}", before + 1),
+    }
+}
+
+/// Whether a sink's name can stand in the name of a folder, and is no other's: not hidden, none that is taken, and not such as
+/// tells jobs with the same sinks apart.
+fn is_plain(sink: &str) -> bool {
+    let is_repetition = sink.rsplit_once('-').is_some_and(|(_, number)| number.parse::<u64>().is_ok());
+    let is_made_of_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    !sink.is_empty()
+        && sink.chars().all(is_made_of_plain)
+        && !sink.starts_with('.')
+        && !RESERVED.contains(&sink)
+        && !is_repetition
 }
 
 impl Session {
@@ -62,33 +96,26 @@ impl Session {
     /// What the job called `name` keeps, and begins from.
     pub(super) fn persistence(&self, name: &str) -> Result<Persistence> {
         let recovery = self.settings.state_recovery();
-        let from = match &recovery.path {
-            Some(path) => Some(store_folder(&self.stores().resolve(path)?)),
-            None => None,
-        };
-        let origin = match self.folders.as_ref().and_then(|folders| folders.origin.as_ref()) {
-            Some(origin) => Some(store_folder(&self.stores().resolve(origin)?)),
-            None => None,
-        };
-        let claims =
-            recovery.claims || recovery.path.is_none() && self.folders.as_ref().is_some_and(|folders| folders.claims);
-        let begin = |resume| match from {
-            Some(from) => Begin::From(from),
-            None if resume => Begin::Resume { origin },
-            None => Begin::Anew,
-        };
-        let (folder, begin) = match (&self.folders, self.settings.checkpoints().dir) {
-            (Some(folders), _) => {
-                let name = format!("{name}{}", self.repetition(name));
-                (Some(folders.folder_of(&name)), begin(folders.resume))
+        let resolved = |path: &String| self.stores().resolve(path).map(|place| store_folder(&place));
+        let (begin, claims) = match &self.folders {
+            // What the job has of its own comes first, then what it had begun from.
+            Some(folders) if folders.resume => {
+                (Begin::Resume { origin: folders.origin.as_ref().map(resolved).transpose()? }, folders.claims)
             }
+            _ => match &recovery.path {
+                Some(path) => (Begin::From(resolved(path)?), recovery.claims),
+                None => (Begin::Anew, false),
+            },
+        };
+        let folder = match (&self.folders, self.settings.checkpoints().dir) {
+            (Some(folders), _) => Some(folders.folder(&folder_name(name, self.repetition(name)))),
             // The rows of a query go to whoever asks, who is gone with the process.
             (None, Some(dir)) if name != QUERY => {
                 // Each run has a folder of its own: nobody asked to go on from another.
-                let place = self.stores().resolve(&dir)?.child(&format!("{}-{}", folder_name(name), self.run_id()));
-                (Some(store_folder(&place)), begin(false))
+                let name = format!("{}-{}", folder_name(name, 0), self.run_id());
+                Some(store_folder(&self.stores().resolve(&dir)?.child(&name)))
             }
-            (None, _) => (None, begin(false)),
+            (None, _) => None,
         };
         Ok(Persistence { folder, begin, ignore_unclaimed: recovery.ignore_unclaimed, claims })
     }
@@ -96,12 +123,62 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use super::super::insert::job_name;
     use super::*;
+
+    fn name(sinks: &[&str]) -> String {
+        folder_name(&job_name(sinks.iter().copied()), 0)
+    }
 
     #[test]
     fn folders_are_named_by_sinks() {
-        assert_eq!(folder_name("insert into counts"), "counts");
-        assert_eq!(folder_name("insert into a, b"), "a+b");
-        assert_eq!(folder_name("insert into ../x y"), "_.._x_y");
+        assert_eq!(name(&["counts"]), "counts");
+        assert_eq!(name(&["über_1.daily-sums"]), "über_1.daily-sums");
+        assert_eq!(name(&["a", "b"]), "a+b");
+        assert_eq!(folder_name(&job_name(["counts"]), 1), "counts-2");
+        assert_eq!(name(&["x".repeat(100).as_str()]), "x".repeat(100));
+    }
+
+    #[test]
+    fn no_two_jobs_share_a_folder() {
+        let (long, longer) = ("x".repeat(101), "x".repeat(102));
+        let sinks: &[&[&str]] = &[
+            &["a b"],
+            &["a_b"],
+            &["a/b"],
+            &["a", "b"],
+            &["a+b"],
+            &["a, b"],
+            &["`a", "b`"],
+            &["a", "b, c"],
+            &["a, b", "c"],
+            &["a", "b", "c"],
+            &["../x"],
+            &["_.._x"],
+            &[".x"],
+            &["_.x"],
+            &[""],
+            &["_"],
+            &["counts"],
+            &["counts-2"],
+            &[&long],
+            &[&longer],
+            &[&long, "a"],
+        ];
+        let mut names: Vec<String> = sinks.iter().map(|sinks| name(sinks)).collect();
+        names.push(folder_name(&job_name(["counts"]), 1));
+        let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len(), "{names:#?}");
+        assert!(
+            names.iter().all(|name| !name.starts_with('.') && !name.contains('/') && name.len() <= 255),
+            "{names:#?}"
+        );
+    }
+
+    #[test]
+    fn no_job_has_a_name_that_is_taken() {
+        for taken in RESERVED {
+            assert!(name(&[taken]).starts_with(&format!("{}=", taken.replace('.', "_"))), "{}", name(&[taken]));
+        }
     }
 }

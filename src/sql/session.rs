@@ -67,6 +67,8 @@ pub struct SessionJob {
     pub handle: JobHandle,
     /// What it does: `insert into t`.
     pub statement: String,
+    /// Its name as a folder's, which no other job of the session has.
+    pub folder: String,
 }
 
 /// What a statement gave.
@@ -239,19 +241,31 @@ impl Session {
         format!("{millis:x}-{:x}-{}", std::process::id(), self.jobs.len())
     }
 
-    /// Tells a job from earlier ones of this session that write to the same sinks: empty for the first.
-    pub(super) fn repetition(&self, statement: &str) -> String {
-        match self.jobs.iter().filter(|job| job.statement == statement).count() {
-            0 => String::new(),
-            before => format!("-{}", before + 1),
-        }
+    /// How many earlier jobs of this session write to the same sinks.
+    pub(super) fn repetition(&self, statement: &str) -> usize {
+        self.jobs.iter().filter(|job| job.statement == statement).count()
+    }
+
+    /// Whether somebody has asked for checkpoints: what a command takes for granted does not count.
+    pub(super) fn wants_checkpoints(&self) -> bool {
+        let key = "execution.checkpointing.interval";
+        let origin = self.settings.all().into_iter().find(|(name, ..)| *name == key).map(|(.., origin)| origin);
+        origin.is_some_and(|origin| origin != Origin::Default) && self.settings.checkpoints().interval.is_some()
+    }
+
+    /// Keeps a word for [`Session::take_warnings`].
+    pub(super) fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
     }
 
     /// What connectors may know of a job that uses `table`.
     pub(super) fn table_context(&self, table: &str, disposition: Disposition) -> TableContext {
         // Part of file names: unique among all that write to one directory, and the same when a job goes on.
         let job = match &self.folders {
-            Some(folders) => format!("{}-{table}{}", folders.id, self.repetition(&job_name(table))),
+            Some(folders) => match self.repetition(&job_name([table])) {
+                0 => format!("{}-{table}", folders.id),
+                before => format!("{}-{table}-{}", folders.id, before + 1),
+            },
             None => self.run_id(),
         };
         TableContext {
@@ -267,7 +281,8 @@ impl Session {
     /// Files a started job under a new id.
     pub(super) fn started(&mut self, statement: &str, handle: JobHandle) -> JobHandle {
         let id = (self.jobs.len() + 1).to_string();
-        self.jobs.push(SessionJob { id, handle: handle.clone(), statement: statement.to_owned() });
+        let folder = folder_name(statement, self.repetition(statement));
+        self.jobs.push(SessionJob { id, handle: handle.clone(), statement: statement.to_owned(), folder });
         handle
     }
 
@@ -288,7 +303,7 @@ impl Session {
             let error = Error::request("there is no place for savepoints");
             error.with_hint("SET 'execution.checkpointing.savepoint-dir' = '…'")
         })?;
-        let name = format!("{}-{}", folder_name(&job.statement), self.run_id());
+        let name = format!("{}-{}", job.folder, self.run_id());
         let folder = store_folder(&self.stores().resolve(&dir)?.child(&name));
         let url = folder.url.clone();
         job.handle.control().await?.stop(drain, Some(folder)).await?;

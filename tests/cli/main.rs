@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod control;
 mod forks;
 mod full_disk;
 mod jobs;
+mod origin;
 mod output;
 mod recovery;
 mod scripts;
@@ -18,7 +20,8 @@ mod streams;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use expect_test::Expect;
 use tempfile::TempDir;
@@ -67,6 +70,28 @@ impl Folder {
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
+    }
+}
+
+/// A running process, which is killed when it goes out of scope.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Tries again until it is so.
+fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(last) => assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {last}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

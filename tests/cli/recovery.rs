@@ -225,6 +225,53 @@ fn a_damaged_newest_checkpoint_is_named_and_so_is_the_newest_good_one() {
 }
 
 #[test]
+fn a_damaged_segment_is_named_with_its_checkpoint_and_the_newest_good_one() {
+    let (folder, job) = killed_after_checkpoints(&["-D", "execution.checkpointing.num-retained=3"]);
+    let number = |path: &Path| -> u64 {
+        path.file_name().unwrap().to_str().unwrap().split('-').nth(1).unwrap().parse().unwrap()
+    };
+    // Segments of the checkpoint that counts: one that was written later is nobody's yet.
+    let resume = ["run", "--local", "-f", "job.sql", "--resume", "-D", "execution.checkpointing.num-retained=3"];
+    let newest = newest_checkpoint(&folder, ".tidemill/job.sql/counts");
+    let damaged = files(&job.join("segments")).into_iter().find(|segment| number(segment) == newest).unwrap();
+    let whole = std::fs::read(&damaged).unwrap();
+    let damage = whole.iter().map(|byte| byte ^ 0x11).collect::<Vec<_>>();
+    std::fs::write(&damaged, &damage).unwrap();
+    let output = folder.run(&resume);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    let text = stderr(&output);
+    let line = text.lines().find(|line| line.starts_with("error: ")).unwrap();
+    let name = damaged.file_name().unwrap().to_string_lossy().into_owned();
+    let place = job.canonicalize().unwrap();
+    let named = [format!("checkpoint {newest} in {}", place.display()), name];
+    assert!(named.iter().all(|part| line.contains(part)), "{line}");
+    let (_, rest) = line.split_once("the newest good one is checkpoint ").unwrap_or_else(|| panic!("{line}"));
+    let good: u64 = rest.split(':').next().unwrap().parse().unwrap();
+    assert!(good < newest, "{line}");
+    // What the hint says is so.
+    let (_, rest) = rest.split_once("deleting the manifests behind '").unwrap();
+    let last_good = rest.split('\'').next().unwrap().rsplit('/').next().unwrap().to_owned();
+    let behind = |manifest: &std::path::PathBuf| manifest.file_name().unwrap().to_str().unwrap() > last_good.as_str();
+    let manifests = files(&job.join("manifests"));
+    manifests.iter().filter(|manifest| behind(manifest)).for_each(|manifest| std::fs::remove_file(manifest).unwrap());
+    assert_eq!(newest_checkpoint(&folder, ".tidemill/job.sql/counts"), good);
+    let output = folder.run(&resume);
+    let goes_on = format!("insert into counts goes on from checkpoint {good} in");
+    assert!(stderr(&output).contains(&goes_on), "{}", stderr(&output));
+}
+
+/// The number of the checkpoint that a job would go on from: that of the newest manifest.
+fn newest_checkpoint(folder: &Folder, job: &str) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let opened = async {
+        let clock = std::sync::Arc::new(tidemill_exec::runtime::TokioClock::system());
+        let store = object_store::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        tidemill_exec::checkpoint::CheckpointStore::open(std::sync::Arc::new(store), job.into(), clock).await
+    };
+    runtime.block_on(opened).unwrap().checkpoint().unwrap().checkpoint
+}
+
+#[test]
 fn a_missing_segment_is_named_and_no_restart_strategy_tries_again() {
     let (folder, job) = killed_after_checkpoints(&[]);
     for segment in files(&job.join("segments")) {

@@ -3,12 +3,11 @@
 //! The jobs read a watched folder: they never end, and what they keep is known once they have read what is there.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use expect_test::expect;
 
-use super::{Folder, code, error, stderr, stdout};
+use super::{Folder, Running, code, error, stderr, stdout, until};
 
 /// Sums, the two best and open windows of each user.
 const SCRIPT: &str = "
@@ -28,16 +27,6 @@ const SCRIPT: &str = "
 const SALES: &str = "ann,5,2024-01-01 00:00:01\nbob,7,2024-01-01 00:00:02\nann,9,2024-01-01 00:00:03\n\
                      ann,1,2024-01-01 00:00:04\ncid,2,2024-01-01 00:00:05\n";
 
-/// A running process, which is killed when it goes out of scope.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn start(folder: &Folder, arguments: &[&str]) -> Running {
     let arguments = [&["run", "--local", "-f", "job.sql", "-p", "2"], arguments].concat();
     Running(folder.command(&arguments).stderr(Stdio::piped()).spawn().unwrap())
@@ -55,18 +44,6 @@ fn rows(folder: &Folder, query: &str) -> Result<Vec<String>, String> {
     match code(&output) {
         0 => Ok(stdout(&output).lines().skip(1).map(str::to_owned).collect()),
         _ => Err(stderr(&output)),
-    }
-}
-
-/// Tries again until it is so.
-fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let begun = Instant::now();
-    loop {
-        match look() {
-            Ok(found) => return found,
-            Err(last) => assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {last}"),
-        }
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

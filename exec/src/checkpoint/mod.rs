@@ -50,6 +50,6 @@ pub use inspect::{FoundCheckpoint, StateRows, find_checkpoint};
 pub use patient::patient;
 pub use restore::restored_state;
 pub use savepoint::{dispose_savepoint, open_savepoint, write_savepoint};
-pub use savepoint_writer::{SavepointWriter, StateOwner};
+pub use savepoint_writer::{SavepointWriter, StateOwner, check_savepoint_folder};
 pub use segment::{SegmentWriter, read_layer};
-pub use store::{CheckpointStore, Writer};
+pub use store::{CheckpointStore, Writer, newest_whole};

@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tidemill_core::clock::Clock;
@@ -26,6 +27,8 @@ use super::patient::patient;
 use super::segment::CHUNK_ROWS_MAX;
 use super::upload::Upload;
 
+/// A file that is there for a moment while somebody looks whether a savepoint can be written.
+const PROBE: &str = "_writable";
 /// The folder of states.
 const STATE: &str = "state";
 /// The most characters of a name that go into the name of a folder.
@@ -57,10 +60,7 @@ impl SavepointWriter {
     /// Errors: there is something in it.
     pub async fn create(store: Arc<dyn ObjectStore>, root: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         let files = Files { store, root: root.clone(), clock };
-        if let Some(found) = files.list("", None).await?.first() {
-            let error = format!("the folder for a savepoint, '{root}', is not empty: it holds '{found}'");
-            return Err(Error::request(error).with_hint("give another folder, or dispose of the savepoint there"));
-        }
+        check_empty(&files).await?;
         Ok(Self { files, taken: BTreeSet::new(), written: Vec::new(), chunk_rows: CHUNK_ROWS_MAX })
     }
 
@@ -124,6 +124,30 @@ impl SavepointWriter {
 impl fmt::Debug for SavepointWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SavepointWriter({}, {} files)", self.files.root, self.written.len())
+    }
+}
+
+/// Looks whether a savepoint can be written into the folder `root`, before anybody relies on it: nothing is in it, and a file
+/// can be created there.
+///
+/// Errors: something is in it; the error of the store.
+pub async fn check_savepoint_folder(store: Arc<dyn ObjectStore>, root: &Path, clock: Arc<dyn Clock>) -> Result<()> {
+    let files = Files { store, root: root.clone(), clock };
+    check_empty(&files).await?;
+    let probe = files.path(PROBE);
+    // One that a killed process has left is as good.
+    files.create(&probe, &Bytes::from_static(PROBE.as_bytes())).await?;
+    files.delete(&probe).await
+}
+
+async fn check_empty(files: &Files) -> Result<()> {
+    let probe = files.path(PROBE);
+    match files.list("", None).await?.iter().find(|path| **path != probe) {
+        None => Ok(()),
+        Some(found) => {
+            let error = format!("the folder for a savepoint, '{}', is not empty: it holds '{found}'", files.root);
+            Err(Error::request(error).with_hint("give another folder, or dispose of the savepoint there"))
+        }
     }
 }
 

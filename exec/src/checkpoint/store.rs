@@ -27,6 +27,7 @@ use tidemill_core::{Error, ErrorKind, Result};
 
 use super::content::{CheckpointContent, Manifest};
 use super::files::{Created, Files, below};
+use super::layer::LayerRows;
 use super::manifest::{decode, encode};
 use super::retention::Retention;
 
@@ -305,6 +306,45 @@ async fn name_good_one(files: &Files, manifests: &[(u64, Path)], error: Error) -
     };
     let hint = hint.unwrap_or_else(|| "restore the file, or delete it to go on from the good one".to_owned());
     Error::new(kind, format!("{}; {good}", error.message())).with_hint(hint).with_source(error)
+}
+
+/// The newest checkpoint before number `before` of which every byte is as it was written, and the last manifest that names it.
+/// All of its state is read, one chunk in memory.
+pub async fn newest_whole(
+    store: Arc<dyn ObjectStore>,
+    root: &Path,
+    clock: Arc<dyn Clock>,
+    before: CheckpointId,
+) -> Result<Option<(CheckpointId, Path)>> {
+    let files = Files { store, root: root.clone(), clock };
+    let mut checked = None;
+    for numbered in manifests(&files, None).await?.iter().rev() {
+        let Ok(Some(manifest)) = read_numbered(&files, numbered).await else { continue };
+        let Some(content) = manifest.content.completed().filter(|content| content.checkpoint < before) else {
+            continue;
+        };
+        if checked.replace(content.checkpoint) != Some(content.checkpoint) && is_whole(&files, content).await? {
+            return Ok(Some((content.checkpoint, numbered.1.clone())));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether all states of a checkpoint can be read.
+async fn is_whole(files: &Files, content: &CheckpointContent) -> Result<bool> {
+    let states = content.operators.iter().flat_map(|operator| &operator.subtasks).flat_map(|subtask| &subtask.states);
+    for layer in states.flat_map(|state| &state.layers).filter(|layer| !layer.chunks.is_empty()) {
+        let mut rows = LayerRows::new(files.store.clone(), &files.root, layer.clone());
+        loop {
+            match rows.peek().await {
+                Ok(Some(_)) => drop(rows.take(usize::MAX)),
+                Ok(None) => break,
+                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// The manifest at a path that must be there.

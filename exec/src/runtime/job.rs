@@ -13,7 +13,9 @@ use tidemill_core::{Error, Result, Settings};
 use tokio::sync::watch;
 
 use crate::latch::Latch;
-use crate::runtime::checkpoints::{CheckpointControl, CheckpointInfo, CheckpointStatistics, StoreFolder};
+use crate::runtime::checkpoints::{
+    CheckpointControl, CheckpointCounts, CheckpointInfo, CheckpointStatistics, StoreFolder,
+};
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::prepare_sinks;
 use crate::runtime::run::JobRun;
@@ -127,6 +129,8 @@ pub enum Ending {
     Finished,
     /// Behind a last checkpoint, because somebody asked for it.
     Stopped,
+    /// The same after event time had ended: there is nothing to go on with.
+    Drained,
     /// It had finished before, and was not run again.
     FinishedBefore,
 }
@@ -229,12 +233,17 @@ impl JobHandle {
         self.begun.borrow().as_ref().map_or_else(Vec::new, |begun| begun.statistics.all())
     }
 
+    /// How many checkpoints there were in all.
+    pub fn checkpoint_counts(&self) -> CheckpointCounts {
+        self.begun.borrow().as_ref().map_or_else(CheckpointCounts::default, |begun| begun.statistics.counts())
+    }
+
     /// Asks for checkpoints and savepoints; waits until the job has begun.
     pub async fn control(&self) -> Result<CheckpointControl> {
         Ok(self.begun().await?.control)
     }
 
-    /// What the job goes on from, if from anything; waits until it has begun.
+    /// What the job goes on from, if from anything; a job that had finished before goes on from nothing. Waits until it has begun.
     pub async fn resumed_from(&self) -> Result<Option<ResumedFrom>> {
         Ok(self.begun().await?.from)
     }

@@ -31,7 +31,7 @@ mod task;
 mod task_slots;
 mod trace;
 
-pub use checkpoints::{CheckpointControl, CheckpointInfo, CheckpointStatus, StoreFolder};
+pub use checkpoints::{CheckpointControl, CheckpointCounts, CheckpointInfo, CheckpointStatus, StoreFolder};
 pub use environment::{Engine, Environment, TokioClock, TokioSpawner, simulated};
 pub use job::{
     Begin, Ending, JobFailure, JobHandle, JobMetrics, JobResult, Persistence, ResumedFrom, execute, execute_from,

@@ -1,4 +1,7 @@
 //! What a job goes on from: a checkpoint, and how its parts come back to sources, operators and sinks.
+//!
+//! Damage is met only when states are read, by several subtasks at once. Whoever meets it says which checkpoint it is of and which
+//! older one is whole; that is looked for once.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -6,14 +9,19 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use object_store::ObjectStore;
 use object_store::path::Path;
+use tidemill_core::clock::Clock;
 use tidemill_core::graph::{JobGraph, OperatorId, Partitioning, VertexHead};
 use tidemill_core::sink::{Committable, WriterState};
 use tidemill_core::source::Split;
-use tidemill_core::{Error, Result, Watermark};
+use tidemill_core::{Error, ErrorKind, Result, Watermark};
+use tokio::sync::OnceCell;
 
-use crate::checkpoint::{CheckpointContent, CheckpointKind, StoredOperator, StoredSubtask, read_layer, restored_state};
+use crate::checkpoint::{
+    CheckpointContent, CheckpointKind, StoredOperator, StoredSubtask, newest_whole, patient, read_layer, restored_state,
+};
 use crate::exchange::Partitioner;
 use crate::runtime::chain::Chain;
+use crate::runtime::checkpoints::StoreFolder;
 use crate::runtime::in_flight::{InputEdge, Replay, TIME, is_in_flight, name_of, place_of, thaw, times};
 use crate::runtime::input::TaskInput;
 use crate::runtime::job_state::{
@@ -30,9 +38,20 @@ pub struct RestoredJob {
     pub root: Path,
     /// The checkpoint.
     pub content: Arc<CheckpointContent>,
+    /// How users know the place.
+    url: String,
+    clock: Arc<dyn Clock>,
+    /// What there is beside the checkpoint, once somebody has asked.
+    instead: OnceCell<String>,
 }
 
 impl RestoredJob {
+    /// A checkpoint that lies in `folder`, whose store is asked with patience.
+    pub fn new(folder: StoreFolder, content: Arc<CheckpointContent>, clock: Arc<dyn Clock>) -> Self {
+        let StoreFolder { store, root, url } = folder;
+        Self { store: patient(store, clock.clone()), root, content, url, clock, instead: OnceCell::new() }
+    }
+
     /// Refuses state that no operator of `job` claims, unless that is allowed, and rows in flight that nobody reads.
     pub fn check(&self, job: &JobGraph, ignore_unclaimed: bool) -> Result<()> {
         for operator in &self.content.operators {
@@ -82,18 +101,50 @@ impl RestoredJob {
 
     /// What the enumerator of a source remembers, and the splits that its readers had.
     pub async fn source(&self, source: OperatorId) -> Result<Option<(Vec<u8>, Vec<Split>)>> {
-        let Some(enumerator) = bytes(ENUMERATOR, &self.list(source, ENUMERATOR).await?)?.pop() else { return Ok(None) };
-        Ok(Some((enumerator, splits(&self.list(source, SPLITS).await?)?)))
+        let read = async {
+            let enumerator = bytes(ENUMERATOR, &self.list(source, ENUMERATOR).await?)?.pop();
+            let Some(enumerator) = enumerator else { return Ok(None) };
+            Ok(Some((enumerator, splits(&self.list(source, SPLITS).await?)?)))
+        };
+        self.named(read).await
     }
 
     /// What a sink has to commit.
     pub async fn committables(&self, sink: OperatorId) -> Result<Vec<Committable>> {
-        committables(&self.list(sink, COMMITTABLES).await?)
+        self.named(async { committables(&self.list(sink, COMMITTABLES).await?) }).await
     }
 
     /// What the writers of a sink go on with.
     pub async fn writer_states(&self, sink: OperatorId) -> Result<Vec<WriterState>> {
-        writer_states(&self.list(sink, WRITER_STATES).await?)
+        self.named(async { writer_states(&self.list(sink, WRITER_STATES).await?) }).await
+    }
+
+    /// What is read of the checkpoint; damage is named with the checkpoint, and with what there is beside it.
+    async fn named<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
+        match read.await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => Err(self.damaged(error).await),
+            read => read,
+        }
+    }
+
+    async fn damaged(&self, error: Error) -> Error {
+        let (url, number) = (&self.url, self.content.checkpoint);
+        if self.content.kind == CheckpointKind::Savepoint {
+            return error.context(format_args!("the savepoint in {url} is damaged"));
+        }
+        let find = || newest_whole(self.store.clone(), &self.root, self.clock.clone(), number);
+        let instead = self.instead.get_or_init(|| async move {
+            match find().await {
+                Ok(Some((older, manifest))) => format!(
+                    "the newest good one is checkpoint {older}: deleting the manifests behind '{manifest}' goes on from it, \
+                     and what sinks have shown since comes again"
+                ),
+                Ok(None) => "there is no good one before it".to_owned(),
+                Err(error) => format!("whether an older one is good is not known: {error}"),
+            }
+        });
+        let hint = format!("restore the file; {}", instead.await);
+        error.context(format_args!("checkpoint {number} in {url} is damaged")).with_hint(hint)
     }
 
     /// The rows of a list, of all subtasks.
@@ -144,7 +195,7 @@ impl RestoredSubtask {
     /// Reads the states of the operators, of the sink's writers and of the rows in flight, and gives them back; writer states are
     /// dealt in turn.
     pub async fn give_back(self, chain: &mut Chain, input: &mut TaskInput, output: &mut TaskOutput) -> Result<()> {
-        if let Some(replay) = self.replay(input.edges()).await? {
+        if let Some(replay) = self.job.named(self.replay(input.edges())).await? {
             input.replay(replay);
         }
         let Self { job, operators, sink, subtask, parallelism, max_parallelism, .. } = self;
@@ -159,8 +210,9 @@ impl RestoredSubtask {
             if let Some(stored) = job.operator(id) {
                 let stored = &without_in_flight(stored);
                 let share = restored_state(&*job.store, &job.root, stored, subtask, parallelism, max_parallelism);
-                let state = share.await.map_err(|error| error.context(format_args!("state of '{}'", stored.name)))?;
-                chain.restore(place, state)?;
+                let share =
+                    async { share.await.map_err(|error| error.context(format_args!("state of '{}'", stored.name))) };
+                chain.restore(place, job.named(share).await?)?;
             }
         }
         Ok(())

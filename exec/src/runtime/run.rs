@@ -21,7 +21,7 @@ use tidemill_core::sink::Predecessor;
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tokio::sync::{mpsc, watch};
 
-use crate::checkpoint::{CheckpointContent, CheckpointKind, find_checkpoint, patient};
+use crate::checkpoint::{CheckpointContent, CheckpointKind, find_checkpoint};
 use crate::latch::Latch;
 use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, answered, takes_checkpoints};
 use crate::runtime::environment::Environment;
@@ -237,7 +237,8 @@ impl JobRun {
             Begin::Anew => None,
             Begin::From(folder) => Some(self.savepoint(folder).await?),
         };
-        let from = restored.as_ref().map(|(folder, content)| ResumedFrom {
+        let goes_on = restored.as_ref().filter(|(_, content)| !content.is_final);
+        let from = goes_on.map(|(folder, content)| ResumedFrom {
             checkpoint: content.checkpoint,
             url: folder.url.clone(),
             source_positions: content.source_positions.clone(),
@@ -273,8 +274,7 @@ impl JobRun {
 
     /// A checkpoint to go on from, whose segments are read with patience.
     fn restored(&self, folder: StoreFolder, content: Arc<CheckpointContent>) -> Arc<RestoredJob> {
-        let StoreFolder { store, root, .. } = folder;
-        Arc::new(RestoredJob { store: patient(store, self.environment.clock.clone()), root, content })
+        Arc::new(RestoredJob::new(folder, content, self.environment.clock.clone()))
     }
 
     /// Finishes what a process that ended with its job may have left to commit.
@@ -347,7 +347,7 @@ impl JobRun {
         }
         for committer in self.committers.values() {
             match ending {
-                Ending::Stopped => committer.suspend().await?,
+                Ending::Stopped | Ending::Drained => committer.suspend().await?,
                 Ending::Finished | Ending::FinishedBefore => committer.finish().await?,
             }
         }
@@ -422,7 +422,7 @@ impl JobRun {
                 occurrence = checkpointer.wait() => checkpointer.handle(occurrence)?,
             }
         }
-        Ok(if checkpointer.has_stopped() { Ending::Stopped } else { Ending::Finished })
+        Ok(checkpointer.stopped().unwrap_or(Ending::Finished))
     }
 
     /// The error of a job that gives up, with the first of its failures where there were several.

@@ -125,7 +125,7 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 
 fn job_text(job: &JobInfo) -> String {
     let mut text = format!("{} {}: {}\n", job.id, job.name, job.state);
-    let (completed, failed) = (job.checkpoints_completed, job.checkpoints_failed);
+    let (completed, failed) = (grouped(job.checkpoints_completed), grouped(job.checkpoints_failed));
     text.push_str(&format!("  checkpoints: {completed} completed, {failed} failed\n"));
     if let Some(cause) = &job.first_cause {
         text.push_str(&format!("  restarts: {}, the first because of: {cause}\n", job.restarts));
@@ -193,12 +193,12 @@ mod tests {
             restarts: 0,
             first_cause: None,
             last_failure: None,
-            checkpoints_completed: 2,
+            checkpoints_completed: 1_002,
             checkpoints_failed: 0,
             tasks: vec![("count".to_owned(), vec![("numRecordsIn".to_owned(), 1_000)])],
             accumulators: BTreeMap::from([("lengths".to_owned(), serde_json::json!({"3": 7}))]),
         };
-        let lines = "1 words: running\n  checkpoints: 2 completed, 0 failed\n  count: numRecordsIn 1,000\n  accumulator lengths: {\"3\":7}\n";
+        let lines = "1 words: running\n  checkpoints: 1,002 completed, 0 failed\n  count: numRecordsIn 1,000\n  accumulator lengths: {\"3\":7}\n";
         assert_eq!(job_text(&job), lines);
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidemill::sql::{SessionJob, folder_name, store_folder};
+use tidemill::sql::{SessionJob, store_folder};
 use tidemill_connectors::store::Stores;
 use tidemill_core::settings::CheckpointSettings;
 use tidemill_core::{Error, ErrorKind, Result, Settings};
-use tidemill_exec::runtime::{CheckpointInfo, StoreFolder};
+use tidemill_exec::runtime::{CheckpointCounts, CheckpointInfo, StoreFolder};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -86,8 +86,8 @@ pub struct JobInfo {
     /// What failed first, if anything did.
     pub first_cause: Option<String>,
     pub last_failure: Option<String>,
-    pub checkpoints_completed: usize,
-    pub checkpoints_failed: usize,
+    pub checkpoints_completed: u64,
+    pub checkpoints_failed: u64,
     /// Rows and bytes of each task, and what else it counts.
     pub tasks: Vec<(String, Vec<(String, u64)>)>,
     /// What functions have added up so far.
@@ -235,13 +235,13 @@ impl Office {
     }
 
     fn find(&self, name: Option<&str>) -> Result<&SessionJob> {
-        let names = || self.jobs.iter().map(|job| folder_name(&job.statement)).collect::<Vec<_>>().join(", ");
+        let names = || self.jobs.iter().map(|job| job.folder.as_str()).collect::<Vec<_>>().join(", ");
         match (name, self.jobs.as_slice()) {
             (None, [only]) => Ok(only),
             (None, _) => Err(Error::request(format!("there are several jobs: {}", names())).with_hint("name one")),
             (Some(name), jobs) => {
                 let is_meant = |job: &&SessionJob| {
-                    [&job.id, &job.statement, &folder_name(&job.statement)].iter().any(|known| known.as_str() == name)
+                    [&job.id, &job.folder, &job.statement].iter().any(|known| known.as_str() == name)
                 };
                 let found = jobs.iter().find(is_meant);
                 found.ok_or_else(|| {
@@ -257,13 +257,7 @@ impl Office {
             let dir = self.checkpoints.savepoint_dir.clone();
             let dir = dir.unwrap_or_else(|| format!("{}/savepoints", self.dir));
             let last = job.handle.checkpoints().last().map_or(0, |checkpoint| checkpoint.id);
-            format!(
-                "{}/{}-{}-{:x}",
-                dir.trim_end_matches('/'),
-                folder_name(&job.statement),
-                last + 1,
-                std::process::id()
-            )
+            format!("{}/{}-{}-{:x}", dir.trim_end_matches('/'), job.folder, last + 1, std::process::id())
         });
         Ok(store_folder(&self.stores.resolve(&path)?))
     }
@@ -271,8 +265,7 @@ impl Office {
 
 fn job_info(job: &SessionJob) -> JobInfo {
     let failures = job.handle.failures();
-    let checkpoints = job.handle.checkpoints();
-    let count = |status: &str| checkpoints.iter().filter(|info| checkpoint_line(info).status == status).count();
+    let CheckpointCounts { completed, failed } = job.handle.checkpoint_counts();
     let state = match job.handle.outcome() {
         None => "running".to_owned(),
         Some(Ok(_)) => "finished".to_owned(),
@@ -283,13 +276,13 @@ fn job_info(job: &SessionJob) -> JobInfo {
     };
     JobInfo {
         id: job.id.clone(),
-        name: folder_name(&job.statement),
+        name: job.folder.clone(),
         state,
         restarts: failures.len(),
         first_cause: failures.first().map(|failure| failure.error.to_string()),
         last_failure: failures.last().map(|failure| failure.error.to_string()),
-        checkpoints_completed: count("completed"),
-        checkpoints_failed: count("failed"),
+        checkpoints_completed: completed,
+        checkpoints_failed: failed,
         tasks: job.handle.metrics().by_task().into_iter().map(|(name, values)| (name, counters(values))).collect(),
         accumulators: job.handle.accumulators().shown(),
     }

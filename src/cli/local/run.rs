@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidemill::sql::parser::{Statement, parse_script};
+use tidemill::sql::parser::{Parsed, Statement, parse_script};
 use tidemill::sql::{JobFolders, Outcome, Session, SessionJob, store_folder};
-use tidemill_core::settings::Origin;
-use tidemill_core::{Error, Result};
+use tidemill_core::settings::{Origin, StateRecovery};
+use tidemill_core::{Error, Result, Settings};
 use tidemill_exec::checkpoint::dispose_savepoint;
 use tidemill_exec::runtime::{Ending, JobResult};
 use tokio::runtime::Handle;
 
 use super::control::Control;
-use super::folder::{BegunFrom, Folder, default_dir};
+use super::folder::{BegunFrom, Folder, FolderBegin, default_dir};
 use crate::cli::args::{Run, SettingArguments};
 use crate::cli::config;
 use crate::cli::report::{Reporter, Stop};
@@ -77,12 +77,11 @@ fn run_script(mut session: Session, script: &Script, arguments: &Run, reporter: 
         let error = Error::request("a SELECT shows rows, and a job has nobody to show them to");
         return Err(script.failed(error.with_hint("run it with 'tidemill sql', or INSERT what it gives"), Some(select)));
     }
-    let is_insert = |statement: &Statement| matches!(statement, Statement::Insert(_) | Statement::StatementSet(_));
     let jobs = statements.iter().filter(|parsed| is_insert(&parsed.statement)).count();
     if jobs == 0 {
         return Err(Error::request("the script has no INSERT, so there is no job to run").into());
     }
-    if jobs > 1 && arguments.from_savepoint.is_some() {
+    if jobs > 1 && begins_from_savepoint(session.settings().clone(), &statements) {
         let error = Error::request(format!("a savepoint belongs to one job, and the script has {jobs}"));
         return Err(error.with_hint("put them into a statement set, or run them one by one").into());
     }
@@ -113,14 +112,33 @@ fn run_script(mut session: Session, script: &Script, arguments: &Run, reporter: 
     ended
 }
 
+fn is_insert(statement: &Statement) -> bool {
+    matches!(statement, Statement::Insert(_) | Statement::StatementSet(_))
+}
+
+/// Whether one of the jobs is to begin from a savepoint, by what the settings say when its turn comes.
+fn begins_from_savepoint(mut settings: Settings, statements: &[Parsed]) -> bool {
+    for Parsed { statement, .. } in statements {
+        match statement {
+            // What cannot be set is an error of its own when its turn comes.
+            Statement::Set(Some((key, value))) => drop(settings.set(key, value, Origin::Statement)),
+            Statement::Reset(key) => drop(settings.reset(key.as_deref())),
+            statement if is_insert(statement) && settings.state_recovery().path.is_some() => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
 fn take_folder(session: &mut Session, arguments: &Run) -> Result<Folder> {
     let beside = default_dir(&arguments.file);
     let url = session.settings().checkpoints().dir.unwrap_or_else(|| beside.display().to_string());
     let new_id = format!("{:x}-{:x}", session.engine().environment().seed, std::process::id());
     let dir = session.resolve(&url)?;
-    let claims = session.settings().state_recovery().claims;
-    let origin = arguments.from_savepoint.clone().map(|savepoint| BegunFrom { savepoint, claims });
-    let folder = session.block_on(Folder::take(dir, &beside, new_id, origin))?;
+    let StateRecovery { path, claims, .. } = session.settings().state_recovery();
+    let from = path.map(|savepoint| BegunFrom { savepoint, claims });
+    let begin = FolderBegin { from, resume: arguments.resume };
+    let folder = session.block_on(Folder::take(dir, &beside, new_id, begin))?;
     session.set_job_folders(JobFolders {
         dir: folder.dir.clone(),
         id: Arc::from(folder.id.as_str()),
@@ -210,6 +228,7 @@ fn ending(job: &SessionJob, result: &JobResult) -> String {
     match result.ending {
         Ending::Finished => format!("{name} done in {:.1?}{restarts}", result.duration),
         Ending::Stopped => format!("{name} stopped; --resume goes on{restarts}"),
+        Ending::Drained => format!("{name} drained and stopped; it has finished{restarts}"),
         Ending::FinishedBefore => format!("{name} finished before, and was not run again"),
     }
 }

@@ -89,6 +89,31 @@ fn a_savepoint_is_never_written_over() {
 }
 
 #[test]
+fn a_folder_that_cannot_take_a_savepoint_is_known_before_one_is_begun() {
+    run(async {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::create_dir(place.path().join("full")).unwrap();
+        std::fs::write(place.path().join("full/x"), "").unwrap();
+        std::fs::write(place.path().join("file"), "").unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(place.path()).unwrap());
+        let check = async |folder: &str| check_savepoint_folder(store.clone(), &Path::from(folder), clock()).await;
+        let full = check("full").await.unwrap_err();
+        assert!(full.message().contains("'full', is not empty: it holds 'full/x'"), "{full}");
+        for below_a_file in ["file", "file/below"] {
+            let error = check(below_a_file).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        }
+        // Looking leaves nothing behind; nor is a look in the way that somebody could not end.
+        check("new").await.unwrap();
+        check("new").await.unwrap();
+        assert_eq!(std::fs::read_dir(place.path().join("new")).unwrap().count(), 0);
+        std::fs::write(place.path().join("new/_writable"), "_writable").unwrap();
+        check("new").await.unwrap();
+        SavepointWriter::create(store.clone(), &Path::from("new"), clock()).await.unwrap();
+    });
+}
+
+#[test]
 fn a_savepoint_that_is_given_up_leaves_no_files() {
     run(async {
         let store = memory();

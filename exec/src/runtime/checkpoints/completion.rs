@@ -12,6 +12,7 @@ use super::attempt::Uncommitted;
 use super::pending::{Storing, SubtaskKey};
 use super::statistics::CheckpointStatus;
 use super::step::{StoreStep, Stored};
+use crate::runtime::job::Ending;
 use crate::runtime::participant::{FromTask, ToTask};
 
 impl Checkpointer {
@@ -145,7 +146,9 @@ impl Checkpointer {
             pending.answer(Err(error.clone()));
             return Err(error.context(format_args!("checkpoint {id} is complete and cannot be committed")));
         }
-        self.has_stopped |= kind.stops();
+        if let BarrierKind::Stop { drain } = kind {
+            self.stopped = Some(if drain { Ending::Drained } else { Ending::Stopped });
+        }
         if kind != BarrierKind::Savepoint {
             self.attempt.tell(ToTask::Completed(id));
             self.attempt.enumerators.values().for_each(|enumerator| enumerator.completed(id));

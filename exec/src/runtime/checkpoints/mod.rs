@@ -40,6 +40,7 @@ use tokio::sync::mpsc;
 
 use crate::checkpoint::{CheckpointContent, Compaction};
 use crate::runtime::environment::Environment;
+use crate::runtime::job::Ending;
 use crate::runtime::participant::FromTask;
 use crate::runtime::task::SubtaskEnd;
 use attempt::Uncommitted;
@@ -51,7 +52,7 @@ use store::StorePlace;
 
 pub use attempt::{Attempt, TaskControl};
 pub use command::{CheckpointControl, StoreFolder};
-pub use statistics::{CheckpointInfo, CheckpointStatistics, CheckpointStatus};
+pub use statistics::{CheckpointCounts, CheckpointInfo, CheckpointStatistics, CheckpointStatus};
 pub use store::{JobStore, answered};
 pub use trigger::takes_checkpoints;
 
@@ -87,7 +88,8 @@ pub struct Checkpointer {
     due: Option<Duration>,
     /// A barrier that ends the job is under way: nothing follows it, or what follows would hold nothing.
     is_stopping: bool,
-    has_stopped: bool,
+    /// How the job ended behind such a barrier.
+    stopped: Option<Ending>,
     attempt: Attempt,
 }
 
@@ -117,7 +119,13 @@ impl Checkpointer {
         committers: Committers,
         store: JobStore,
     ) -> (Self, CheckpointControl, CheckpointStatistics) {
-        let (control, commands) = mpsc::unbounded_channel();
+        let (sender, commands) = mpsc::unbounded_channel();
+        let control = CheckpointControl {
+            commands: sender,
+            takes_checkpoints: takes_checkpoints(&job),
+            clock: environment.clock.clone(),
+            patience: settings.timeout,
+        };
         let statistics = CheckpointStatistics::default();
         let last = store.newest().cloned().map(Arc::new);
         let checkpointer = Self {
@@ -140,10 +148,10 @@ impl Checkpointer {
             decided: Duration::ZERO,
             due: None,
             is_stopping: false,
-            has_stopped: false,
+            stopped: None,
             attempt: Attempt::new(mpsc::unbounded_channel().1, BTreeMap::new(), BTreeMap::new()),
         };
-        (checkpointer, CheckpointControl(control), statistics)
+        (checkpointer, control, statistics)
     }
 
     /// The newest durable checkpoint.
@@ -185,7 +193,7 @@ impl Checkpointer {
     pub fn begin(&mut self, attempt: Attempt) {
         self.attempt = attempt;
         self.needs_full = true;
-        (self.is_stopping, self.has_stopped) = (false, false);
+        (self.is_stopping, self.stopped) = (false, None);
         self.failures = 0;
         self.decided = self.environment.clock.monotonic();
         self.due = self.settings.interval.filter(|_| self.takes_checkpoints()).map(|interval| self.decided + interval);
@@ -294,9 +302,9 @@ impl Checkpointer {
         self.under_way() > 0 || !self.attempt.reports.is_empty()
     }
 
-    /// Whether the job ended behind a barrier.
-    pub fn has_stopped(&self) -> bool {
-        self.has_stopped
+    /// How the job ended, if behind a barrier.
+    pub fn stopped(&self) -> Option<Ending> {
+        self.stopped
     }
 
     /// What sinks have prepared and no checkpoint has committed, by vertex.

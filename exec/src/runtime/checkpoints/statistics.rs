@@ -53,31 +53,94 @@ pub struct CheckpointInfo {
     pub failure: Option<String>,
 }
 
+/// How many checkpoints and savepoints of a job were decided, remembered or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointCounts {
+    /// Durable ones.
+    pub completed: u64,
+    /// Those that were given up.
+    pub failed: u64,
+}
+
 /// The last checkpoints of a job. Cloning shares them.
 #[derive(Clone, Debug, Default)]
-pub struct CheckpointStatistics(Arc<Mutex<VecDeque<CheckpointInfo>>>);
+pub struct CheckpointStatistics(Arc<Mutex<Statistics>>);
+
+#[derive(Debug, Default)]
+struct Statistics {
+    last: VecDeque<CheckpointInfo>,
+    counts: CheckpointCounts,
+}
 
 impl CheckpointStatistics {
     /// The last checkpoints, oldest first.
     pub fn all(&self) -> Vec<CheckpointInfo> {
-        self.lock().iter().cloned().collect()
+        self.lock().last.iter().cloned().collect()
+    }
+
+    /// How many there were in all.
+    pub fn counts(&self) -> CheckpointCounts {
+        self.lock().counts
     }
 
     pub(super) fn begin(&self, info: CheckpointInfo) {
-        let mut all = self.lock();
-        if all.len() == REMEMBERED {
-            all.pop_front();
+        let last = &mut self.lock().last;
+        if last.len() == REMEMBERED {
+            last.pop_front();
         }
-        all.push_back(info);
+        last.push_back(info);
     }
 
     pub(super) fn update(&self, id: CheckpointId, change: impl FnOnce(&mut CheckpointInfo)) {
-        if let Some(info) = self.lock().iter_mut().find(|info| info.id == id) {
-            change(info);
+        let Statistics { last, counts } = &mut *self.lock();
+        let Some(info) = last.iter_mut().find(|info| info.id == id) else { return };
+        let before = info.status;
+        change(info);
+        match (before, info.status) {
+            (CheckpointStatus::Pending, CheckpointStatus::Completed) => counts.completed += 1,
+            (CheckpointStatus::Pending, CheckpointStatus::Failed) => counts.failed += 1,
+            _ => {}
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<CheckpointInfo>> {
+    fn lock(&self) -> MutexGuard<'_, Statistics> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(id: CheckpointId) -> CheckpointInfo {
+        CheckpointInfo {
+            id,
+            kind: "checkpoint",
+            status: CheckpointStatus::Pending,
+            triggered_at: 0,
+            duration: Duration::ZERO,
+            stalled: Duration::ZERO,
+            alignment: Duration::ZERO,
+            unaligned: false,
+            in_flight_bytes: 0,
+            new_bytes: 0,
+            total_bytes: 0,
+            path: String::new(),
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn checkpoints_that_are_forgotten_still_count() {
+        let statistics = CheckpointStatistics::default();
+        for id in 1..=250 {
+            statistics.begin(pending(id));
+            let status = if id % 5 == 0 { CheckpointStatus::Failed } else { CheckpointStatus::Completed };
+            statistics.update(id, |info| info.status = status);
+            // What is said of a checkpoint that was decided does not count again.
+            statistics.update(id, |info| info.total_bytes = 7);
+        }
+        assert_eq!(statistics.counts(), CheckpointCounts { completed: 200, failed: 50 });
+        assert_eq!(statistics.all().len(), REMEMBERED);
     }
 }

@@ -24,11 +24,6 @@ impl Checkpointer {
     }
 
     pub(super) fn on_command(&mut self, Command { kind, target, reply }: Command) {
-        if !self.takes_checkpoints() {
-            let error = Error::request("a job that runs as a batch, or whose exchanges block, takes no checkpoints");
-            let _ = reply.send(Err(error.with_hint("set execution.runtime-mode to streaming")));
-            return;
-        }
         if self.is_stopping {
             let _ = reply.send(Err(Error::unavailable("the job is stopping already")));
             return;

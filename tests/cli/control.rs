@@ -1,0 +1,265 @@
+//! A running job and those who ask it for something: what they are told, and that the job survives what it cannot do for them.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use expect_test::expect;
+
+use super::{Folder, Running, code, error, stderr, stdout, until};
+
+/// Where the jobs of `job.sql` keep what they need.
+const DIR: [&str; 2] = ["--dir", ".tidemill/job.sql"];
+
+/// Counts in windows of a minute over rows of one second each, to files.
+const COUNTS: &str = "
+    SET 'execution.runtime-mode' = 'streaming'; SET 'execution.checkpointing.interval' = '100 ms';
+    CREATE TABLE numbers (n BIGINT, ts AS TO_TIMESTAMP_LTZ(n * 1000, 3), WATERMARK FOR ts AS ts)
+      WITH ('connector' = 'datagen', 'rows-per-second' = '500',
+            'fields.n.kind' = 'sequence', 'fields.n.start' = '0', 'fields.n.end' = '9000000');
+    CREATE TABLE counts (minute TIMESTAMP(3), n BIGINT)
+      WITH ('connector' = 'filesystem', 'path' = 'counts', 'format' = 'csv');
+    INSERT INTO counts SELECT window_start, COUNT(*)
+      FROM TABLE(TUMBLE(TABLE numbers, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end;";
+
+fn start(folder: &Folder, arguments: &[&str]) -> Running {
+    let arguments = [&["run", "--local", "-f", "job.sql", "-p", "1"], arguments].concat();
+    Running(folder.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+fn ask(folder: &Folder, arguments: &[&str]) -> std::process::Output {
+    folder.run(&[arguments, &DIR].concat())
+}
+
+/// What the only job says of itself.
+fn info(folder: &Folder) -> Result<serde_json::Value, String> {
+    let output = ask(folder, &["info", "--format", "json"]);
+    match code(&output) {
+        0 => Ok(serde_json::from_str::<serde_json::Value>(&stdout(&output)).unwrap()[0].clone()),
+        _ => Err(stderr(&output)),
+    }
+}
+
+fn until_checkpoints(folder: &Folder, count: u64) {
+    until("checkpoints", || match info(folder)? {
+        info if info["checkpoints_completed"].as_u64().unwrap() >= count => Ok(()),
+        info => Err(info.to_string()),
+    });
+}
+
+/// The minutes in the files, and how many rows each has.
+fn counts(folder: &Folder) -> Vec<(String, u64)> {
+    let mut rows = Vec::new();
+    for entry in std::fs::read_dir(folder.path().join("counts")).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().unwrap().to_string_lossy().starts_with('.') {
+            let text = std::fs::read_to_string(path).unwrap();
+            let row = |line: &str| {
+                let (minute, count) = line.split_once(',').unwrap();
+                (minute.to_owned(), count.parse().unwrap())
+            };
+            rows.extend(text.lines().map(row));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+#[test]
+fn a_place_that_takes_no_savepoint_is_refused_and_the_job_goes_on() {
+    let folder = Folder::new();
+    folder.write("job.sql", COUNTS).write("full/x", "mine").write("file", "mine");
+    let mut running = start(&folder, &["-D", "restart-strategy.type=none"]);
+    until_checkpoints(&folder, 1);
+    for (place, reason) in [("full", "is not empty"), ("file/below", "file/below"), ("file", "file")] {
+        for arguments in [
+            &["stop", "--savepoint-path", place][..],
+            &["stop", "--drain", "--savepoint-path", place],
+            &["savepoint", "counts", place],
+        ] {
+            let output = ask(&folder, arguments);
+            assert_ne!(code(&output), 0, "{arguments:?}");
+            assert!(error(&output).contains(reason), "{arguments:?}: {}", error(&output));
+        }
+    }
+    let info = info(&folder).unwrap();
+    assert_eq!((&info["state"], info["restarts"].as_u64()), (&"running".into(), Some(0)), "{info}");
+    assert_eq!(info["checkpoints_failed"].as_u64(), Some(0), "{info}");
+    until_checkpoints(&folder, info["checkpoints_completed"].as_u64().unwrap() + 2);
+    let stopped = ask(&folder, &["stop", "--savepoint-path", "saved"]);
+    assert_eq!(code(&stopped), 0, "{}", stderr(&stopped));
+    assert!(running.0.wait().unwrap().success());
+    assert_eq!(std::fs::read_to_string(folder.path().join("full/x")).unwrap(), "mine");
+}
+
+#[test]
+fn a_drained_job_has_written_what_its_windows_held_and_is_not_run_again() {
+    let folder = Folder::new();
+    folder.write("job.sql", COUNTS);
+    let running = start(&folder, &[]);
+    until_checkpoints(&folder, 2);
+    let stopped = ask(&folder, &["stop", "--drain", "--savepoint-path", "saved"]);
+    assert_eq!(code(&stopped), 0, "{}", stderr(&stopped));
+    assert!(stdout(&stopped).ends_with("/saved\n"), "{}", stdout(&stopped));
+    let output = output_of(running);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(told.contains("insert into counts drained and stopped; it has finished"), "{told}");
+    assert!(!told.contains("--resume"), "{told}");
+
+    // Every minute is there once, the last one as far as the rows had come.
+    let found = counts(&folder);
+    let (last, full) = found.split_last().unwrap();
+    assert!(full.iter().all(|(_, count)| *count == 60) && (1..=60).contains(&last.1), "{found:?}");
+    let minutes: std::collections::BTreeSet<&String> = found.iter().map(|(minute, _)| minute).collect();
+    assert_eq!(minutes.len(), found.len());
+
+    let again = folder.run(&["run", "--local", "-f", "job.sql", "-p", "1", "--resume"]);
+    assert_eq!(code(&again), 0, "{}", stderr(&again));
+    assert!(stderr(&again).contains("finished before, and was not run again"), "{}", stderr(&again));
+    assert!(!stderr(&again).contains("goes on"), "{}", stderr(&again));
+    assert_eq!(counts(&folder), found);
+}
+
+/// How a process ended.
+fn output_of(mut running: Running) -> std::process::Output {
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut running.0.stderr.take().unwrap(), &mut text).unwrap();
+    let status = running.0.wait().unwrap();
+    std::process::Output { status, stdout: Vec::new(), stderr: text }
+}
+
+#[test]
+fn list_info_and_checkpoint_show_the_jobs_of_a_process() {
+    let folder = Folder::new();
+    let second =
+        "CREATE TABLE others (n BIGINT) WITH ('connector' = 'blackhole'); INSERT INTO others SELECT n FROM numbers;";
+    folder.write("job.sql", &format!("{COUNTS} {second}"));
+    let running = start(&folder, &["-D", "execution.checkpointing.interval=1 h"]);
+    until("the jobs", || {
+        let listed = ask(&folder, &["list"]);
+        if code(&listed) == 0 { Ok(()) } else { Err(stderr(&listed)) }
+    });
+    // The script says every 100 ms, and wins.
+    let number: u64 = stdout(&ask(&folder, &["checkpoint", "counts"])).trim().parse().unwrap();
+    let next: u64 = stdout(&ask(&folder, &["checkpoint", "1"])).trim().parse().unwrap();
+    assert!(0 < number && number < next, "{number}, {next}");
+
+    let of = |arguments: &[&str]| stdout(&ask(&folder, arguments));
+    let without_numbers = |text: &str| {
+        let digits = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+        let counted = |word: &str| if digits(word.trim_end_matches(',')) { "N".to_owned() } else { word.to_owned() };
+        let lines = text.lines().map(|line| line.split(' ').map(counted).collect::<Vec<_>>().join(" "));
+        lines.filter(|line| !line.starts_with("  ") || line.starts_with("  checkpoints")).collect::<Vec<_>>().join("\n")
+    };
+    expect![[r#"
+        N counts: running
+          checkpoints: N completed, N failed
+        N others: running
+          checkpoints: N completed, N failed"#]]
+    .assert_eq(&without_numbers(&of(&["list"])));
+    expect![[r#"
+        N counts: running
+          checkpoints: N completed, N failed"#]]
+    .assert_eq(&without_numbers(&of(&["info", "counts"])));
+    let tasks = of(&["info", "counts"]);
+    assert!(tasks.contains("numRecordsOut"), "{tasks}");
+    let lines: serde_json::Value = serde_json::from_str(&of(&["checkpoints", "counts", "--format", "json"])).unwrap();
+    let asked = lines.as_array().unwrap().iter().find(|line| line["id"].as_u64() == Some(next)).unwrap();
+    assert_eq!(asked["status"], "completed", "{asked}");
+    assert!(asked["path"].as_str().unwrap().ends_with(".tidemill/job.sql/counts"), "{asked}");
+
+    // There are two: one has to be named, by a name that is there.
+    let which = ask(&folder, &["info"]);
+    assert_eq!(code(&which), 2);
+    assert!(error(&which).contains("there are several jobs: counts, others"), "{}", error(&which));
+    let nobody = ask(&folder, &["savepoint", "saved/monday"]);
+    assert_eq!(code(&nobody), 2);
+    assert!(error(&nobody).contains("no job 'saved/monday'; there is counts, others"), "{}", error(&nobody));
+    drop(running);
+}
+
+#[test]
+fn the_first_cause_of_restarts_stays_and_is_shown() {
+    let folder = Folder::new();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    folder.write(
+        "job.sql",
+        &format!(
+            "SET 'execution.checkpointing.interval' = '100 ms'; SET 'restart-strategy.type' = 'fixed-delay';
+             SET 'restart-strategy.fixed-delay.attempts' = '100000'; SET 'restart-strategy.fixed-delay.delay' = '50 ms';
+             CREATE TABLE lines (line STRING)
+               WITH ('connector' = 'socket', 'hostname' = '127.0.0.1', 'port' = '{port}', 'format' = 'raw', 'max-retries' = '0');
+             CREATE TABLE out (line STRING) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv');
+             INSERT INTO out SELECT line FROM lines;"
+        ),
+    );
+    let running = start(&folder, &[]);
+    let shown = until("two restarts", || match info(&folder)? {
+        info if info["restarts"].as_u64().unwrap() >= 2 => Ok(info),
+        info => Err(info.to_string()),
+    });
+    let cause = shown["first_cause"].as_str().unwrap();
+    assert!(cause.contains(&port.to_string()) && cause.contains("refused"), "{cause}");
+    let text = stdout(&ask(&folder, &["info"]));
+    assert!(text.contains("restarts: ") && text.contains(&format!("the first because of: {cause}")), "{text}");
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let (mut connection, _) = listener.accept().unwrap();
+    connection.write_all(b"one\ntwo\n").unwrap();
+    drop((connection, listener));
+    let output = output_of(running);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(told.contains("insert into out restarts: ") && told.contains(" restarts\n"), "{told}");
+}
+
+#[test]
+fn jobs_whose_sinks_look_alike_have_folders_of_their_own() {
+    let folder = Folder::new();
+    let sinks = ["a b", "a_b", "lock", "job.json", "control.json", "savepoints"];
+    let mut script = "SET 'execution.checkpointing.interval' = '100 ms';
+        CREATE TABLE ticks (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '200');"
+        .to_owned();
+    for sink in sinks {
+        script += &format!(
+            "CREATE TABLE `{sink}` (n BIGINT) WITH ('connector' = 'blackhole'); INSERT INTO `{sink}` SELECT n FROM ticks;"
+        );
+    }
+    folder.write("job.sql", &script);
+    let running = start(&folder, &[]);
+    for job in 1..=sinks.len() {
+        until("a checkpoint of each", || {
+            let asked = ask(&folder, &["checkpoint", &job.to_string()]);
+            if code(&asked) == 0 { Ok(()) } else { Err(stderr(&asked)) }
+        });
+    }
+    // One without a place goes beside the folders of jobs.
+    let saved = ask(&folder, &["savepoint", "a_b"]);
+    assert_eq!(code(&saved), 0, "{}", stderr(&saved));
+    drop(running);
+    let resumed = start(&folder, &["--resume"]);
+    for job in 1..=sinks.len() {
+        until("a checkpoint of each", || {
+            let asked = ask(&folder, &["checkpoint", &job.to_string()]);
+            if code(&asked) == 0 { Ok(()) } else { Err(stderr(&asked)) }
+        });
+    }
+    drop(resumed);
+}
+
+#[test]
+fn a_batch_says_that_it_takes_no_checkpoints_where_some_were_asked_for() {
+    let folder = Folder::new();
+    let script = "CREATE TABLE some (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '10');
+        CREATE TABLE out (n BIGINT) WITH ('connector' = 'blackhole'); INSERT INTO out SELECT n FROM some;";
+    folder.write("job.sql", script);
+    let run = |arguments: &[&str]| {
+        let output = folder.run(&[&["run", "--local", "-f", "job.sql", "--resume"], arguments].concat());
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        stderr(&output).contains("insert into out runs as a batch and takes no checkpoints")
+    };
+    assert!(run(&["-D", "execution.checkpointing.interval=1 s", "-D", "execution.checkpointing.dir=a"]));
+    assert!(!run(&["-D", "execution.checkpointing.dir=b"]));
+    let streaming = ["-D", "execution.runtime-mode=streaming", "-D", "execution.checkpointing.interval=1 s"];
+    assert!(!run(&[&streaming[..], &["-D", "execution.checkpointing.dir=c"]].concat()));
+}
