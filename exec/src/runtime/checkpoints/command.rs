@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::path::Path;
-use tidemill_core::clock::Clock;
+use tidemill_core::clock::{Clock, Spawner};
 use tidemill_core::event::{BarrierKind, CheckpointId};
 use tidemill_core::{Error, Result};
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +40,7 @@ pub struct CheckpointControl {
     /// Whether barriers can flow through the job.
     pub(super) takes_checkpoints: bool,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) io: Arc<dyn Spawner>,
     /// How long a store may take to answer: `execution.checkpointing.timeout`.
     pub(super) patience: Duration,
 }
@@ -73,7 +74,7 @@ impl CheckpointControl {
             return Err(error.with_hint("set execution.runtime-mode to streaming"));
         }
         if let Some(target) = &target {
-            self.check(target).await?;
+            self.check(target.clone()).await?;
         }
         let over = || Error::unavailable("the job is not running");
         let (reply, answer) = oneshot::channel();
@@ -82,9 +83,16 @@ impl CheckpointControl {
     }
 
     /// Refuses a folder that cannot take a savepoint: behind the barrier of a stop the sources have ended, and it would be too late.
-    async fn check(&self, StoreFolder { store, root, url }: &StoreFolder) -> Result<()> {
-        let check = check_savepoint_folder(store.clone(), root, self.clock.clone());
-        let checked = async { check.await.map_err(|error| error.context(url)) };
-        answered(&*self.clock, self.patience, url, checked).await
+    /// Whoever asks may be anywhere; stores and clocks want the job's threads.
+    async fn check(&self, StoreFolder { store, root, url }: StoreFolder) -> Result<()> {
+        let (clock, patience) = (self.clock.clone(), self.patience);
+        let (reply, checked) = oneshot::channel();
+        let check = async move {
+            let look = check_savepoint_folder(store, &root, clock.clone());
+            let looked = async { look.await.map_err(|error| error.context(&url)) };
+            let _ = reply.send(answered(&*clock, patience, &url, looked).await);
+        };
+        self.io.spawn("look at a savepoint's folder", Box::pin(check));
+        checked.await.unwrap_or_else(|_| Err(Error::unavailable("the job is not running")))
     }
 }

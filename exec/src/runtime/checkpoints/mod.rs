@@ -124,6 +124,7 @@ impl Checkpointer {
             commands: sender,
             takes_checkpoints: takes_checkpoints(&job),
             clock: environment.clock.clone(),
+            io: environment.io.clone(),
             patience: settings.timeout,
         };
         let statistics = CheckpointStatistics::default();
