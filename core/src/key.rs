@@ -197,17 +197,7 @@ pub fn append_key_bytes(array: &dyn Array, row: usize, bytes: &mut Vec<u8>) -> R
 ///
 /// Returns the permutation and, for each channel, where its run ends.
 pub fn scatter<T: ArrowNativeType>(channel_of: &[T], channels: usize) -> (Vec<u32>, Vec<usize>) {
-    let mut ends = vec![0usize; channels];
-    for channel in channel_of {
-        ends[channel.as_usize()] += 1;
-    }
-    let mut next = Vec::with_capacity(channels);
-    let mut total = 0;
-    for end in &mut ends {
-        next.push(total);
-        total += *end;
-        *end = total;
-    }
+    let (mut next, ends) = runs(channel_of, channels);
     let mut order = vec![0u32; channel_of.len()];
     for (row, channel) in channel_of.iter().enumerate() {
         let place = &mut next[channel.as_usize()];
@@ -215,6 +205,33 @@ pub fn scatter<T: ArrowNativeType>(channel_of: &[T], channels: usize) -> (Vec<u3
         *place += 1;
     }
     (order, ends)
+}
+
+/// The same the other way round: for each row its place among the rows by channel, and for each channel where its run ends.
+pub fn places<T: ArrowNativeType>(channel_of: &[T], channels: usize) -> (Vec<u32>, Vec<usize>) {
+    let (mut next, ends) = runs(channel_of, channels);
+    let place = |channel: &T| {
+        let place = &mut next[channel.as_usize()];
+        *place += 1;
+        (*place - 1) as u32
+    };
+    (channel_of.iter().map(place).collect(), ends)
+}
+
+/// Where the rows of each channel begin and end, when they lie one channel after the other.
+fn runs<T: ArrowNativeType>(channel_of: &[T], channels: usize) -> (Vec<usize>, Vec<usize>) {
+    let mut ends = vec![0usize; channels];
+    for channel in channel_of {
+        ends[channel.as_usize()] += 1;
+    }
+    let mut begins = Vec::with_capacity(channels);
+    let mut total = 0;
+    for end in &mut ends {
+        begins.push(total);
+        total += *end;
+        *end = total;
+    }
+    (begins, ends)
 }
 
 #[cfg(test)]

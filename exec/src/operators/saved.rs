@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type, Schema, SchemaRef};
+use datafusion::logical_expr::ColumnarValue;
 use tidemill_core::key::key_group;
 use tidemill_core::state::{
     Dealing, EncodeState, OperatorList, RestoredState, StateDescriptor, StateKind, adapt, keyed_schema,
 };
 use tidemill_core::{Result, Watermark};
 
+use crate::error::from_datafusion;
 use crate::operators::expression::batch_of;
 use crate::state::KeyIndex;
 use crate::state::group_order::in_group_order;
@@ -26,10 +28,17 @@ pub struct KeyedRows {
 
 /// Rows that came together.
 pub struct KeyedPart {
-    /// The columns of the key and of what is kept.
-    pub columns: Vec<ArrayRef>,
+    /// The columns of the key and of what is kept; a value that all rows have stands for a column.
+    pub columns: Vec<ColumnarValue>,
     /// The carried hash of each row's key.
     pub hashes: Vec<u64>,
+}
+
+impl KeyedPart {
+    /// Rows of these columns, whose keys hash to these.
+    pub fn new(columns: impl IntoIterator<Item = ArrayRef>, hashes: Vec<u64>) -> Self {
+        Self { columns: columns.into_iter().map(ColumnarValue::Array).collect(), hashes }
+    }
 }
 
 impl KeyedRows {
@@ -40,11 +49,13 @@ impl KeyedRows {
         let encode = move || {
             let part = |KeyedPart { columns, hashes }| {
                 let groups = UInt32Array::from_iter_values(hashes.iter().map(|hash| key_group(*hash, max_parallelism)));
-                let columns = [Arc::new(groups) as ArrayRef].into_iter().chain(columns).collect();
+                let columns = columns.into_iter().map(|column| column.into_array(hashes.len()));
+                let columns = [Ok(Arc::new(groups) as ArrayRef)].into_iter().chain(columns);
+                let columns = columns.collect::<datafusion::error::Result<_>>().map_err(from_datafusion)?;
                 batch_of(&schema, columns, hashes.len())
             };
             let parts = self.parts.into_iter().map(part).collect::<Result<Vec<_>>>()?;
-            in_group_order(&parts, max_parallelism)
+            in_group_order(parts, max_parallelism)
         };
         (descriptor, Box::new(encode))
     }

@@ -112,11 +112,6 @@ impl Replay {
     pub fn is_over(&self) -> bool {
         self.edges.iter().all(|(_, rows)| rows.is_empty())
     }
-
-    /// Whether a channel has to wait for them.
-    pub fn holds(&self, channel: usize) -> bool {
-        self.edges.iter().any(|(edge, rows)| edge.channels.contains(&channel) && !rows.is_empty())
-    }
 }
 
 /// The name of the state of an edge's rows.
@@ -230,13 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn channels_of_an_edge_wait_for_its_rows_and_other_ports_do_not_get_them() {
+    fn other_ports_do_not_get_the_rows_of_an_edge() {
         let column: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
         let batch = Batch::append(RecordBatch::try_from_iter([("name", column)]).unwrap());
         let edges = vec![(edge(0, batch.schema()), VecDeque::from([batch]))];
         let mut replay = Replay { edges, begin: Watermark::MIN, end: Watermark::MIN };
-        assert_eq!((replay.holds(1), replay.holds(2)), (true, false));
         assert!(replay.next(Some(1)).is_none() && replay.next(Some(0)).is_some());
-        assert!(replay.is_over() && !replay.holds(1));
+        assert!(replay.is_over());
     }
 }

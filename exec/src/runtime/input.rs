@@ -212,9 +212,7 @@ impl GateInput {
             if !self.pending.is_empty() {
                 continue;
             }
-            let replay = self.replay.as_ref();
-            let blocked =
-                |channel| self.alignment.blocks(channel) || replay.is_some_and(|replay| replay.holds(channel));
+            let blocked = |channel| self.alignment.blocks(channel);
             let Some((channel, event)) = self.gate.try_next(only, blocked).await? else { return Ok(None) };
             if let Some(trace) = &self.trace {
                 trace.event(channel, &event);

@@ -1,8 +1,8 @@
 //! A job as those see it who start it, watch it and wait for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidemill_core::event::CheckpointId;
@@ -56,25 +56,44 @@ pub struct ResumedFrom {
 /// A failure after which the job restarted, or did not.
 #[derive(Clone, Debug)]
 pub struct JobFailure {
+    /// Which one of the job's failures it is, from 1.
+    pub number: usize,
     /// When, in milliseconds since the epoch.
     pub at: i64,
     /// What failed first.
     pub error: Error,
 }
 
-/// The failures of a job, oldest first. Cloning shares them.
+/// How many of the failures of a job are kept: the first cause, and the last ones.
+const FAILURES_KEPT: usize = 64;
+
+/// The failures of a job, oldest first: the first, and as many of the last as there is room for. Cloning shares them.
 #[derive(Clone, Debug, Default)]
-pub struct JobFailures(Arc<Mutex<Vec<JobFailure>>>);
+pub struct JobFailures(Arc<Mutex<VecDeque<JobFailure>>>);
 
 impl JobFailures {
-    /// All so far.
+    /// Those that are kept.
     pub fn all(&self) -> Vec<JobFailure> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kept().iter().cloned().collect()
     }
 
-    /// Adds one.
-    pub(super) fn push(&self, failure: JobFailure) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+    /// How many there were in all.
+    pub fn count(&self) -> usize {
+        self.kept().back().map_or(0, |last| last.number)
+    }
+
+    /// Adds one that happened `at` this time, in milliseconds since the epoch.
+    pub(super) fn push(&self, at: i64, error: Error) {
+        let mut kept = self.kept();
+        let number = kept.back().map_or(1, |last| last.number + 1);
+        kept.push_back(JobFailure { number, at, error });
+        if kept.len() > FAILURES_KEPT {
+            kept.remove(1);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<JobFailure>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -223,9 +242,14 @@ impl JobHandle {
         self.accumulators.values()
     }
 
-    /// The failures so far, those that the job survived included.
+    /// The first failure and the last ones so far, those that the job survived included.
     pub fn failures(&self) -> Vec<JobFailure> {
         self.failures.all()
+    }
+
+    /// How many failures there were so far.
+    pub fn failure_count(&self) -> usize {
+        self.failures.count()
     }
 
     /// The last checkpoints, oldest first.

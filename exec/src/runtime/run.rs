@@ -26,7 +26,7 @@ use crate::latch::Latch;
 use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, answered, takes_checkpoints};
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::{Expanded, Subtask, enumerators, expand};
-use crate::runtime::job::{Begin, Begun, Ending, JobFailure, JobFailures, JobResult, Persistence, ResumedFrom};
+use crate::runtime::job::{Begin, Begun, Ending, JobFailures, JobResult, Persistence, ResumedFrom};
 use crate::runtime::recovery::RestoredJob;
 use crate::runtime::restart::RestartStrategy;
 use crate::runtime::shared::JobShared;
@@ -82,7 +82,7 @@ impl JobRun {
                 }
                 if discards && let Err(error) = self.discard_checkpoints().await {
                     let error = error.context("checkpoints could not be deleted");
-                    self.failures.push(JobFailure { at: self.environment.clock.now_millis(), error });
+                    self.failures.push(self.environment.clock.now_millis(), error);
                 }
                 return Err(error);
             }
@@ -177,7 +177,7 @@ impl JobRun {
     ) -> Result<(), (Error, bool)> {
         let clock = self.environment.clock.clone();
         if error.kind() != ErrorKind::Cancelled {
-            self.failures.push(JobFailure { at: clock.now_millis(), error: error.clone() });
+            self.failures.push(clock.now_millis(), error.clone());
         }
         // Plans that are pulled are used up by one attempt.
         let is_once = self.job.vertices.iter().any(|vertex| matches!(vertex.head, VertexHead::Fragment(_)));
@@ -429,7 +429,7 @@ impl JobRun {
     fn with_history(&self, error: Error) -> Error {
         match self.failures.all().as_slice() {
             [first, .., _] => {
-                let restarts = self.failures.all().len() - 1;
+                let restarts = self.failures.count() - 1;
                 let message = format!("after {restarts} restarts, the first of them because of: {}", first.error);
                 error.with_hint(message)
             }

@@ -1,26 +1,124 @@
 //! The order in which rows of keyed state are stored: that of their key groups.
+//!
+//! Rows come in the order of slots, in which they lie in memory. Values of a fixed width are read as they lie and written to as many
+//! places at a time as there are key groups; read in the order in which they are wanted, nearly each would miss the caches.
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::interleave_record_batch;
-use arrow::datatypes::UInt32Type;
-use tidemill_core::key::scatter;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch, StructArray, UInt32Array,
+    downcast_primitive,
+};
+use arrow::compute::{concat, interleave_record_batch, take};
+use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
+use tidemill_core::key::{places, scatter};
 use tidemill_core::{Error, Result};
 
-/// The most rows of a batch: so few that the texts of a column stay below what 32 bits can count.
+use crate::operators::expression::batch_of;
+
+/// The most rows of a batch with texts: so few that those of a column stay below what 32 bits can count.
 pub const BATCH_ROWS: usize = 8192;
 
 /// The rows of `batches`, whose first column is the key group, in the order of their groups; within a group they stay in theirs.
-/// At most [`BATCH_ROWS`] in a batch, none empty: what is in memory beside the rows are four bytes for each.
-pub fn in_group_order(batches: &[RecordBatch], max_parallelism: u32) -> Result<Vec<RecordBatch>> {
+/// Batches are not empty. What is in memory beside the rows that come and those that go are four bytes for each, and of columns of
+/// a fixed width but one at a time.
+pub fn in_group_order(batches: Vec<RecordBatch>, max_parallelism: u32) -> Result<Vec<RecordBatch>> {
+    let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(Vec::new()) };
     let mut groups: Vec<u32> = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
-    let mut ends = Vec::with_capacity(batches.len());
-    for batch in batches {
+    for batch in &batches {
         let of_batch = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt32Type>());
         groups.extend_from_slice(of_batch.ok_or_else(|| Error::internal("rows without their key group"))?.values());
-        ends.push(groups.len());
     }
-    let (order, _) = scatter(&groups, max_parallelism as usize);
-    drop(groups);
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    match schema.fields().iter().all(|field| is_fixed_width(field.data_type())) {
+        true => Ok(vec![placed(&schema, batches, &groups, max_parallelism)?]),
+        false => interleaved(&batches, &groups, max_parallelism),
+    }
+}
+
+fn is_fixed_width(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(fields) => fields.iter().all(|field| is_fixed_width(field.data_type())),
+        other => other.is_primitive() || *other == DataType::Boolean,
+    }
+}
+
+/// All rows in one batch, column after column.
+fn placed(schema: &SchemaRef, batches: Vec<RecordBatch>, groups: &[u32], max_parallelism: u32) -> Result<RecordBatch> {
+    let (places, ends) = places(groups, max_parallelism as usize);
+    let mut of_groups = Vec::with_capacity(groups.len());
+    ends.iter().zip(0..).for_each(|(end, group)| of_groups.resize(*end, group));
+    let mut columns: Vec<Vec<ArrayRef>> = vec![Vec::with_capacity(batches.len()); schema.fields().len()];
+    for batch in batches {
+        let (_, of_batch, _) = batch.into_parts();
+        columns.iter_mut().zip(of_batch).for_each(|(column, part)| column.push(part));
+    }
+    let groups: ArrayRef = Arc::new(UInt32Array::from(of_groups));
+    let others = columns.into_iter().skip(1).map(|parts| place(parts, &places));
+    let columns = [Ok(groups)].into_iter().chain(others).collect::<Result<_>>()?;
+    batch_of(schema, columns, places.len())
+}
+
+/// The values of the parts of a column, each in its place.
+fn place(parts: Vec<ArrayRef>, places: &[u32]) -> Result<ArrayRef> {
+    let Some(data_type) = parts.first().map(|part| part.data_type().clone()) else {
+        return Err(Error::internal("a column without parts"));
+    };
+    if parts.iter().any(|part| part.null_count() > 0) {
+        return taken(&parts, places);
+    }
+    if let DataType::Struct(fields) = &data_type {
+        let of_field = |field: usize| {
+            let parts = parts.iter().map(|part| part.as_struct().column(field).clone()).collect();
+            place(parts, places)
+        };
+        let columns = (0..fields.len()).map(of_field).collect::<Result<_>>()?;
+        return Ok(Arc::new(StructArray::try_new_with_length(fields.clone(), columns, None, places.len())?));
+    }
+    macro_rules! primitive {
+        ($kind:ty) => {
+            Ok(place_primitive::<$kind>(&parts, places))
+        };
+    }
+    downcast_primitive! {
+        data_type => (primitive),
+        _ => taken(&parts, places)
+    }
+}
+
+fn place_primitive<T: ArrowPrimitiveType>(parts: &[ArrayRef], places: &[u32]) -> ArrayRef {
+    let mut values = vec![T::Native::default(); places.len()];
+    let mut rest = places;
+    for part in parts {
+        let (of_part, later) = rest.split_at(part.len());
+        part.as_primitive::<T>()
+            .values()
+            .iter()
+            .zip(of_part)
+            .for_each(|(value, place)| values[*place as usize] = *value);
+        rest = later;
+    }
+    let data_type = parts.first().map_or(T::DATA_TYPE, |part| part.data_type().clone());
+    Arc::new(PrimitiveArray::<T>::new(values.into(), None).with_data_type(data_type))
+}
+
+fn taken(parts: &[ArrayRef], places: &[u32]) -> Result<ArrayRef> {
+    let mut order = vec![0u32; places.len()];
+    places.iter().zip(0..).for_each(|(place, row)| order[*place as usize] = row);
+    let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
+    Ok(take(&concat(&parts)?, &UInt32Array::from(order), None)?)
+}
+
+/// Rows with texts, few in a batch.
+fn interleaved(batches: &[RecordBatch], groups: &[u32], max_parallelism: u32) -> Result<Vec<RecordBatch>> {
+    let rows_before = |rows: &mut usize, batch: &RecordBatch| {
+        *rows += batch.num_rows();
+        Some(*rows)
+    };
+    let ends: Vec<usize> = batches.iter().scan(0, rows_before).collect();
+    let (order, _) = scatter(groups, max_parallelism as usize);
     let batches: Vec<&RecordBatch> = batches.iter().collect();
     let place = |row: &u32| {
         let row = *row as usize;
@@ -38,35 +136,76 @@ pub fn in_group_order(batches: &[RecordBatch], max_parallelism: u32) -> Result<V
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{Int64Array, UInt32Array};
-    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use arrow::array::{BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::compute::concat_batches;
+    use arrow::datatypes::{Field, Fields, Int64Type, Schema};
 
     use super::*;
 
-    #[test]
-    fn rows_of_several_batches_come_by_group_and_keep_their_order_within_one() {
-        let fields = vec![Field::new("group", DataType::UInt32, false), Field::new("row", DataType::Int64, false)];
-        let schema = Arc::new(Schema::new(fields));
-        let groups: Vec<u32> = (0..3 * BATCH_ROWS as u32).map(|row| row.wrapping_mul(2_654_435_761) % 7).collect();
+    /// A column of rows with these numbers.
+    type Column = fn(&[i64]) -> ArrayRef;
+
+    /// Rows with a number, and the other columns by number.
+    fn check(others: &[(&str, Column)], rows_of_batches: &[usize]) -> Vec<usize> {
+        let groups = |rows: &[i64]| -> ArrayRef {
+            let group = |row: &i64| (*row as u32).wrapping_mul(2_654_435_761) % 7;
+            Arc::new(UInt32Array::from_iter_values(rows.iter().map(group)))
+        };
+        let columns = |rows: &[i64]| -> RecordBatch {
+            let number: ArrayRef = Arc::new(Int64Array::from(rows.to_vec()));
+            let first = [("group", groups(rows)), ("row", number)];
+            let others = others.iter().map(|(name, column)| (*name, column(rows)));
+            let columns: Vec<(&str, ArrayRef)> = first.into_iter().chain(others).collect();
+            let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), true);
+            let schema = Schema::new(columns.iter().map(field).collect::<Fields>());
+            RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, column)| column).collect()).unwrap()
+        };
         let mut batches = Vec::new();
         let mut begin = 0;
-        for rows in [0, 5, BATCH_ROWS, 0, groups.len() - 5 - BATCH_ROWS] {
-            let range = begin..begin + rows;
-            let numbers = Int64Array::from_iter_values(range.clone().map(|row| row as i64));
-            let columns: Vec<arrow::array::ArrayRef> =
-                vec![Arc::new(UInt32Array::from(groups[range].to_vec())), Arc::new(numbers)];
-            batches.push(RecordBatch::try_new(schema.clone(), columns).unwrap());
-            begin += rows;
+        for rows in rows_of_batches {
+            batches.push(columns(&(begin..begin + *rows as i64).collect::<Vec<_>>()));
+            begin += *rows as i64;
         }
-        let ordered = in_group_order(&batches, 7).unwrap();
-        assert_eq!(ordered.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [BATCH_ROWS; 3]);
-        let rows: Vec<i64> =
-            ordered.iter().flat_map(|batch| batch.column(1).as_primitive::<Int64Type>().values().to_vec()).collect();
-        let mut expected: Vec<i64> = (0..groups.len() as i64).collect();
-        expected.sort_by_key(|row| groups[*row as usize]);
-        assert_eq!(rows, expected);
-        assert!(in_group_order(&[], 7).unwrap().is_empty());
+        let ordered = in_group_order(batches, 7).unwrap();
+        let mut expected: Vec<i64> = (0..begin).collect();
+        expected.sort_by_key(|row| groups(&[*row]).as_primitive::<UInt32Type>().value(0));
+        if let Some(first) = ordered.first() {
+            assert_eq!(concat_batches(first.schema_ref(), &ordered).unwrap(), columns(&expected));
+        }
+        ordered.iter().map(RecordBatch::num_rows).collect()
+    }
+
+    fn time(rows: &[i64]) -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from(rows.to_vec()).with_timezone("UTC"))
+    }
+
+    fn parity(rows: &[i64]) -> ArrayRef {
+        Arc::new(rows.iter().map(|row| Some(row % 2 == 0)).collect::<BooleanArray>())
+    }
+
+    fn perhaps(rows: &[i64]) -> ArrayRef {
+        Arc::new(rows.iter().map(|row| (row % 3 > 0).then_some(*row)).collect::<PrimitiveArray<Int64Type>>())
+    }
+
+    fn pair(rows: &[i64]) -> ArrayRef {
+        let (one, other) = (time(rows), perhaps(rows));
+        let fields =
+            [("one", &one), ("other", &other)].map(|(name, of)| Field::new(name, of.data_type().clone(), true));
+        Arc::new(StructArray::new(fields.to_vec().into(), vec![one, other], None))
+    }
+
+    fn text(rows: &[i64]) -> ArrayRef {
+        Arc::new(rows.iter().map(|row| Some(format!("row {row}"))).collect::<StringArray>())
+    }
+
+    #[test]
+    fn rows_of_several_batches_come_by_group_and_keep_their_order_within_one() {
+        let rows = [0, 5, BATCH_ROWS, 0, 2 * BATCH_ROWS - 5];
+        assert_eq!(
+            check(&[("time", time), ("parity", parity), ("perhaps", perhaps), ("pair", pair)], &rows),
+            [3 * BATCH_ROWS]
+        );
+        assert_eq!(check(&[("text", text), ("pair", pair)], &rows), [BATCH_ROWS; 3]);
+        assert!(check(&[], &[0, 0]).is_empty() && check(&[], &[]).is_empty());
     }
 }

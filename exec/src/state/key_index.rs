@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, new_empty_array};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
 use arrow::downcast_primitive_array;
 use arrow::row::{RowConverter, SortField};
@@ -35,6 +36,11 @@ trait KeyColumns: Send + std::fmt::Debug {
 
     /// The keys of these slots.
     fn gather(&self, slots: &[usize]) -> Result<Vec<ArrayRef>>;
+
+    /// The keys of the first slots, so many.
+    fn first(&self, slots: usize) -> Result<Vec<ArrayRef>> {
+        self.gather(&(0..slots).collect::<Vec<_>>())
+    }
 
     /// Makes room for so many more slots.
     fn reserve(&mut self, _slots: usize) {}
@@ -139,6 +145,16 @@ impl KeyIndex {
     /// The carried hash of a slot's key.
     pub fn hash(&self, slot: usize) -> u64 {
         self.hashes[slot]
+    }
+
+    /// The carried hash of each slot's key.
+    pub fn hashes(&self) -> &[u64] {
+        &self.hashes
+    }
+
+    /// The keys of the first slots, so many, as columns: cheaper than naming each of them.
+    pub fn first_keys(&self, slots: usize) -> Result<Vec<ArrayRef>> {
+        self.keys.first(slots)
     }
 
     /// The keys of these slots, as columns.
@@ -277,6 +293,14 @@ impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
         let null = self.null_slot.map(|slot| slot as usize).filter(|slot| slots.contains(slot));
         let nulls = null.map(|null| slots.iter().map(|slot| *slot != null).collect::<Vec<bool>>().into());
         let array = PrimitiveArray::<T>::new(values.into(), nulls).with_data_type(self.data_type.clone());
+        Ok(vec![Arc::new(array)])
+    }
+
+    fn first(&self, slots: usize) -> Result<Vec<ArrayRef>> {
+        let values = self.values.get(..slots).ok_or_else(|| Error::internal(format!("the keys of {slots} slots")))?;
+        let null = self.null_slot.map(|slot| slot as usize).filter(|slot| *slot < slots);
+        let nulls = null.map(|null| NullBuffer::from_iter((0..slots).map(|slot| slot != null)));
+        let array = PrimitiveArray::<T>::new(values.to_vec().into(), nulls).with_data_type(self.data_type.clone());
         Ok(vec![Arc::new(array)])
     }
 

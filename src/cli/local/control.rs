@@ -278,7 +278,7 @@ fn job_info(job: &SessionJob) -> JobInfo {
         id: job.id.clone(),
         name: job.folder.clone(),
         state,
-        restarts: failures.len(),
+        restarts: job.handle.failure_count(),
         first_cause: failures.first().map(|failure| failure.error.to_string()),
         last_failure: failures.last().map(|failure| failure.error.to_string()),
         checkpoints_completed: completed,

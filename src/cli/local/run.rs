@@ -164,13 +164,20 @@ async fn watch(jobs: &[SessionJob], reporter: &mut Reporter, terminations: &Term
             let look = tokio::time::timeout(LOOK, job.handle.wait());
             match watch.wait(look).await {
                 Ok(Ok(result)) => break Ok(result),
-                Ok(Err(_)) => tell_failures(jobs, &mut told, reporter, &mut watch),
+                Ok(Err(_)) => {
+                    for job in jobs.iter().filter(|job| job.handle.outcome().is_none()) {
+                        tell_failures(job, &mut told, reporter, &mut watch);
+                    }
+                }
                 Err(stop) => break Err(stop),
             }
         };
         watch.clear();
         match ended {
-            Ok(Ok(result)) => reporter.note(&ending(job, &result)),
+            Ok(Ok(result)) => {
+                tell_failures(job, &mut told, reporter, &mut watch);
+                reporter.note(&ending(job, &result));
+            }
             Ok(Err(error)) => {
                 let error = error.context(job.handle.name());
                 match failure {
@@ -190,15 +197,12 @@ async fn watch(jobs: &[SessionJob], reporter: &mut Reporter, terminations: &Term
     failure.map_or(Ok(()), |error| Err(Stop::Failed(error)))
 }
 
-/// Says why jobs restart, when they do.
-fn tell_failures(jobs: &[SessionJob], told: &mut BTreeMap<String, usize>, reporter: &mut Reporter, watch: &mut Watch) {
-    for job in jobs.iter().filter(|job| job.handle.outcome().is_none()) {
-        let failures = job.handle.failures();
-        let before = told.insert(job.id.clone(), failures.len()).unwrap_or_default();
-        for failure in failures.iter().skip(before) {
-            watch.clear();
-            reporter.note(&format!("{} restarts: {}", job.statement, failure.error));
-        }
+/// Says why a job has restarted since it was last `told`: the number of its last failure then.
+fn tell_failures(job: &SessionJob, told: &mut BTreeMap<String, usize>, reporter: &mut Reporter, watch: &mut Watch) {
+    let before = told.insert(job.id.clone(), job.handle.failure_count()).unwrap_or_default();
+    for failure in job.handle.failures().iter().filter(|failure| failure.number > before) {
+        watch.clear();
+        reporter.note(&format!("{} restarts: {}", job.statement, failure.error));
     }
 }
 
@@ -221,7 +225,7 @@ async fn begin(job: &SessionJob, reporter: &mut Reporter, watch: &mut Watch) -> 
 
 fn ending(job: &SessionJob, result: &JobResult) -> String {
     let name = &job.statement;
-    let restarts = match job.handle.failures().len() {
+    let restarts = match job.handle.failure_count() {
         0 => String::new(),
         restarts => format!(", after {restarts} restarts"),
     };

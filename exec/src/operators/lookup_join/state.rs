@@ -121,5 +121,5 @@ fn by_key(plan: &LookupJoin, rows: RecordBatch) -> Result<KeyedRows> {
     let mut columns = index.keys(&all)?;
     columns.push(Arc::new(lists));
     let hashes = all.iter().map(|slot| index.hash(*slot)).collect();
-    Ok(KeyedRows { keys, kept, parts: vec![KeyedPart { columns, hashes }] })
+    Ok(KeyedRows { keys, kept, parts: vec![KeyedPart::new(columns, hashes)] })
 }

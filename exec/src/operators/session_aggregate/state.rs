@@ -71,7 +71,7 @@ impl SessionAggregateOperator {
             let arrays = state.into_iter().zip(&parts(field)).map(column).collect::<Result<Vec<_>>>()?;
             columns.push(Arc::new(StructArray::try_new(parts(field), arrays, None)?));
         }
-        Ok(KeyedRows { keys, kept, parts: vec![KeyedPart { columns, hashes }] })
+        Ok(KeyedRows { keys, kept, parts: vec![KeyedPart::new(columns, hashes)] })
     }
 
     fn restore_sessions(&mut self, rows: &RecordBatch) -> Result<()> {

@@ -265,7 +265,7 @@ impl Slice {
     }
 
     fn rows(&self, part: &ClosedPart, fields: &[FieldRef]) -> Result<Rows> {
-        rows(&self.index, &part.slots.to_vec(), &part.states, fields)
+        rows(&self.index, &part.slots, &part.states, fields)
     }
 }
 
@@ -334,7 +334,7 @@ impl Merged {
 
     /// A row for each key.
     pub fn into_rows(mut self, fields: &[FieldRef]) -> Result<Rows> {
-        let slots: Vec<usize> = (0..self.index.slots()).collect();
+        let slots = Slots::First(self.index.slots());
         rows(&self.index, &slots, &states_of(&mut self.groups.accumulators)?, fields)
     }
 
@@ -364,23 +364,23 @@ fn columns_of(states: &[ArrayRef]) -> Result<Vec<Vec<ArrayRef>>> {
 }
 
 /// Rows of these slots, with states of which each has a row for each of them.
-fn rows(index: &KeyIndex, slots: &[usize], states: &[Vec<ArrayRef>], fields: &[FieldRef]) -> Result<Rows> {
+fn rows(index: &KeyIndex, slots: &Slots, states: &[Vec<ArrayRef>], fields: &[FieldRef]) -> Result<Rows> {
     let states = states.iter().zip(fields).map(|(state, field)| match field.data_type() {
         DataType::Struct(fields) => {
             Ok(Arc::new(StructArray::try_new(fields.clone(), state.clone(), None)?) as ArrayRef)
         }
         _ => Err(Error::internal("the state of an aggregate is no struct")),
     });
-    Ok(Rows {
-        keys: index.keys(slots)?,
-        states: states.collect::<Result<_>>()?,
-        hashes: slots.iter().map(|slot| index.hash(*slot)).collect(),
-    })
+    let (keys, hashes) = match slots {
+        Slots::First(count) => (index.first_keys(*count)?, index.hashes().iter().take(*count).copied().collect()),
+        Slots::Some(slots) => (index.keys(slots)?, slots.iter().map(|slot| index.hash(*slot)).collect()),
+    };
+    Ok(Rows { keys, states: states.collect::<Result<_>>()?, hashes })
 }
 
 fn results(index: &KeyIndex, mut accumulators: Accumulators) -> Result<Results> {
     let rows = index.slots();
-    let keys = index.keys(&(0..rows).collect::<Vec<_>>())?;
+    let keys = index.first_keys(rows)?;
     let values = accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All));
     Ok(Results { keys, values: values.collect::<Result<_, _>>().map_err(from_datafusion)?, rows })
 }

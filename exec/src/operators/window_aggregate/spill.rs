@@ -87,7 +87,7 @@ impl WindowAggregateOperator {
             if rows.is_empty() {
                 continue;
             }
-            let part = |Rows { keys, states, hashes }| KeyedPart { columns: [keys, states].concat(), hashes };
+            let part = |Rows { keys, states, hashes }| KeyedPart::new(keys.into_iter().chain(states), hashes);
             let parts = rows.into_iter().map(part).collect();
             let encode =
                 KeyedRows { keys: keys.clone(), kept: kept.clone(), parts }.freeze(SLICES, self.max_parallelism).1;

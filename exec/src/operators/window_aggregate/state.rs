@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Fields, Int64Type};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::ColumnarValue;
 use tidemill_core::key::groups_of;
 use tidemill_core::state::{Extent, RestoredState, Snapshot, SnapshotScope, adapt, keyed_schema, rows_of_groups};
 use tidemill_core::{Result, Watermark};
@@ -37,8 +39,9 @@ impl WindowAggregate {
 
 /// Rows of the slice that begins at `start`, as they are stored.
 pub fn slice_rows(start: i64, Rows { keys, states, hashes }: Rows) -> KeyedPart {
-    let start: ArrayRef = Arc::new(Int64Array::from(vec![start; hashes.len()]));
-    KeyedPart { columns: keys.into_iter().chain([start]).chain(states).collect(), hashes }
+    let start = ColumnarValue::Scalar(ScalarValue::Int64(Some(start)));
+    let (keys, states) = (keys.into_iter().map(ColumnarValue::Array), states.into_iter().map(ColumnarValue::Array));
+    KeyedPart { columns: keys.chain([start]).chain(states).collect(), hashes }
 }
 
 impl WindowAggregateOperator {

@@ -56,9 +56,11 @@ impl Compacting {
         ended.unwrap_or_else(|_| Err(tidemill_core::Error::unavailable("the compaction was given up")))
     }
 
-    /// One has ended. One that failed costs nothing but itself: the next checkpoint may begin another.
-    pub fn ended(&mut self, compaction: Result<Compaction>) {
+    /// One has ended. Whether it is good for the next checkpoint; after one that failed, that has to hold everything, so that what
+    /// is replayed stays bounded.
+    pub fn ended(&mut self, compaction: Result<Compaction>) -> bool {
         self.done = compaction.ok();
+        self.done.is_some()
     }
 
     /// Applies what is done to the newest checkpoint, on which the next one builds. How many bytes the next one names more.

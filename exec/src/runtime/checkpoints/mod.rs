@@ -269,7 +269,7 @@ impl Checkpointer {
             Occurrence::Triggered(id, _, Err(error)) => self.give_up(id, &error.to_string(), true),
             Occurrence::Stored(stored) => self.on_stored(*stored),
             Occurrence::Compacted(compaction) => {
-                self.compacting.ended(compaction);
+                self.needs_full |= !self.compacting.ended(compaction);
                 Ok(())
             }
         }

@@ -27,7 +27,7 @@ pub fn encode_rows(
     };
     Box::new(move || {
         let batches = chunks.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
-        in_group_order(&batches, max_parallelism)
+        in_group_order(batches, max_parallelism)
     })
 }
 
@@ -35,7 +35,7 @@ pub fn encode_rows(
 pub fn encode_keys(schema: SchemaRef, chunks: Vec<KeyChunk>, max_parallelism: u32) -> EncodeState {
     Box::new(move || {
         let batches = chunks.into_iter().map(|keys| batch(&schema, keys, Vec::new())).collect::<Result<Vec<_>>>()?;
-        in_group_order(&batches, max_parallelism)
+        in_group_order(batches, max_parallelism)
     })
 }
 
