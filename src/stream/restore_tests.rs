@@ -170,7 +170,7 @@ impl<'a> Subtasks<'a> {
                     StateKind::Broadcast => subtasks[subtask % subtasks.len()].clone(),
                     StateKind::UnionList | StateKind::List => all.cloned().collect(),
                 };
-                (descriptor.clone(), vec![StateLayer::Rows(batches)])
+                (descriptor.clone(), vec![StateLayer::Rows(batches.into())])
             };
             let states = stored.iter().map(share).collect();
             operator.restore(RestoredState { key_groups: key_groups.clone(), states }).unwrap();

@@ -218,7 +218,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
     }
 
     fn restore(&mut self, mut state: RestoredState) -> Result<()> {
-        self.passed = restored_watermark(&mut state).0;
+        self.passed = restored_watermark(&mut state)?.0;
         let mut kept = self.kept.take().ok_or_else(not_open)?;
         kept.states.restore(&mut state)?;
         let mut slots = Vec::new();

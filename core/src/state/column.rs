@@ -27,6 +27,9 @@ pub trait StateColumn: Any + Send {
     /// There are `slots` slots now; those that are new are vacant, those that go were, and their memory goes with them.
     fn resize(&mut self, slots: usize);
 
+    /// So many more slots are coming: room for all of them is made at once.
+    fn reserve(&mut self, _slots: usize) {}
+
     /// Empties the slot.
     fn clear(&mut self, slot: usize);
 

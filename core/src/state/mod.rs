@@ -24,6 +24,7 @@ mod column;
 mod current_key;
 mod evolution;
 mod keyed;
+mod layer;
 mod list;
 mod map;
 mod operator_list;
@@ -42,13 +43,14 @@ pub use evolution::{
     EVOLUTION, EVOLUTION_COMPLETE, EVOLUTION_SERDE, KEY_COLUMNS, adapt, evolving, not_restorable, retyped,
 };
 pub use keyed::{KeyedStates, StateId};
+pub use layer::{EncodedRows, LayerRows, StateLayer};
 pub use list::{ListCells, ListState};
 pub use map::{MapCells, MapState};
 pub use operator_list::{Dealing, OperatorList};
 pub use reducing::{AggregatingState, ReducingState};
 pub use schema::{KEY_GROUP, key_columns, keyed_schema, rows_of_groups};
 pub use snapshot::{
-    EncodeState, Extent, FrozenState, RestoredState, Snapshot, SnapshotScope, StateDescriptor, StateKind, StateLayer,
+    EncodeState, Extent, FrozenState, RestoredState, Snapshot, SnapshotScope, StateDescriptor, StateKind,
 };
 pub use ttl::{Expiry, StateTtl, TtlUpdate, TtlVisibility};
 pub use value::{ValueCells, ValueState};

@@ -7,6 +7,7 @@ use std::ops::Range;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+use super::layer::StateLayer;
 use crate::error::Result;
 
 /// How a state is partitioned, and so how it is dealt out when the parallelism changes.
@@ -103,24 +104,6 @@ impl fmt::Debug for FrozenState {
     }
 }
 
-/// Rows of a state on its way back.
-#[derive(Clone, Debug)]
-pub enum StateLayer {
-    /// Put in place of those with the same keys.
-    Rows(Vec<RecordBatch>),
-    /// Keys whose rows are taken out again.
-    Removed(Vec<RecordBatch>),
-}
-
-impl StateLayer {
-    /// Its batches.
-    pub fn batches(&self) -> &[RecordBatch] {
-        match self {
-            Self::Rows(batches) | Self::Removed(batches) => batches,
-        }
-    }
-}
-
 /// State on its way back into an operator.
 #[derive(Clone, Debug, Default)]
 pub struct RestoredState {
@@ -132,13 +115,15 @@ pub struct RestoredState {
 
 impl RestoredState {
     /// The rows of a state that is always stored whole; empty if it was not part of the snapshot.
-    pub fn take(&mut self, name: &str) -> Vec<RecordBatch> {
+    ///
+    /// Errors: rows that cannot be decoded.
+    pub fn take(&mut self, name: &str) -> Result<Vec<RecordBatch>> {
         let place = self.states.iter().position(|(descriptor, _)| descriptor.name == name);
         let layers = place.map_or_else(Vec::new, |place| self.states.swap_remove(place).1);
         let rows = |layer| match layer {
-            StateLayer::Rows(batches) => batches,
-            StateLayer::Removed(_) => Vec::new(),
+            StateLayer::Rows(rows) => Some(rows),
+            StateLayer::Removed(_) => None,
         };
-        layers.into_iter().flat_map(rows).collect()
+        layers.into_iter().filter_map(rows).flatten().collect()
     }
 }

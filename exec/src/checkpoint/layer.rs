@@ -1,6 +1,7 @@
 //! The rows of a layer, of which a part is in memory at a time, whatever form its file has.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tidemill_core::Result;
+use tidemill_core::state::{EncodedRows, rows_of_groups};
 
 use super::codec::decode_chunk;
 use super::content::{StoredChunk, StoredLayer};
@@ -39,6 +41,53 @@ impl LayerFile {
             Self::Segment(schema) => decode_chunk(&bytes, chunk, schema),
             Self::Parquet(file) => file.decode(place, chunk, bytes),
         }
+    }
+}
+
+/// A chunk as it was stored, with what is needed to decode it.
+#[derive(Debug)]
+pub(super) struct EncodedChunk {
+    /// The file, and its place in the store.
+    pub file: LayerFile,
+    pub path: Path,
+    /// The chunk, and its place among those of its layer.
+    pub chunk: StoredChunk,
+    pub place: usize,
+    pub bytes: Bytes,
+    /// Rows of other key groups are left out.
+    pub key_groups: Option<Range<u32>>,
+}
+
+impl EncodedRows for EncodedChunk {
+    fn rows(&self) -> usize {
+        self.chunk.rows as usize
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn decode(&self) -> Result<Vec<RecordBatch>> {
+        let Self { file, path, chunk, place, bytes, key_groups } = self;
+        let decoded = file.decode(*place, chunk, bytes.clone()).and_then(|rows| cut(rows, chunk, key_groups));
+        let mut batches = decoded.map_err(|error| corrupt(path, chunk, &error))?;
+        batches.retain(|batch| batch.num_rows() > 0);
+        Ok(batches)
+    }
+}
+
+/// What is left of a chunk's rows for some key groups.
+fn cut(
+    batches: Vec<RecordBatch>,
+    chunk: &StoredChunk,
+    key_groups: &Option<Range<u32>>,
+) -> Result<Vec<RecordBatch>, String> {
+    match (key_groups, chunk.groups) {
+        (Some(own), Some((first, last))) if !(own.contains(&first) && own.contains(&last)) => {
+            let cut = |batch| rows_of_groups(batch, own).map_err(|error| error.to_string());
+            batches.iter().map(cut).collect()
+        }
+        _ => Ok(batches),
     }
 }
 

@@ -20,7 +20,7 @@ use tidemill_core::state::{Dealing, Extent, OperatorList, RestoredState, StateDe
 use tidemill_core::{Error, Result};
 
 use super::content::{StoredLayer, StoredOperator, StoredState};
-use super::segment::read_layer;
+use super::segment::read_encoded;
 
 /// How many layers are read at a time.
 const READS_MAX: usize = 8;
@@ -53,7 +53,9 @@ pub async fn restored_state(
         let layers = match descriptor.kind {
             StateKind::Keyed => read.layers(all(&stored)).await?,
             StateKind::List if stored.len() == parallelism => read.layers(all(&stored[subtask..=subtask])).await?,
-            StateKind::List => vec![StateLayer::Rows(read.dealt(descriptor, &stored, subtask, parallelism).await?)],
+            StateKind::List => {
+                vec![StateLayer::Rows(read.dealt(descriptor, &stored, subtask, parallelism).await?.into())]
+            }
             StateKind::UnionList => read.layers(all(&stored)).await?,
             StateKind::Broadcast => {
                 let copies = all(&stored);
@@ -99,14 +101,14 @@ impl Read<'_> {
         let layers = states.into_iter().flat_map(StoredState::effective);
         let reads: Vec<BoxFuture<'_, Result<StateLayer>>> = layers.map(|layer| self.layer(layer).boxed()).collect();
         let read: Vec<StateLayer> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
-        Ok(read.into_iter().filter(|layer| !layer.batches().is_empty()).collect())
+        Ok(read.into_iter().filter(|layer| !layer.rows().is_empty()).collect())
     }
 
     async fn layer(&self, layer: &StoredLayer) -> Result<StateLayer> {
-        let batches = read_layer(self.store, self.root, layer, Some(self.key_groups.clone())).await?;
+        let rows = read_encoded(self.store, self.root, layer, Some(self.key_groups.clone())).await?;
         Ok(match layer.extent {
-            Extent::Whole | Extent::Changed | Extent::Added => StateLayer::Rows(batches),
-            Extent::Removed => StateLayer::Removed(batches),
+            Extent::Whole | Extent::Changed | Extent::Added => StateLayer::Rows(rows),
+            Extent::Removed => StateLayer::Removed(rows),
         })
     }
 
@@ -121,8 +123,7 @@ impl Read<'_> {
         let mut lists = Vec::with_capacity(stored.len());
         for state in stored {
             let layers = self.layers(state.iter().copied().collect()).await?;
-            let batches = layers.iter().flat_map(|layer| layer.batches().iter().cloned()).collect();
-            lists.push(OperatorList::restore(descriptor.schema.clone(), batches)?);
+            lists.push(OperatorList::restore(descriptor.schema.clone(), StateLayer::decode_all(&layers)?)?);
         }
         let mut dealt = OperatorList::deal(&lists, Dealing::Split, parallelism)?;
         Ok(dealt.swap_remove(subtask).batches().to_vec())

@@ -17,14 +17,14 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tidemill_core::state::{Extent, FrozenState, StateDescriptor, StateKind, rows_of_groups};
+use tidemill_core::state::{EncodedRows, Extent, FrozenState, LayerRows, StateDescriptor, StateKind};
 use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec::{self, groups_of_rows};
 use super::content::{StoredChunk, StoredLayer, StoredSegment};
 use super::files::{below, missing, store_error};
-use super::layer::LayerFile;
+use super::layer::{EncodedChunk, LayerFile};
 use super::upload::Upload;
 
 /// The most rows of a chunk.
@@ -220,17 +220,29 @@ pub async fn read_layer(
     layer: &StoredLayer,
     key_groups: Option<Range<u32>>,
 ) -> Result<Vec<RecordBatch>> {
+    read_encoded(store, root, layer, key_groups).await?.decode()
+}
+
+/// The same rows as they are stored, for somebody who needs them one chunk after the other.
+///
+/// Errors: the file is missing, or shorter than it was. Whether bytes are what was written shows when they are decoded.
+pub(super) async fn read_encoded(
+    store: &dyn ObjectStore,
+    root: &Path,
+    layer: &StoredLayer,
+    key_groups: Option<Range<u32>>,
+) -> Result<LayerRows> {
     let overlaps = |(_, chunk): &(usize, &StoredChunk)| match (&key_groups, chunk.groups) {
         (Some(own), Some((first, last))) => first < own.end && own.start <= last && !own.is_empty(),
         _ => true,
     };
     let chunks: Vec<(usize, &StoredChunk)> = layer.chunks.iter().enumerate().filter(overlaps).collect();
-    let path = below(root, &layer.segment);
-    let mut batches = Vec::new();
     if chunks.is_empty() {
-        return Ok(batches);
+        return Ok(LayerRows::default());
     }
+    let path = below(root, &layer.segment);
     let file = LayerFile::open(store, &path, layer).await?;
+    let mut encoded: Vec<Arc<dyn EncodedRows>> = Vec::with_capacity(chunks.len());
     let mut rest = chunks.as_slice();
     while !rest.is_empty() {
         let mut wanted = 0u64;
@@ -242,27 +254,12 @@ pub async fn read_layer(
         rest = later;
         let read = read_chunks(store, &path, &now.iter().map(|(_, chunk)| *chunk).collect::<Vec<_>>()).await?;
         for ((place, chunk), bytes) in now.iter().zip(read) {
-            let read = file.decode(*place, chunk, bytes).and_then(|read| cut(read, chunk, &key_groups));
-            let read = read.map_err(|error| corrupt(&path, chunk, &error))?;
-            batches.extend(read.into_iter().filter(|batch| batch.num_rows() > 0));
+            let (file, path, key_groups) = (file.clone(), path.clone(), key_groups.clone());
+            let chunk = StoredChunk::clone(chunk);
+            encoded.push(Arc::new(EncodedChunk { file, path, chunk, place: *place, bytes, key_groups }));
         }
     }
-    Ok(batches)
-}
-
-/// What is left of a chunk's rows for some key groups.
-fn cut(
-    batches: Vec<RecordBatch>,
-    chunk: &StoredChunk,
-    key_groups: &Option<Range<u32>>,
-) -> Result<Vec<RecordBatch>, String> {
-    match (key_groups, chunk.groups) {
-        (Some(own), Some((first, last))) if !(own.contains(&first) && own.contains(&last)) => {
-            let cut = |batch| rows_of_groups(batch, own).map_err(|error| error.to_string());
-            batches.iter().map(cut).collect()
-        }
-        _ => Ok(batches),
-    }
+    Ok(encoded.into_iter().collect())
 }
 
 pub(super) async fn read_chunks(store: &dyn ObjectStore, path: &Path, chunks: &[&StoredChunk]) -> Result<Vec<Bytes>> {

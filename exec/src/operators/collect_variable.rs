@@ -86,7 +86,7 @@ impl Operator for CollectVariableOperator {
     }
 
     fn restore(&mut self, mut state: RestoredState) -> Result<()> {
-        for batch in state.take(ROWS) {
+        for batch in state.take(ROWS)? {
             let rows = adapt(ROWS, &batch, &self.schema)?;
             self.rows.add(rows.clone())?;
             self.variables()?.add(rows)?;

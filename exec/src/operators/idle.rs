@@ -124,9 +124,10 @@ mod tests {
         /// How many keys a checkpoint holds, and the checkpoint.
         fn saved(&mut self) -> (usize, RestoredState) {
             let states = self.operator.snapshot(SnapshotScope::Copy).unwrap().states.into_iter();
-            let states = states.map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap())]));
+            let states =
+                states.map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap().into())]));
             let states: Vec<_> = states.collect();
-            let keyed = states[0].1.iter().flat_map(StateLayer::batches).map(|batch| batch.num_rows()).sum();
+            let keyed = states[0].1.iter().map(|layer| layer.rows().count()).sum();
             (keyed, RestoredState { key_groups: 0..128, states })
         }
     }

@@ -41,7 +41,7 @@ impl Operator for Limit {
     }
 
     fn restore(&mut self, mut state: RestoredState) -> Result<()> {
-        if let [skip, fetch] = restored_numbers(&mut state, LEFT).as_slice() {
+        if let [skip, fetch] = restored_numbers(&mut state, LEFT)?.as_slice() {
             (self.skip, self.fetch) = (*skip as usize, *fetch as usize);
         }
         Ok(())

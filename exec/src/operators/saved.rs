@@ -75,7 +75,7 @@ pub fn key_fields(schema: &SchemaRef, keys: &[usize]) -> Result<Vec<FieldRef>> {
 pub fn restored_rows(state: &mut RestoredState, name: &str, keys: &Fields, kept: &Fields) -> Result<Vec<RecordBatch>> {
     let schema = keyed_schema(keys, kept);
     let without_group: Vec<usize> = (1..schema.fields().len()).collect();
-    let batches = state.take(name).into_iter();
+    let batches = state.take(name)?.into_iter();
     batches.map(|batch| Ok(adapt(name, &batch, &schema)?.project(&without_group)?)).collect()
 }
 
@@ -87,8 +87,8 @@ pub fn freeze_watermark(watermark: Watermark) -> Result<(StateDescriptor, Encode
 }
 
 /// The watermark up to which all subtasks had come: what one of them took for late another may not have.
-pub fn restored_watermark(state: &mut RestoredState) -> Watermark {
-    restored_numbers(state, WATERMARK).into_iter().min().map_or(Watermark::MIN, Watermark)
+pub fn restored_watermark(state: &mut RestoredState) -> Result<Watermark> {
+    Ok(restored_numbers(state, WATERMARK)?.into_iter().min().map_or(Watermark::MIN, Watermark))
 }
 
 /// Numbers of a subtask that every subtask gets to see.
@@ -100,8 +100,8 @@ pub fn freeze_numbers(name: &str, numbers: &[i64]) -> Result<(StateDescriptor, E
 }
 
 /// The numbers of all subtasks.
-pub fn restored_numbers(state: &mut RestoredState, name: &str) -> Vec<i64> {
-    let batches = state.take(name);
+pub fn restored_numbers(state: &mut RestoredState, name: &str) -> Result<Vec<i64>> {
+    let batches = state.take(name)?;
     let values = batches.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
-    values.flat_map(|values| values.values().to_vec()).collect()
+    Ok(values.flat_map(|values| values.values().to_vec()).collect())
 }

@@ -212,7 +212,14 @@ impl RestoredSubtask {
                 let share = restored_state(&*job.store, &job.root, stored, subtask, parallelism, max_parallelism);
                 let share =
                     async { share.await.map_err(|error| error.context(format_args!("state of '{}'", stored.name))) };
-                chain.restore(place, job.named(share).await?)?;
+                let share = job.named(share).await?;
+                // Rows are decoded when the operator puts them back.
+                let restored = chain.restore(place, share);
+                let of_state = |error: Error| match error.kind() {
+                    ErrorKind::Corrupt => error.context(format_args!("state of '{}'", stored.name)),
+                    _ => error,
+                };
+                job.named(async { restored.map_err(of_state) }).await?;
             }
         }
         Ok(())

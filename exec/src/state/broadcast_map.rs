@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use tidemill_core::state::{
-    EncodeState, KEY_COLUMNS, RestoredState, StateDescriptor, StateKind, adapt, not_restorable,
+    EncodeState, KEY_COLUMNS, RestoredState, StateDescriptor, StateKind, StateLayer, adapt, not_restorable,
 };
 use tidemill_core::{Error, Result};
 
@@ -59,7 +59,7 @@ impl BroadcastStates {
     pub fn restore(&mut self, state: &mut RestoredState) -> Result<()> {
         for Declared { name, map } in &mut self.maps {
             let schema = map.schema();
-            for batch in state.take(name) {
+            for batch in state.take(name)? {
                 let restored = map.restore(&adapt(name, &batch, &schema)?);
                 restored.map_err(|error| match batch.schema().fields() == schema.fields() {
                     true => error,
@@ -70,10 +70,8 @@ impl BroadcastStates {
         let (others, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.states).into_iter().partition(|(state, _)| state.kind == StateKind::Broadcast);
         state.states = rest;
-        let batches = |layers: Vec<tidemill_core::state::StateLayer>| {
-            layers.iter().flat_map(|layer| layer.batches().to_vec()).collect::<Vec<_>>()
-        };
-        self.others = others.into_iter().map(|(descriptor, layers)| (descriptor, batches(layers))).collect();
+        let decoded = |(descriptor, layers): (_, Vec<StateLayer>)| Ok((descriptor, StateLayer::decode_all(&layers)?));
+        self.others = others.into_iter().map(decoded).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -240,7 +238,6 @@ impl<K: StateValue + Ord, V: StateValue> AnyMap for TypedMap<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_core::state::StateLayer;
 
     use super::*;
 
@@ -250,7 +247,7 @@ mod tests {
             assert_eq!(descriptor.kind, StateKind::Broadcast);
             let batches = encode().unwrap();
             assert!(batches.iter().all(|batch| batch.schema() == descriptor.schema));
-            (descriptor, vec![StateLayer::Rows(batches)])
+            (descriptor, vec![StateLayer::Rows(batches.into())])
         };
         RestoredState { key_groups: 0..1, states: states.freeze().into_iter().map(encode).collect() }
     }

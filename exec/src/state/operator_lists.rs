@@ -100,7 +100,7 @@ impl OperatorLists {
                 ))
                 .with_hint("give the new form a name of its own, or change it back"));
             }
-            for batch in state.take(name) {
+            for batch in state.take(name)? {
                 let restored = list.restore(&adapt(name, &batch, &schema)?);
                 restored.map_err(|error| match batch.schema().fields() == schema.fields() {
                     true => error,
@@ -111,10 +111,8 @@ impl OperatorLists {
         let (others, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.states).into_iter().partition(|(state, _)| state.kind == StateKind::List);
         state.states = rest;
-        let batches = |layers: Vec<StateLayer>| -> Vec<RecordBatch> {
-            layers.iter().flat_map(|layer| layer.batches().to_vec()).collect()
-        };
-        self.others = others.into_iter().map(|(descriptor, layers)| (descriptor, batches(layers))).collect();
+        let decoded = |(descriptor, layers): (_, Vec<StateLayer>)| Ok((descriptor, StateLayer::decode_all(&layers)?));
+        self.others = others.into_iter().map(decoded).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -288,7 +286,7 @@ mod tests {
         for (descriptor, lists) in descriptors.into_iter().zip(lists) {
             let dealing = if descriptor.kind == StateKind::List { Dealing::Split } else { Dealing::Union };
             for (state, list) in states.iter_mut().zip(OperatorList::deal(&lists, dealing, parallelism).unwrap()) {
-                state.states.push((descriptor.clone(), vec![StateLayer::Rows(list.batches().to_vec())]));
+                state.states.push((descriptor.clone(), vec![StateLayer::Rows(list.batches().to_vec().into())]));
             }
         }
         states

@@ -90,7 +90,7 @@ impl Job {
             let layers = state.unwrap().states.into_iter().flat_map(|(_, layers)| layers);
             for layer in layers {
                 let removes = matches!(layer, StateLayer::Removed(_));
-                for batch in layer.batches() {
+                for batch in layer.rows().decode().unwrap() {
                     let column = |place: usize| batch.column(place).as_primitive::<Int64Type>().values().to_vec();
                     for (row, key) in column(1).into_iter().enumerate() {
                         match removes {

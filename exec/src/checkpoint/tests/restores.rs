@@ -74,7 +74,9 @@ async fn stored(store: &Arc<dyn ObjectStore>, old: &[Old]) -> StoredOperator {
 
 /// The layers as (whether rows are taken out, which rows), without empty ones.
 fn comparable(schema: &SchemaRef, layers: &[StateLayer]) -> Vec<(bool, RecordBatch)> {
-    let layers = layers.iter().map(|layer| (matches!(layer, StateLayer::Removed(_)), whole(schema, layer.batches())));
+    let layers = layers
+        .iter()
+        .map(|layer| (matches!(layer, StateLayer::Removed(_)), whole(schema, &layer.rows().decode().unwrap())));
     layers.filter(|(_, rows)| rows.num_rows() > 0).collect()
 }
 
@@ -83,12 +85,16 @@ fn expected_keyed(old: &[Old], groups: &Range<u32>) -> Vec<StateLayer> {
     for old in old {
         let begin = layers.len();
         for (extent, batches) in &old.keyed {
-            let rows = batches.iter().map(|batch| rows_of_groups(batch, groups).unwrap()).collect();
+            let rows: Vec<RecordBatch> = batches.iter().map(|batch| rows_of_groups(batch, groups).unwrap()).collect();
             match extent {
                 Extent::Whole => layers.truncate(begin),
                 Extent::Changed | Extent::Removed | Extent::Added => {}
             }
-            layers.push(if *extent == Extent::Removed { StateLayer::Removed(rows) } else { StateLayer::Rows(rows) });
+            layers.push(if *extent == Extent::Removed {
+                StateLayer::Removed(rows.into())
+            } else {
+                StateLayer::Rows(rows.into())
+            });
         }
     }
     layers
@@ -102,7 +108,7 @@ fn check(old: &[Old], restored: RestoredState, subtask: usize, parallelism: usiz
         let state = restored.states.iter().find(|(other, _)| other == descriptor);
         state.map(|(_, layers)| comparable(&descriptor.schema, layers)).unwrap_or_default()
     };
-    let one = |batches: Vec<RecordBatch>| comparable(&list.schema, &[StateLayer::Rows(batches)]);
+    let one = |batches: Vec<RecordBatch>| comparable(&list.schema, &[StateLayer::Rows(batches.into())]);
     assert_eq!(layers(&keyed), comparable(&keyed.schema, &expected_keyed(old, &groups)));
 
     let lists = old.iter().map(|old| OperatorList::restore(list.schema.clone(), old.list.clone().unwrap_or_default()));
@@ -110,7 +116,7 @@ fn check(old: &[Old], restored: RestoredState, subtask: usize, parallelism: usiz
     let dealt = OperatorList::deal(&lists, Dealing::Split, parallelism).unwrap();
     assert_eq!(layers(&list), one(dealt[subtask].batches().to_vec()));
 
-    let of_union: Vec<StateLayer> = old.iter().map(|old| StateLayer::Rows(old.union.clone())).collect();
+    let of_union: Vec<StateLayer> = old.iter().map(|old| StateLayer::Rows(old.union.clone().into())).collect();
     assert_eq!(layers(&union), comparable(&union.schema, &of_union));
 
     let copies: Vec<&Vec<RecordBatch>> = old.iter().filter_map(|old| old.broadcast.as_ref()).collect();

@@ -59,7 +59,7 @@ fn a_savepoint_can_be_moved() {
         let found = open_savepoint(store.clone(), &place, clock()).await.unwrap();
         assert_eq!(found, written);
         let state = restored_state(store.as_ref(), &place, operator, 0, 1, 8).await.unwrap();
-        assert_eq!(state.states[0].1[0].batches().iter().map(RecordBatch::num_rows).sum::<usize>(), 5);
+        assert_eq!(state.states[0].1[0].rows().decode().unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 5);
 
         dispose_savepoint(store.clone(), &place, clock()).await.unwrap();
         assert!(files(store.as_ref()).await.is_empty());

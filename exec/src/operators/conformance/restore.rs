@@ -92,10 +92,10 @@ pub fn store(shell: &mut Shell<'_>, scope: SnapshotScope, stored: &mut Stored) {
         assert!(batches.iter().all(|batch| batch.schema() == descriptor.schema), "{name}: {}", descriptor.name);
         let is_known = |(state, _): &&mut (StateDescriptor, _)| state.name == descriptor.name;
         match (stored.iter_mut().find(is_known), extent) {
-            (Some((_, layers)), Extent::Changed | Extent::Added) => layers.push(StateLayer::Rows(batches)),
-            (Some((_, layers)), Extent::Removed) => layers.push(StateLayer::Removed(batches)),
-            (Some((_, layers)), Extent::Whole) => *layers = vec![StateLayer::Rows(batches)],
-            (None, Extent::Whole) => stored.push((descriptor, vec![StateLayer::Rows(batches)])),
+            (Some((_, layers)), Extent::Changed | Extent::Added) => layers.push(StateLayer::Rows(batches.into())),
+            (Some((_, layers)), Extent::Removed) => layers.push(StateLayer::Removed(batches.into())),
+            (Some((_, layers)), Extent::Whole) => *layers = vec![StateLayer::Rows(batches.into())],
+            (None, Extent::Whole) => stored.push((descriptor, vec![StateLayer::Rows(batches.into())])),
             (None, _) => panic!("{name}: changes of '{}', of which there is nothing", descriptor.name),
         }
     }
@@ -112,10 +112,7 @@ pub fn share(stored: &Stored, subtask: usize, parallelism: usize) -> RestoredSta
         }
         StateKind::UnionList | StateKind::Broadcast => batches.to_vec(),
     };
-    let of_layer = |state: &StateDescriptor, layer: &StateLayer| match layer {
-        StateLayer::Rows(batches) => StateLayer::Rows(share(state, batches)),
-        StateLayer::Removed(batches) => StateLayer::Removed(share(state, batches)),
-    };
+    let of_layer = |state: &StateDescriptor, layer: &StateLayer| layer.map(|batches| share(state, &batches)).unwrap();
     let of_state = |(state, layers): &(StateDescriptor, Vec<StateLayer>)| {
         (state.clone(), layers.iter().map(|layer| of_layer(state, layer)).collect())
     };

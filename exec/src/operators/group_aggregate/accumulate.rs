@@ -66,6 +66,9 @@ pub trait LiveAccumulator: Send {
     /// There are `slots` slots now.
     fn resize(&mut self, slots: usize);
 
+    /// So many more slots are coming.
+    fn reserve(&mut self, _slots: usize) {}
+
     /// Rows come and go.
     fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()>;
 
@@ -147,7 +150,7 @@ impl LiveAccumulator for Count {
     }
 
     fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
-        Ok(vec![Arc::new(slots.iter().map(|slot| Some(self.0[*slot])).collect::<Int64Array>())])
+        Ok(vec![Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| self.0[*slot])))])
     }
 
     fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()> {
@@ -159,6 +162,10 @@ impl LiveAccumulator for Count {
         resize_cells(&mut self.0, slots, || 0);
     }
 
+    fn reserve(&mut self, slots: usize) {
+        self.0.reserve(slots);
+    }
+
     fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()> {
         for (row, slot) in changes.rows(arguments) {
             self.0[slot] += if changes.adds(row) { 1 } else { -1 };
@@ -167,7 +174,7 @@ impl LiveAccumulator for Count {
     }
 
     fn evaluate(&mut self, slots: &[usize]) -> Result<ArrayRef> {
-        Ok(Arc::new(slots.iter().map(|slot| Some(self.0[*slot])).collect::<Int64Array>()))
+        Ok(Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| self.0[*slot]))))
     }
 
     fn clear(&mut self, slot: usize) {
@@ -203,7 +210,7 @@ where
     fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
         let sums: Vec<T::Native> = slots.iter().map(|slot| self.sums[*slot]).collect();
         let sums = PrimitiveArray::<T>::new(sums.into(), None).with_data_type(self.data_type.clone());
-        let counts: Int64Array = slots.iter().map(|slot| Some(self.counts[*slot])).collect();
+        let counts = Int64Array::from_iter_values(slots.iter().map(|slot| self.counts[*slot]));
         Ok(vec![Arc::new(sums), Arc::new(counts)])
     }
 
@@ -216,6 +223,11 @@ where
     fn resize(&mut self, slots: usize) {
         resize_cells(&mut self.sums, slots, || T::Native::ZERO);
         resize_cells(&mut self.counts, slots, || 0);
+    }
+
+    fn reserve(&mut self, slots: usize) {
+        self.sums.reserve(slots);
+        self.counts.reserve(slots);
     }
 
     fn update(&mut self, changes: &Changes<'_>, arguments: &Arguments) -> Result<()> {
@@ -267,7 +279,7 @@ impl LiveAccumulator for Average {
 
     fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
         let sums: Float64Array = slots.iter().map(|slot| Some(self.sums[*slot])).collect();
-        let counts: Int64Array = slots.iter().map(|slot| Some(self.counts[*slot])).collect();
+        let counts = Int64Array::from_iter_values(slots.iter().map(|slot| self.counts[*slot]));
         Ok(vec![Arc::new(sums), Arc::new(counts)])
     }
 

@@ -59,6 +59,11 @@ impl StateColumn for GroupColumn {
         self.accumulators.iter_mut().for_each(|accumulator| accumulator.resize(slots));
     }
 
+    fn reserve(&mut self, slots: usize) {
+        self.rows.reserve(slots);
+        self.accumulators.iter_mut().for_each(|accumulator| accumulator.reserve(slots));
+    }
+
     fn clear(&mut self, slot: usize) {
         self.rows[slot] = 0;
         self.accumulators.iter_mut().for_each(|accumulator| accumulator.clear(slot));
@@ -70,7 +75,7 @@ impl StateColumn for GroupColumn {
 
     fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
         let mut columns: Vec<ArrayRef> =
-            vec![Arc::new(slots.iter().map(|slot| Some(self.rows[*slot])).collect::<Int64Array>())];
+            vec![Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| self.rows[*slot])))];
         for accumulator in &self.accumulators {
             let state = StructArray::try_new(accumulator.fields(), accumulator.encode(slots)?, None)?;
             columns.push(Arc::new(state));

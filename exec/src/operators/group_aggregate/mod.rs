@@ -205,7 +205,7 @@ impl Operator for GroupAggregateOperator {
     }
 
     fn restore(&mut self, mut state: RestoredState) -> Result<()> {
-        self.has_spoken = restored_numbers(&mut state, HAS_SPOKEN).contains(&1);
+        self.has_spoken = restored_numbers(&mut state, HAS_SPOKEN)?.contains(&1);
         self.groups.as_mut().ok_or_else(not_open)?.states.restore(&mut state)
     }
 }

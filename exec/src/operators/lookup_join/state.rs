@@ -44,7 +44,7 @@ impl LookupJoinOperator {
         let plan = self.plan.clone();
         let rows: Vec<RecordBatch> = match plan.table_everywhere {
             true => {
-                let batches = state.take(TABLE).into_iter();
+                let batches = state.take(TABLE)?.into_iter();
                 batches.map(|batch| adapt(TABLE, &batch, &plan.rows())).collect::<Result<_>>()?
             }
             false => {

@@ -308,7 +308,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
             states.restore(&mut state)?;
             timers.restored(&mut **states)?;
         }
-        self.watermark = restored_watermark(&mut state);
+        self.watermark = restored_watermark(&mut state)?;
         self.subtask.restore(&mut state)?;
         // Timers whose time came while the job stood still fire at once (PRF-09).
         self.ask_to_be_woken();

@@ -194,7 +194,8 @@ fn asked(hand: &Hand) -> Vec<i64> {
 /// What a checkpoint of the operator gives back to one subtask.
 fn stored(operator: &mut dyn Operator) -> RestoredState {
     let states = operator.snapshot(SnapshotScope::Copy).unwrap().states;
-    let states = states.into_iter().map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap())]));
+    let states =
+        states.into_iter().map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap().into())]));
     RestoredState { key_groups: 0..128, states: states.collect() }
 }
 
@@ -290,9 +291,9 @@ fn snapshots_of_changes_hold_timers_too() {
             state.states.len() - 1
         });
         match extent {
-            Extent::Whole => state.states[place].1 = vec![StateLayer::Rows(batches)],
-            Extent::Changed | Extent::Added => state.states[place].1.push(StateLayer::Rows(batches)),
-            Extent::Removed => state.states[place].1.push(StateLayer::Removed(batches)),
+            Extent::Whole => state.states[place].1 = vec![StateLayer::Rows(batches.into())],
+            Extent::Changed | Extent::Added => state.states[place].1.push(StateLayer::Rows(batches.into())),
+            Extent::Removed => state.states[place].1.push(StateLayer::Removed(batches.into())),
         }
     }
     let mut restored = opened(&factory, &hand);

@@ -26,7 +26,7 @@ impl SessionAggregateOperator {
 
     /// The same back again.
     pub fn restore_state(&mut self, mut state: RestoredState) -> Result<()> {
-        self.watermark = restored_watermark(&mut state);
+        self.watermark = restored_watermark(&mut state)?;
         let (keys, kept) = self.fields()?;
         let batches = restored_rows(&mut state, SESSIONS, &keys, &kept)?;
         batches.iter().try_for_each(|batch| self.restore_sessions(batch))

@@ -61,13 +61,13 @@ impl WindowAggregateOperator {
 
     /// The same back again.
     pub fn restore_state(&mut self, mut state: RestoredState) -> Result<()> {
-        self.completed = restored_watermark(&mut state);
+        self.completed = restored_watermark(&mut state)?;
         self.watermark = self.completed;
         let (keys, kept) = self.plan.state_fields()?;
-        let progress = restored_numbers(&mut state, PROGRESS);
+        let progress = restored_numbers(&mut state, PROGRESS)?;
         let schema = keyed_schema(&keys, &kept);
         let columns: Vec<usize> = (1..schema.fields().len()).collect();
-        for batch in state.take(SLICES) {
+        for batch in state.take(SLICES)? {
             let batch = adapt(SLICES, &batch, &schema)?;
             for of_subtask in progress.chunks_exact(3) {
                 let groups = of_subtask[0] as u32..of_subtask[1] as u32;

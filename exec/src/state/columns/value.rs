@@ -50,6 +50,10 @@ impl<T: StateValue> StateColumn for ValueColumn<T> {
         resize_cells(&mut self.cells, slots, || None);
     }
 
+    fn reserve(&mut self, slots: usize) {
+        self.cells.reserve(slots);
+    }
+
     fn clear(&mut self, slot: usize) {
         self.replace(slot, None);
     }

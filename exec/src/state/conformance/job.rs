@@ -87,13 +87,10 @@ impl<'a> Job<'a> {
         }
         for subtask in 0..parallelism {
             let key_groups = groups_of(subtask, parallelism, GROUPS);
-            let cut = |batches: &[RecordBatch]| {
+            let cut = |batches: Vec<RecordBatch>| {
                 batches.iter().map(|batch| rows_of_groups(batch, &key_groups).unwrap()).collect::<Vec<_>>()
             };
-            let cut = |layer: &StateLayer| match layer {
-                StateLayer::Rows(batches) => StateLayer::Rows(cut(batches)),
-                StateLayer::Removed(batches) => StateLayer::Removed(cut(batches)),
-            };
+            let cut = |layer: &StateLayer| layer.map(cut).unwrap();
             let cut = |(descriptor, layers): &(StateDescriptor, Vec<StateLayer>)| {
                 (descriptor.clone(), layers.iter().map(cut).collect())
             };

@@ -29,9 +29,9 @@ pub fn layers(snapshots: impl IntoIterator<Item = Snapshot>) -> Vec<(StateDescri
         check(&descriptor, &batches);
         let batches = through_ipc(batches);
         let layer = match extent {
-            Extent::Whole | Extent::Changed => StateLayer::Rows(batches),
+            Extent::Whole | Extent::Changed => StateLayer::Rows(batches.into()),
             Extent::Added => panic!("a backend has nothing beside what it stored"),
-            Extent::Removed => StateLayer::Removed(batches),
+            Extent::Removed => StateLayer::Removed(batches.into()),
         };
         let name = descriptor.name.clone();
         let (_, layers) = states.entry(name).or_insert_with(|| (descriptor, Vec::new()));

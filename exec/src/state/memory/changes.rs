@@ -1,7 +1,11 @@
 //! What changed between two snapshots.
 
+use std::borrow::Cow;
+
 use arrow::array::ArrayRef;
 use fixedbitset::FixedBitSet;
+use tidemill_core::key::{hash_columns, key_group};
+use tidemill_core::{Error, Result};
 
 /// The slots of one state that were written or vacated: a bit each, so that they come in their order.
 #[derive(Debug, Default)]
@@ -53,10 +57,25 @@ fn renumbered(slots: &FixedBitSet, order: &[usize]) -> FixedBitSet {
 /// Some keys with their key groups.
 #[derive(Clone, Debug)]
 pub struct KeyChunk {
-    /// Key group of each key.
-    pub groups: Vec<u32>,
+    /// Key group of each key. Where there are key columns they tell it as well, and whoever is in a hurry leaves it to them: the
+    /// hashes of the slots are one more place to look.
+    pub groups: Option<Vec<u32>>,
     /// The key columns.
     pub keys: Vec<ArrayRef>,
+}
+
+impl KeyChunk {
+    /// Key group of each key.
+    pub fn groups(&self, max_parallelism: u32) -> Result<Cow<'_, [u32]>> {
+        match (&self.groups, self.keys.first()) {
+            (Some(groups), _) => Ok(groups.into()),
+            (None, Some(column)) => {
+                let hashes = hash_columns(&self.keys, column.len())?;
+                Ok(hashes.into_iter().map(|hash| key_group(*hash, max_parallelism)).collect())
+            }
+            (None, None) => Err(Error::internal("keys without columns and key groups")),
+        }
+    }
 }
 
 /// Keys that a snapshot holds and that are there no more.
@@ -93,7 +112,7 @@ impl RemovedKeys {
     /// Stored keys are about to leave their slots.
     pub fn push(&mut self, slots: &[usize], chunk: KeyChunk) {
         self.forget(slots);
-        self.chunk_bytes += chunk.groups.len() * 4;
+        self.chunk_bytes += chunk.groups.as_ref().map_or(0, |groups| groups.len() * 4);
         self.chunk_bytes += chunk.keys.iter().map(|keys| keys.get_array_memory_size()).sum::<usize>();
         self.chunks.push(chunk);
     }

@@ -23,7 +23,7 @@ pub fn encode_rows(
     let name = name.to_owned();
     let encode = move |(keys, column): (KeyChunk, EncodeColumn)| {
         let values = column().map_err(|error| error.context(format_args!("state '{name}'")))?;
-        batch(&schema, keys, values)
+        batch(&schema, &keys.groups(max_parallelism)?, keys.keys.clone(), values)
     };
     Box::new(move || {
         let batches = chunks.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
@@ -34,14 +34,14 @@ pub fn encode_rows(
 /// Keys alone.
 pub fn encode_keys(schema: SchemaRef, chunks: Vec<KeyChunk>, max_parallelism: u32) -> EncodeState {
     Box::new(move || {
-        let batches = chunks.into_iter().map(|keys| batch(&schema, keys, Vec::new())).collect::<Result<Vec<_>>>()?;
-        in_group_order(batches, max_parallelism)
+        let encode = |keys: KeyChunk| batch(&schema, &keys.groups(max_parallelism)?, keys.keys.clone(), Vec::new());
+        in_group_order(chunks.into_iter().map(encode).collect::<Result<_>>()?, max_parallelism)
     })
 }
 
-/// Keys, and what is kept for them.
-pub fn batch(schema: &SchemaRef, keys: KeyChunk, values: Vec<ArrayRef>) -> Result<RecordBatch> {
-    let groups: ArrayRef = Arc::new(UInt32Array::from(keys.groups));
-    let columns = [groups].into_iter().chain(keys.keys).chain(values).collect();
+/// Keys with their key groups, and what is kept for them.
+pub fn batch(schema: &SchemaRef, groups: &[u32], keys: Vec<ArrayRef>, values: Vec<ArrayRef>) -> Result<RecordBatch> {
+    let groups: ArrayRef = Arc::new(UInt32Array::from(groups.to_vec()));
+    let columns = [groups].into_iter().chain(keys).chain(values).collect();
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }

@@ -22,8 +22,7 @@ impl MemoryStates {
             std::mem::take(&mut state.states).into_iter().partition(|(state, _)| state.kind == StateKind::Keyed);
         (self.restored, state.states) = (keyed, others);
         let layers = self.restored.iter().flat_map(|(_, layers)| layers);
-        let batches = layers.flat_map(StateLayer::batches);
-        self.restored_bytes = batches.map(RecordBatch::get_array_memory_size).sum();
+        self.restored_bytes = layers.map(|layer| layer.rows().memory_bytes()).sum();
         (0..self.states.len()).try_for_each(|place| self.claim(StateId::new(place)))
     }
 
@@ -36,17 +35,18 @@ impl MemoryStates {
         // Subtasks without rows refuse it too.
         adapt(&state.name, &RecordBatch::new_empty(descriptor.schema), &state.schema)?;
         if let (Some(StateLayer::Rows(oldest)), None) = (layers.first(), &self.outside) {
-            let rows: usize = oldest.iter().map(RecordBatch::num_rows).sum();
-            self.index.reserve(rows.saturating_sub(self.index.len()));
+            let coming = oldest.count();
+            self.index.reserve(coming.saturating_sub(self.index.len()));
+            self.states[id.index()].column.reserve(coming);
         }
         for layer in layers {
-            let bytes: usize = layer.batches().iter().map(RecordBatch::get_array_memory_size).sum();
-            self.restored_bytes = self.restored_bytes.saturating_sub(bytes);
-            let (batches, are_removed) = match layer {
-                StateLayer::Rows(batches) => (batches, false),
-                StateLayer::Removed(batches) => (batches, true),
+            self.restored_bytes = self.restored_bytes.saturating_sub(layer.rows().memory_bytes());
+            let (rows, are_removed) = match layer {
+                StateLayer::Rows(rows) => (rows, false),
+                StateLayer::Removed(rows) => (rows, true),
             };
-            for batch in batches {
+            for batch in rows {
+                let batch = batch?;
                 for begin in (0..batch.num_rows()).step_by(BATCH_ROWS) {
                     let rows = batch.slice(begin, BATCH_ROWS.min(batch.num_rows() - begin));
                     if are_removed {

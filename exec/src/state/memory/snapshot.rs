@@ -98,10 +98,11 @@ impl MemoryStates {
         Ok(snapshot)
     }
 
-    /// The keys in these slots, with their key groups.
+    /// The keys in these slots, with their key groups where the keys do not tell them.
     pub(super) fn key_chunk(&self, slots: &[usize]) -> Result<KeyChunk> {
-        let groups = slots.iter().map(|slot| self.key_group(*slot)).collect();
-        Ok(KeyChunk { groups, keys: self.index.keys(slots)? })
+        let keys = self.index.keys(slots)?;
+        let groups = keys.is_empty().then(|| slots.iter().map(|slot| self.key_group(*slot)).collect());
+        Ok(KeyChunk { groups, keys })
     }
 
     fn forget_changes_outside(&mut self) -> Result<()> {
@@ -134,13 +135,13 @@ impl MemoryStates {
     fn carry_along(&self, descriptor: &StateDescriptor, layers: &[StateLayer], snapshot: &mut Snapshot) {
         snapshot.push(Extent::Whole, (descriptor.clone(), Box::new(|| Ok(Vec::new()))));
         for layer in layers {
-            let batches = layer.batches().to_vec();
+            let rows = layer.rows().clone();
             let (extent, schema) = match layer {
                 StateLayer::Rows(_) => (Extent::Changed, descriptor.schema.clone()),
                 StateLayer::Removed(_) => (Extent::Removed, self.removed_schema()),
             };
             let descriptor = StateDescriptor { schema, ..descriptor.clone() };
-            snapshot.push(extent, (descriptor, Box::new(move || Ok(batches))));
+            snapshot.push(extent, (descriptor, Box::new(move || rows.decode())));
         }
     }
 
@@ -247,6 +248,6 @@ impl Portion {
             true => Vec::new(),
             false => self.columns.decode(columns.iter().map(Vec::as_slice))?,
         };
-        batch(&self.schema, KeyChunk { groups, keys }, values)
+        batch(&self.schema, &groups, keys, values)
     }
 }

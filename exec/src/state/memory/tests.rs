@@ -78,7 +78,8 @@ fn without_a_key_there_is_one_slot() {
     states.release().unwrap();
 
     let snapshot = states.snapshot(SnapshotScope::Copy).unwrap().states.into_iter();
-    let saved = snapshot.map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap())])).collect();
+    let saved =
+        snapshot.map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap().into())])).collect();
     let mut fresh = MemoryStates::new(&Fields::empty(), GROUPS).unwrap();
     fresh.restore(&mut RestoredState { key_groups: 0..GROUPS, states: saved }).unwrap();
     let count = StateRegistry::new(&mut fresh).value_state::<i64>("count").unwrap();
@@ -317,13 +318,10 @@ fn what_one_backend_saved_any_other_restores_with_a_quarter_of_the_memory() {
             let mut restored = Rows::new();
             for subtask in 0..2 {
                 let own = groups_of(subtask, 2, GROUPS);
-                let cut = |batches: &[RecordBatch]| {
+                let cut = |batches: Vec<RecordBatch>| {
                     batches.iter().map(|batch| rows_of_groups(batch, &own).unwrap()).collect()
                 };
-                let cut = |layer: &StateLayer| match layer {
-                    StateLayer::Rows(batches) => StateLayer::Rows(cut(batches)),
-                    StateLayer::Removed(batches) => StateLayer::Removed(cut(batches)),
-                };
+                let cut = |layer: &StateLayer| layer.map(cut).unwrap();
                 let states =
                     saved.iter().map(|(state, layers)| (state.clone(), layers.iter().map(cut).collect())).collect();
                 let mut fresh = Work::new(to);
