@@ -112,6 +112,9 @@ impl<T: Record> DataStream<T> {
     }
 }
 
+/// The state that holds what is counted of each key.
+const COUNTS: &str = "counts";
+
 struct CountHead<K, T, R, L> {
     codec: Arc<KeyedCodec<K, T>>,
     rule: Rule,
@@ -209,9 +212,9 @@ impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> Operator 
         self.tail.open(context);
         let keys = self.codec.key_fields();
         let mut states = context.backend.keyed_states(&keys)?;
-        let id = states.register("counts", None, Box::new(Cells::<Count<T, L::State>>::new("count")?))?;
+        let id = states.register(COUNTS, None, Box::new(Cells::<Count<T, L::State>>::new("count")?))?;
         let (states, _) = self.states.insert((states, id));
-        self.function.open(context, &mut **states, &keys, false)
+        self.function.open(context, &mut **states, &keys, COUNTS, false)
     }
 
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
@@ -221,6 +224,7 @@ impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> Operator 
         states.lookup(&keys, &hashes, &mut slots)?;
         let decode = |columns: &[ArrayRef], rows| self.codec.decode_keys(columns, rows);
         let keys = LazyKeys::new(&keys, slots.len(), &decode);
+        self.function.begin();
         for (row, (value, slot)) in rows.values.into_iter().zip(&slots).enumerate() {
             let cells: &mut Cells<Count<T, L::State>> = states.column(*id)?.downcast()?;
             if let Some(state) = self.rule.add(&self.function.logic, cells.cell(*slot), value) {

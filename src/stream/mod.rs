@@ -93,6 +93,7 @@ pub use rich_functions::{RichFilterFunction, RichFlatMapFunction, RichMapFunctio
 pub use rows::Collector;
 pub use runner::JobHandle;
 pub use sinks::{DataSink, WriteMode};
+pub use tidemill_connectors::KeyedTable;
 pub use tidemill_core::metrics::Counter;
 pub use tidemill_core::shared::{
     Accumulator, AccumulatorRef, AccumulatorValues, Average, DoubleCounter, DoubleMaximum, DoubleMinimum, Histogram,

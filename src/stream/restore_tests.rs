@@ -334,7 +334,7 @@ impl<T: 'static> ProcessWindowFunction<T, String> for Remembering {
         self.total = context.reducing_state("total", |a, b| a + b)?;
         if self.per_window {
             self.fired = context.per_window().value_state("fired")?;
-            self.texts = context.per_window().map_state("texts")?;
+            self.texts = context.with_ttl(StateTtl::new(Duration::from_secs(1))).per_window().map_state("texts")?;
         }
         Ok(())
     }

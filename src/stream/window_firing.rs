@@ -26,6 +26,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         let plan = self.plan.clone();
         let decode = |columns: &[ArrayRef], rows| plan.codec.decode_keys(columns, rows);
         let keys = LazyKeys::new(keys, slots.len(), &decode);
+        self.function.begin();
         let ending = self.plan.assigner.window_ending_with(time);
         let over = self.plan.assigner.window_ending_with(time.saturating_sub(self.plan.lateness));
         for window in ending.into_iter().chain(over.filter(|over| Some(*over) != ending)) {

@@ -1,10 +1,14 @@
 //! The function of windows at work in one subtask, for the operators that know when windows fire.
 
+use std::marker::PhantomData;
+
+use arrow::datatypes::Fields;
 use tidemill_core::operator::{OperatorContext, Output};
 use tidemill_core::state::{CurrentKey, Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope};
 use tidemill_core::window::Window;
-use tidemill_core::{Error, Result, Watermark};
+use tidemill_core::{Result, Watermark};
 use tidemill_exec::operators::EXPIRED_SLOTS;
+use tidemill_exec::operators::saved::WATERMARK;
 use tidemill_exec::state::SubtaskStates;
 
 use super::process::{LazyKeys, RuntimeContext, SideOutputs, StatesOfWindows};
@@ -35,6 +39,8 @@ pub(super) struct WindowFunction<K, T, R, L: WindowLogic<K, T, R>> {
     pub logic: L,
     /// How far event time has come.
     pub watermark: Watermark,
+    /// Processing time, as it was when the batch or the firing at hand began.
+    now_millis: i64,
     windows: Option<WindowStates>,
     subtask: SubtaskStates,
     sides: SideOutputs,
@@ -45,7 +51,7 @@ pub(super) struct WindowFunction<K, T, R, L: WindowLogic<K, T, R>> {
     context: Option<OperatorContext>,
     /// Opened and not yet closed.
     is_open: bool,
-    types: std::marker::PhantomData<fn(K, T)>,
+    types: PhantomData<fn(K, T)>,
 }
 
 impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K, T, R, L> {
@@ -54,6 +60,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
         Self {
             logic,
             watermark: Watermark::MIN,
+            now_millis: 0,
             windows: None,
             subtask: SubtaskStates::default(),
             sides: SideOutputs::new(sides),
@@ -61,16 +68,18 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
             times: Vec::new(),
             context: None,
             is_open: false,
-            types: std::marker::PhantomData,
+            types: PhantomData,
         }
     }
 
-    /// Lets the function declare its states: those of keys among `states`, those of windows elsewhere, if windows have any.
+    /// Lets the function declare its states: those of keys among `states`, where the operator has `own_state`, those of windows
+    /// elsewhere, if windows have any.
     pub fn open(
         &mut self,
         context: &OperatorContext,
         states: &mut dyn KeyedStates,
-        keys: &arrow::datatypes::Fields,
+        keys: &Fields,
+        own_state: &str,
         windows_merge: bool,
     ) -> Result<()> {
         self.context = Some(context.clone());
@@ -78,6 +87,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
             return Ok(());
         }
         self.is_open = true;
+        [own_state, WATERMARK].into_iter().try_for_each(|name| self.subtask.claim(name))?;
         if !windows_merge {
             self.windows = Some(WindowStates::new(&*context.backend, keys)?);
         }
@@ -86,6 +96,13 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
             None => StatesOfWindows::Merging,
         };
         self.logic.open(&mut RuntimeContext::new(context, Some(states), &mut self.subtask, false).with_windows(windows))
+    }
+
+    /// A batch, or a firing, begins.
+    pub fn begin(&mut self) {
+        if let (true, Some(context)) = (L::IS_RICH, &self.context) {
+            self.now_millis = context.clock.now_millis();
+        }
     }
 
     /// The results of a window, which have `time` as their event time, if any.
@@ -97,14 +114,13 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
         state: &L::State,
         time: Option<i64>,
     ) -> Result<()> {
-        let now_millis = self.now_millis()?;
-        let Self { logic, windows, subtask, sides, results, times, watermark, .. } = self;
+        let Self { logic, windows, subtask, sides, results, times, watermark, now_millis, .. } = self;
         let mut context = WindowContext {
             keys: at.keys,
             row: at.row,
             window,
             watermark: *watermark,
-            global: CurrentKey::new(states, at.slot, now_millis),
+            global: CurrentKey::new(states, at.slot, *now_millis),
             states: windows.as_mut(),
             current: None,
             lists: &mut subtask.lists,
@@ -125,14 +141,13 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
         at: At<'_, K>,
         over: impl IntoIterator<Item = Window>,
     ) -> Result<()> {
-        let now_millis = self.now_millis()?;
         for window in over {
             let mut context = WindowContext {
                 keys: at.keys,
                 row: at.row,
                 window,
                 watermark: self.watermark,
-                global: CurrentKey::new(&mut *states, at.slot, now_millis),
+                global: CurrentKey::new(&mut *states, at.slot, self.now_millis),
                 states: self.windows.as_mut(),
                 current: None,
                 lists: &mut self.subtask.lists,
@@ -155,10 +170,9 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
     /// A batch, or a firing, is done: drops what has expired of so many more keys, and holds no slot any more.
     pub fn release(&mut self, states: &mut dyn KeyedStates, rows: usize) -> Result<()> {
         if L::IS_RICH {
-            let now_millis = self.now_millis()?;
-            states.expire(now_millis, rows + EXPIRED_SLOTS)?;
+            states.expire(self.now_millis, rows + EXPIRED_SLOTS)?;
             if let Some(windows) = &mut self.windows {
-                windows.states.expire(now_millis, rows + EXPIRED_SLOTS)?;
+                windows.states.expire(self.now_millis, rows + EXPIRED_SLOTS)?;
                 windows.states.release()?;
             }
         }
@@ -222,12 +236,6 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
             true => self.logic.close(),
             false => Ok(()),
         }
-    }
-
-    /// Processing time.
-    pub fn now_millis(&self) -> Result<i64> {
-        let context = self.context.as_ref();
-        context.map(|context| context.clock.now_millis()).ok_or_else(|| Error::internal("windows that were not opened"))
     }
 }
 

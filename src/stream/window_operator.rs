@@ -39,6 +39,9 @@ use super::windows::{Assigner, TimeDomain, last_moment};
 /// The side output port of late rows.
 pub(super) const LATE_PORT: usize = 1;
 
+/// The state that holds the panes of each key.
+const PANES: &str = "panes";
+
 /// What all subtasks of a window operator agree on.
 pub(super) struct WindowPlan<K, T, L> {
     pub codec: Arc<KeyedCodec<K, T>>,
@@ -117,13 +120,13 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
         self.tail.open(context);
         let keys = self.plan.codec.key_fields();
         let mut states = context.backend.keyed_states(&keys)?;
-        let panes = states.register("panes", None, Box::new(Cells::<Panes<L::State>>::new("panes")?))?;
+        let panes = states.register(PANES, None, Box::new(Cells::<Panes<L::State>>::new(PANES)?))?;
         let times = WindowTimes::new(&*states)?;
         self.dropped = context.metrics.counter(LATE_RECORDS_DROPPED);
         self.context = Some(context.clone());
         let kept = self.kept.insert(Kept { states, panes, times });
         let windows_merge = matches!(self.plan.assigner, Assigner::Session { .. });
-        self.function.open(context, &mut *kept.states, &keys, windows_merge)
+        self.function.open(context, &mut *kept.states, &keys, PANES, windows_merge)
     }
 
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
@@ -249,6 +252,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         let (plan, now) = (self.plan.clone(), self.now()?);
         let decode = |columns: &[ArrayRef], rows| plan.codec.decode_keys(columns, rows);
         let keys = LazyKeys::new(keys, slots.len(), &decode);
+        self.function.begin();
         for (row, (value, slot)) in rows.values.into_iter().zip(slots.iter().copied()).enumerate() {
             let time = now.or_else(|| rows.times.get(row).copied()).unwrap_or(NO_TIME);
             if time == NO_TIME && self.plan.assigner != Assigner::Whole {

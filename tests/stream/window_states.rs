@@ -449,6 +449,32 @@ fn states_are_used_where_they_were_declared() {
 }
 
 #[test]
+fn the_names_of_states_are_told_apart_whoever_has_them() {
+    #[derive(Clone)]
+    struct Named(&'static str, &'static str);
+
+    impl ProcessWindowFunction<Row, i64> for Named {
+        type Output = i64;
+
+        fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+            context.value_state::<i64>(self.0)?;
+            context.per_window().value_state::<i64>(self.1).map(drop)
+        }
+
+        fn process(&mut self, _: &[Row], _: &mut WindowContext<'_, i64>, _: &mut Collector<i64>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    let windows = || timed(&one().from_elements([(1, 5)]), 0).key_by(|row| row.0).window(Tumbling::of(millis(10)));
+    windows().rich_process(Named("a", "b")).collect().unwrap();
+    for (names, taken) in [(("a", "a"), "'a'"), (("a", "panes"), "'panes'"), (("watermark", "b"), "'watermark'")] {
+        let error = windows().rich_process(Named(names.0, names.1)).collect().unwrap_err();
+        assert!(error.to_string().contains(&format!("there are two states called {taken}")), "{error}");
+    }
+}
+
+#[test]
 fn states_of_windows_need_windows() {
     #[derive(Clone)]
     struct Mapped;

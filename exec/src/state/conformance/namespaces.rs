@@ -138,6 +138,7 @@ pub fn what_is_kept_for_a_key_in_a_namespace_goes_with_the_key(make: Make<'_>) {
                 Step::Rescale(parallelism) => subtasks = rescale(make, subtasks, parallelism),
             }
         }
+        subtasks.iter_mut().for_each(|subtask| subtask.states.release().unwrap());
         prop_assert_eq!(subtasks.iter().map(|subtask| subtask.states.len()).sum::<usize>(), model.len());
         for place in (0..KEYS.len()).flat_map(|key| (-2..3).map(move |window| (key, window))) {
             let owner = subtask_of(group(place), subtasks.len(), GROUPS);
