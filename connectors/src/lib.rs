@@ -49,7 +49,7 @@ pub mod write_ahead;
 pub mod conformance;
 
 pub use formats::infer::infer_schema;
-pub use memory::{CollectHandle, CollectSink, CollectionSource, SequenceSource};
+pub use memory::{CollectHandle, CollectSink, CollectionSource, KeyedTable, SequenceSource};
 pub use options::Options;
 pub use registry::{Disposition, TableContext, connectors, sink, source};
 pub use write_ahead::{Outside, WriteAheadSink};

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! A place that can tell which markers it has seen, and takes marker and rows at once (a table of markers in the same
-//! transaction, a document whose id is the marker), gets every row exactly once; any other at least once: a crash between the
-//! write and the news of it writes again.
+//! transaction, a document whose id is the marker), gets every row exactly once; any other at least once: what a write left
+//! before it failed, or before the news of it was lost, is there beside what comes when the same rows are written again
+//! (SNK-20).
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use async_trait::async_trait;
 use tidemill_core::batch::Batch;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::event::CheckpointId;
-use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter};
+use tidemill_core::sink::{ChangelogMode, Committable, Committer, Delivery, Sink, SinkContext, SinkWriter};
 
 /// Encoded bytes of one committable, after which the next one begins: as much as is written outside at once.
 const PIECE_BYTES: usize = 8 << 20;
@@ -33,6 +34,12 @@ const PIECE_BYTES: usize = 8 << 20;
 pub trait Outside: Send + Sync + Debug {
     /// Which changes it takes.
     fn changelog_mode(&self) -> ChangelogMode;
+
+    /// How it stands up to failures: [`Delivery::ExactlyOnce`] where `was_written` tells the truth, and [`Delivery::Idempotent`]
+    /// where rows are written by key.
+    fn delivery(&self) -> Delivery {
+        Delivery::AtLeastOnce
+    }
 
     /// Whether rows with this marker are there. Always `false` where that cannot be told.
     async fn was_written(&self, _marker: &str) -> Result<bool> {
@@ -65,6 +72,10 @@ impl<O: Outside + 'static> WriteAheadSink<O> {
 impl<O: Outside + 'static> Sink for WriteAheadSink<O> {
     fn changelog_mode(&self) -> ChangelogMode {
         self.outside.changelog_mode()
+    }
+
+    fn delivery(&self) -> Delivery {
+        self.outside.delivery()
     }
 
     fn prepare(&self) -> Result<Arc<dyn Committer>> {
@@ -254,6 +265,10 @@ mod tests {
     impl Outside for Database {
         fn changelog_mode(&self) -> ChangelogMode {
             ChangelogMode::Retract
+        }
+
+        fn delivery(&self) -> Delivery {
+            Delivery::ExactlyOnce
         }
 
         async fn was_written(&self, marker: &str) -> Result<bool> {

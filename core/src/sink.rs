@@ -9,6 +9,8 @@
 //!                               snapshot       -> what is in progress ┘ once it is durable: commit what is complete
 //! write … crash | from n:       recover (commit again, drop what came later), restore what was in progress, write …
 //! ```
+//!
+//! What comes of it when a job fails and goes on from a checkpoint is a sink's [`Delivery`].
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -34,6 +36,18 @@ pub enum ChangelogMode {
     Retract,
 }
 
+/// What a reader of a sink finds in the end of rows that came before a failure, where sources can be read again (CON-01).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Delivery {
+    /// Rows show when they are written. Those since the last checkpoint are written again, and are there twice.
+    AtLeastOnce,
+    /// The same, but rows are written by key, and to write one again is to have written it once: what is there in the end is what
+    /// would be there without the failure. Until then a reader may see values of an earlier moment again (CON-04, SNK-19).
+    Idempotent,
+    /// Rows show once, with the checkpoint that holds them: they are prepared and committed (CON-06).
+    ExactlyOnce,
+}
+
 /// Something written but not yet visible, in the sink's own encoding. Stored in checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committable(pub Vec<u8>);
@@ -54,9 +68,24 @@ pub enum Predecessor {
 }
 
 /// A sink of rows.
+///
+/// Laws of a sink that is [`Delivery::Idempotent`]: it has key columns. For each key one row is there, the last one written with that
+/// key; none if that took it away. What was written before a checkpoint is there, and stays, when its `prepare_commit` has
+/// returned. So rows that are written once more, in their order, leave what they left the first time.
 pub trait Sink: Send + Sync + Debug {
     /// Which changes it takes; anything beyond is an error when the plan is made.
     fn changelog_mode(&self) -> ChangelogMode;
+
+    /// How it stands up to failures.
+    fn delivery(&self) -> Delivery {
+        Delivery::AtLeastOnce
+    }
+
+    /// The columns that tell its rows apart, if it writes by key. Rows with equal keys then reach one writer, in the order in which
+    /// each producer emitted them.
+    fn key_columns(&self) -> &[usize] {
+        &[]
+    }
 
     /// The most subtasks that can write at once, if there is a limit (a single file: 1).
     fn parallelism_max(&self) -> Option<usize> {

@@ -9,7 +9,9 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, SchemaRef};
 use async_trait::async_trait;
 use tidemill_core::event::CheckpointId;
-use tidemill_core::sink::{ChangelogMode, Committable, Committer, Sink, SinkContext, SinkWriter, WriterState};
+use tidemill_core::sink::{
+    ChangelogMode, Committable, Committer, Delivery, Sink, SinkContext, SinkWriter, WriterState,
+};
 use tidemill_core::watermark::Watermark;
 use tidemill_core::{Batch, Error, Result};
 
@@ -32,6 +34,14 @@ impl ShapedSink {
 impl Sink for ShapedSink {
     fn changelog_mode(&self) -> ChangelogMode {
         self.inner.changelog_mode()
+    }
+
+    fn delivery(&self) -> Delivery {
+        self.inner.delivery()
+    }
+
+    fn key_columns(&self) -> &[usize] {
+        self.inner.key_columns()
     }
 
     fn parallelism_max(&self) -> Option<usize> {

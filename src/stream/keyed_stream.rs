@@ -152,7 +152,7 @@ impl<K: Record, T: Record> KeyedStream<K, T> {
         let function: Arc<dyn Fn(T, T) -> T + Send + Sync> = Arc::new(function);
         let timed = self.timed;
         let text = name.to_owned();
-        self.head(name, timed, None, move |codec| Arc::new(Rolling { codec, function, text }))
+        self.head(name, timed, HeadOutputs::default(), move |codec| Arc::new(Rolling { codec, function, text }))
     }
 
     /// Adds a keyed operator that emits `R`.
@@ -160,7 +160,7 @@ impl<K: Record, T: Record> KeyedStream<K, T> {
         &self,
         name: &str,
         timed: bool,
-        side: Option<SideOutput>,
+        outputs: HeadOutputs,
         create: impl FnOnce(Arc<KeyedCodec<K, T>>) -> Arc<dyn Head>,
     ) -> DataStream<R> {
         let results = self.environment.codec_of::<R>();
@@ -175,7 +175,8 @@ impl<K: Record, T: Record> KeyedStream<K, T> {
                 let output = Arc::new(super::layout::PlainCodec::new(results.clone(), timed));
                 let mut node = Node::typed(name, inputs, Kind::Head(create(codec.clone())), output);
                 node.parallelism = (keys == 0).then_some(1);
-                node.sides = side.into_iter().collect();
+                node.sides = outputs.side.into_iter().collect();
+                (node.takes_sides, node.takes_variables) = (outputs.is_rich, outputs.is_rich);
                 self.environment.program().add(node)
             }
         };
@@ -203,6 +204,15 @@ impl<K: Record, T: Record> KeyedStream<K, T> {
     pub(super) fn fail(&self, error: Error) {
         self.environment.program().fail(error);
     }
+}
+
+/// What a keyed operator offers beside its main output.
+#[derive(Default)]
+pub(super) struct HeadOutputs {
+    /// A side output of its own.
+    pub side: Option<SideOutput>,
+    /// Whether it is a function with a runtime context: it may have more side outputs, and read broadcast variables.
+    pub is_rich: bool,
 }
 
 /// Adds the field of a new record to that of the old one.

@@ -25,8 +25,8 @@
 //!
 //! 1. [`Environment`], [`DataStream`], [`KeyedStream`], [`WindowedStream`]: what users call; `sources`, `sinks`, `placement`,
 //!    `watermarks` are more of the same, and `parameters` reads the arguments of a program.
-//! 2. [`RichMapFunction`] and its kin, [`ProcessFunction`] and what it is given, [`ConnectedStreams`], [`BroadcastStream`]: states,
-//!    timers, two inputs, what subtasks share.
+//! 2. [`RichMapFunction`] and its kin, [`ProcessFunction`], [`ProcessWindowFunction`] and what they are given, [`ConnectedStreams`],
+//!    [`BroadcastStream`]: states, timers, two inputs, what subtasks share.
 //! 3. `record`, `layout`, `rows`: records as Rust values and as columns.
 //! 4. `stage`, `operator`: functions of rows, fused; `rolling`, `window_operator`, `count_window`, `process`: those that
 //!    remember; `cells`: what they remember as state.
@@ -63,6 +63,10 @@ mod sources;
 mod stage;
 mod watermarks;
 mod whole_batch;
+mod window_context;
+mod window_firing;
+mod window_function;
+mod window_functions;
 mod window_logic;
 mod window_operator;
 mod window_sessions;
@@ -89,6 +93,7 @@ pub use rich_functions::{RichFilterFunction, RichFlatMapFunction, RichMapFunctio
 pub use rows::Collector;
 pub use runner::JobHandle;
 pub use sinks::{DataSink, WriteMode};
+pub use tidemill_connectors::KeyedTable;
 pub use tidemill_core::metrics::Counter;
 pub use tidemill_core::shared::{
     Accumulator, AccumulatorRef, AccumulatorValues, Average, DoubleCounter, DoubleMaximum, DoubleMinimum, Histogram,
@@ -102,6 +107,8 @@ pub use tidemill_exec::operators::timers::TimerDomain;
 pub use tidemill_exec::runtime::JobResult;
 pub use tidemill_exec::state::{BroadcastMap, BroadcastStates, OperatorListState, OperatorLists, StateValue};
 pub use watermarks::Watermarks;
+pub use window_context::WindowContext;
+pub use window_functions::ProcessWindowFunction;
 pub use window_logic::AggregateFunction;
 pub use windowed_stream::WindowedStream;
 pub use windows::{Session, Sliding, Tumbling, Windows};

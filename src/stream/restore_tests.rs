@@ -317,6 +317,80 @@ fn sessions_are_restored() {
     });
 }
 
+/// What windows and keys remember, in windows that fire again.
+#[derive(Clone, Default)]
+struct Remembering {
+    fired: ValueState<i64>,
+    texts: MapState<i64, String>,
+    total: ReducingState<i64>,
+    /// Whether windows have states.
+    per_window: bool,
+}
+
+impl<T: 'static> ProcessWindowFunction<T, String> for Remembering {
+    type Output = String;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        self.total = context.reducing_state("total", |a, b| a + b)?;
+        if self.per_window {
+            self.fired = context.per_window().value_state("fired")?;
+            self.texts = context.with_ttl(StateTtl::new(Duration::from_secs(1))).per_window().map_state("texts")?;
+        }
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        values: &[T],
+        context: &mut WindowContext<'_, String>,
+        out: &mut Collector<String>,
+    ) -> Result<()> {
+        let (key, window) = (context.key()?, context.window());
+        self.total.add(context.global_state(), values.len() as i64)?;
+        let total = self.total.get(context.global_state())?.copied();
+        let mut text = format!("{key} {window:?} {} {total:?}", values.len());
+        if self.per_window {
+            let state = context.window_state()?;
+            let fired = self.fired.get(state)?.copied().unwrap_or(0) + 1;
+            self.fired.set(state, fired)?;
+            self.texts.put(state, fired, key.clone())?;
+            text += &format!(" {fired} {}", self.texts.entries(state)?.count());
+        }
+        out.collect(text);
+        Ok(())
+    }
+
+    fn clear(&mut self, context: &mut WindowContext<'_, String>) -> Result<()> {
+        if !self.per_window {
+            return Ok(());
+        }
+        self.total.add(context.global_state(), 1_000)?;
+        // What is kept of some windows stays.
+        if context.window().start % 20 != 0 {
+            self.texts.clear(context.window_state()?)?;
+        }
+        self.fired.clear(context.window_state()?)
+    }
+}
+
+#[test]
+fn what_windows_and_their_keys_remember_is_restored() {
+    let function = || Remembering { per_window: true, ..Remembering::default() };
+    check(|rows, _| {
+        let windows = rows.key_by(key).window(Sliding::of(millis(30), millis(10))).allowed_lateness(millis(25));
+        windows.rich_process(function()).print_to_err()
+    });
+    check(|rows, _| {
+        let windows = rows.key_by(key).window(Tumbling::of(millis(15))).allowed_lateness(millis(40));
+        windows.aggregate_then_process(Spread, function()).print_to_err()
+    });
+    check(|rows, _| rows.key_by(key).count_window(4).rich_process(function()).print_to_err());
+    check(|rows, _| {
+        let sessions = rows.filter(|row| row.1 % 7 < 3).key_by(key).window(Session::with_gap(millis(20)));
+        sessions.rich_process(Remembering::default()).print_to_err()
+    });
+}
+
 type SpreadState =
     AggregatingState<Row, <Spread as AggregateFunction<Row>>::Accumulator, <Spread as AggregateFunction<Row>>::Output>;
 

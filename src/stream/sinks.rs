@@ -7,7 +7,7 @@ use tidemill_connectors::filesystem::FileSink;
 use tidemill_connectors::formats::compression::Compression;
 use tidemill_connectors::formats::{CsvOptions, Format};
 use tidemill_connectors::store::Stores;
-use tidemill_connectors::{CollectHandle, CollectSink};
+use tidemill_connectors::{CollectHandle, CollectSink, KeyedTable};
 use tidemill_core::sink::Sink;
 use tidemill_core::{Batch, Result};
 
@@ -83,6 +83,32 @@ impl<T: Record> DataStream<T> {
     /// Gives every record to a sink, as the columns that it has. Event time, if there is any, does not leave with them.
     pub fn add_sink(&self, sink: Arc<dyn Sink>) -> DataSink {
         self.to_sink("sink", Arc::new(move |_, _| Ok(sink.clone())))
+    }
+
+    /// Keeps the newest record of each key in a table of at most `rows_max` rows, for the program to read while the job runs and when it
+    /// has ended. `key` names the columns that tell records apart; those of a tuple are called `0`, `1` and so on. After a failure the
+    /// table is in the end as if there had been none (CON-04).
+    ///
+    /// ```
+    /// use arrow::array::AsArray;
+    /// use arrow::datatypes::Int64Type;
+    /// use tidemill::stream::Environment;
+    ///
+    /// let environment = Environment::local();
+    /// let words = environment.from_elements(["to", "be", "or", "not", "to", "be"].map(str::to_owned));
+    /// let counts = words.map(|word| (word, 1_i64)).key_by(|word| word.0.clone()).sum(|word| &mut word.1);
+    /// let table = counts.keep_by_key(&["0"], 1_000)?;
+    /// environment.execute("count words")?;
+    /// let rows = table.rows()?;
+    /// let words: Vec<_> = rows.column(0).as_string::<i32>().iter().flatten().zip(rows.column(1).as_primitive::<Int64Type>().values()).collect();
+    /// assert_eq!(words, [("be", &2), ("not", &1), ("or", &1), ("to", &2)]);
+    /// # Ok::<(), tidemill_core::Error>(())
+    /// ```
+    pub fn keep_by_key(&self, key: &[&str], rows_max: usize) -> Result<KeyedTable> {
+        let table = KeyedTable::new(self.plain(false).schema(), key, rows_max)?;
+        let sink: Arc<dyn Sink> = Arc::new(table.clone());
+        self.to_sink("keep by key", Arc::new(move |_, _| Ok(sink.clone())));
+        Ok(table)
     }
 
     /// Runs everything that leads here and returns the records (SNK-01), in no order if several subtasks made them.

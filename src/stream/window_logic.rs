@@ -1,13 +1,19 @@
-//! What a window computes: the functions that users write, and what the operator makes of them.
+//! What a window computes: what is kept of its records, and what is made of that when it is complete.
+//!
+//! ```text
+//! records ── Keep ──> state of a pane ── Keep::value ──> Finish ──> results
+//!            Aggregated, Reduced, Listed                 what users write: window_functions.rs
+//! ```
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use tidemill_core::Result;
-use tidemill_core::window::Window;
 
+use super::process::RuntimeContext;
 use super::record::Record;
 use super::rows::Collector;
+use super::window_context::WindowContext;
+use super::window_functions::Finish;
 
 /// An aggregate that is kept up to date with every record (FUN-03).
 ///
@@ -62,10 +68,13 @@ pub trait AggregateFunction<T>: Send + Sync + 'static {
     fn merge(&self, accumulator: &mut Self::Accumulator, other: &Self::Accumulator);
 }
 
-/// What the operator asks of the function of its windows.
-pub(super) trait WindowLogic<K, T, R>: Send + Sync + 'static {
-    /// What is kept for a key and a window, or a slice of windows. It becomes columns in checkpoints.
+/// What is kept of the records of a key and a window, or a slice of windows.
+pub(super) trait Keep<T>: Send + Sync + 'static {
+    /// What is kept. It becomes columns in checkpoints.
     type State: Record + Clone;
+
+    /// What it is to whoever gets it when the window is complete.
+    type Value<'s>;
 
     /// Nothing yet.
     fn create(&self) -> Self::State;
@@ -76,57 +85,41 @@ pub(super) trait WindowLogic<K, T, R>: Send + Sync + 'static {
     /// Adds another state.
     fn merge(&self, state: &mut Self::State, other: &Self::State);
 
-    /// The results of a complete window. The key is there if the logic asks for it.
-    fn fire(&self, key: Option<&K>, window: Window, state: &Self::State, out: &mut Collector<R>) -> Result<()>;
-
-    /// Whether `fire` reads the key.
-    fn needs_key(&self) -> bool {
-        false
-    }
+    /// The value of a state that has records.
+    fn value<'s>(&self, state: &'s Self::State) -> Self::Value<'s>;
 }
 
-/// An aggregate, whose result leaves as it is or goes through `finish` with key and window (FUN-07).
-pub(super) struct Aggregating<A, F> {
-    pub function: A,
-    pub finish: F,
-    pub needs_key: bool,
-}
+/// An aggregate, whose value is its result.
+pub(super) struct Aggregated<A>(pub A);
 
-impl<K, T, R, A, F> WindowLogic<K, T, R> for Aggregating<A, F>
-where
-    A: AggregateFunction<T>,
-    F: Fn(Option<&K>, Window, A::Output, &mut Collector<R>) + Send + Sync + 'static,
-{
+impl<T, A: AggregateFunction<T>> Keep<T> for Aggregated<A> {
     type State = A::Accumulator;
+    type Value<'s> = A::Output;
 
     fn create(&self) -> Self::State {
-        self.function.create()
+        self.0.create()
     }
 
     fn add(&self, state: &mut Self::State, value: T) {
-        self.function.add(state, value);
+        self.0.add(state, value);
     }
 
     fn merge(&self, state: &mut Self::State, other: &Self::State) {
-        self.function.merge(state, other);
+        self.0.merge(state, other);
     }
 
-    fn fire(&self, key: Option<&K>, window: Window, state: &Self::State, out: &mut Collector<R>) -> Result<()> {
-        (self.finish)(key, window, self.function.result(state), out);
-        Ok(())
-    }
-
-    fn needs_key(&self) -> bool {
-        self.needs_key
+    fn value(&self, state: &Self::State) -> A::Output {
+        self.0.result(state)
     }
 }
 
 /// All records reduced to one (FUN-04). What is kept is a list of one record, or none: an option would not do, because options of
 /// enums have no columns.
-pub(super) struct Reducing<T>(pub Arc<dyn Fn(T, T) -> T + Send + Sync>);
+pub(super) struct Reduced<T>(pub Arc<dyn Fn(T, T) -> T + Send + Sync>);
 
-impl<K, T: Record + Clone> WindowLogic<K, T, T> for Reducing<T> {
+impl<T: Record + Clone> Keep<T> for Reduced<T> {
     type State = Vec<T>;
+    type Value<'s> = &'s [T];
 
     fn create(&self) -> Vec<T> {
         Vec::new()
@@ -141,29 +134,20 @@ impl<K, T: Record + Clone> WindowLogic<K, T, T> for Reducing<T> {
     }
 
     fn merge(&self, state: &mut Vec<T>, other: &Vec<T>) {
-        other.iter().for_each(|value| WindowLogic::<K, T, T>::add(self, state, value.clone()));
+        other.iter().for_each(|value| self.add(state, value.clone()));
     }
 
-    fn fire(&self, _key: Option<&K>, _window: Window, state: &Vec<T>, out: &mut Collector<T>) -> Result<()> {
-        out.extend(state.iter().cloned());
-        Ok(())
+    fn value<'s>(&self, state: &'s Vec<T>) -> &'s [T] {
+        state
     }
 }
 
-/// All records kept until the window is complete (FUN-05, FUN-06).
-pub(super) struct Keeping<F, E> {
-    pub function: F,
-    pub error: PhantomData<fn() -> E>,
-}
+/// All records, in the order in which they came (FUN-05, FUN-06).
+pub(super) struct Listed;
 
-impl<K, T, R, F, E> WindowLogic<K, T, R> for Keeping<F, E>
-where
-    T: Record + Clone,
-    F: Fn(&K, Window, &[T], &mut Collector<R>) -> Result<(), E> + Send + Sync + 'static,
-    E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
-    R: Record,
-{
+impl<T: Record + Clone> Keep<T> for Listed {
     type State = Vec<T>;
+    type Value<'s> = &'s [T];
 
     fn create(&self) -> Vec<T> {
         Vec::new()
@@ -177,12 +161,89 @@ where
         state.extend_from_slice(other);
     }
 
-    fn fire(&self, key: Option<&K>, window: Window, state: &Vec<T>, out: &mut Collector<R>) -> Result<()> {
-        let key = key.ok_or_else(|| tidemill_core::Error::internal("a window without its key"))?;
-        (self.function)(key, window, state, out).map_err(super::stage::user_error)
+    fn value<'s>(&self, state: &'s Vec<T>) -> &'s [T] {
+        state
+    }
+}
+
+/// What the operator asks of the function of its windows. Every subtask has a copy.
+pub(super) trait WindowLogic<K, T, R>: Clone + Send + Sync + 'static {
+    /// Whether it has a runtime context, states and `clear`. Who says no is asked for neither.
+    const IS_RICH: bool;
+
+    /// What is kept for a key and a window, or a slice of windows.
+    type State: Record + Clone;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()>;
+
+    fn create(&self) -> Self::State;
+
+    fn add(&self, state: &mut Self::State, value: T);
+
+    fn merge(&self, state: &mut Self::State, other: &Self::State);
+
+    /// The results of a complete window.
+    fn fire(&mut self, state: &Self::State, context: &mut WindowContext<'_, K>, out: &mut Collector<R>) -> Result<()>;
+
+    /// The window is over.
+    fn clear(&mut self, context: &mut WindowContext<'_, K>) -> Result<()>;
+
+    fn close(&mut self) -> Result<()>;
+}
+
+/// What is kept, and what is made of it when the window is complete.
+pub(super) struct KeepThenFinish<P, F> {
+    keep: Arc<P>,
+    finish: F,
+}
+
+impl<P, F> KeepThenFinish<P, F> {
+    /// The two together.
+    pub fn new(keep: P, finish: F) -> Self {
+        Self { keep: Arc::new(keep), finish }
+    }
+}
+
+impl<P, F: Clone> Clone for KeepThenFinish<P, F> {
+    fn clone(&self) -> Self {
+        Self { keep: self.keep.clone(), finish: self.finish.clone() }
+    }
+}
+
+impl<K, T, R, P, F> WindowLogic<K, T, R> for KeepThenFinish<P, F>
+where
+    P: Keep<T>,
+    F: for<'s> Finish<K, P::Value<'s>, R>,
+{
+    const IS_RICH: bool = <F as Finish<K, P::Value<'static>, R>>::IS_RICH;
+
+    type State = P::State;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        Finish::<K, P::Value<'static>, R>::open(&mut self.finish, context)
     }
 
-    fn needs_key(&self) -> bool {
-        true
+    fn create(&self) -> P::State {
+        self.keep.create()
+    }
+
+    fn add(&self, state: &mut P::State, value: T) {
+        self.keep.add(state, value);
+    }
+
+    fn merge(&self, state: &mut P::State, other: &P::State) {
+        self.keep.merge(state, other);
+    }
+
+    fn fire(&mut self, state: &P::State, context: &mut WindowContext<'_, K>, out: &mut Collector<R>) -> Result<()> {
+        self.finish.finish(self.keep.value(state), context, out)
+    }
+
+    fn clear(&mut self, context: &mut WindowContext<'_, K>) -> Result<()> {
+        Finish::<K, P::Value<'static>, R>::clear(&mut self.finish, context)
+    }
+
+    fn close(&mut self) -> Result<()> {
+        Finish::<K, P::Value<'static>, R>::close(&mut self.finish)
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! process   row --> late for all its windows? --> side output or counter
 //!               \-> its pane; a window that has fired already fires again, at once, once a row
-//! advance   timers up to the watermark, in order: fire, then forget; then the watermark goes on
+//! advance   times up to the watermark, in order: fire, tell the function what is over, forget; then the watermark goes on
 //! ```
 //!
 //! Late is judged by the watermark before the batch. In processing time nothing is late, and a wake-up takes the part of the
@@ -26,16 +26,21 @@ use super::cells::Cells;
 use super::layout::{KeyedCodec, KeyedRows, PlainCodec};
 use super::operator::Head;
 use super::panes::Panes;
+use super::process::LazyKeys;
 use super::program::SideOutput;
 use super::record::Record;
-use super::rows::{Collector, NO_TIME, Rows};
+use super::rows::{NO_TIME, Rows};
 use super::stage::{Tail, emit_pieces};
+use super::window_function::{At, WindowFunction};
 use super::window_logic::WindowLogic;
 use super::window_times::WindowTimes;
 use super::windows::{Assigner, TimeDomain, last_moment};
 
 /// The side output port of late rows.
 pub(super) const LATE_PORT: usize = 1;
+
+/// The state that holds the panes of each key.
+const PANES: &str = "panes";
 
 /// What all subtasks of a window operator agree on.
 pub(super) struct WindowPlan<K, T, L> {
@@ -59,15 +64,13 @@ pub(super) struct WindowHead<K, T, R, L> {
 }
 
 impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Head for WindowHead<K, T, R, L> {
-    fn create(&self, tail: Tail, _sides: &[SideOutput]) -> Result<Box<dyn Operator>> {
+    fn create(&self, tail: Tail, sides: &[SideOutput]) -> Result<Box<dyn Operator>> {
         Ok(Box::new(WindowOperator {
             kept: None,
             times: Vec::new(),
             passed: NO_TIME,
             windows: (NO_TIME, Vec::new()),
-            keys: Vec::new(),
-            results: Collector::new(),
-            result_times: Vec::new(),
+            function: WindowFunction::new(self.plan.logic.clone(), sides),
             late: Rows::default(),
             firing: None,
             wake_at: None,
@@ -94,10 +97,7 @@ pub(super) struct WindowOperator<K, T, R, L: WindowLogic<K, T, R>> {
     pub(super) passed: i64,
     /// The windows of the slice that the last row fell into: the next one is likely to fall there too.
     pub(super) windows: (i64, Vec<Window>),
-    /// The key columns of the rows at hand.
-    keys: Vec<ArrayRef>,
-    results: Collector<R>,
-    result_times: Vec<i64>,
+    pub(super) function: WindowFunction<K, T, R, L>,
     late: Rows<T>,
     /// Up to here windows are being fired; then the watermark, if it was one, goes on.
     firing: Option<(i64, Option<Watermark>)>,
@@ -109,29 +109,24 @@ pub(super) struct WindowOperator<K, T, R, L: WindowLogic<K, T, R>> {
 }
 
 /// The keys with their panes, and when to look at which.
-struct Kept {
-    states: Box<dyn KeyedStates>,
-    panes: StateId,
+pub(super) struct Kept {
+    pub states: Box<dyn KeyedStates>,
+    pub panes: StateId,
     times: WindowTimes,
-}
-
-/// A row or a firing: the slot of its key, and its place in the columns of the keys at hand.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct At {
-    pub slot: usize,
-    pub row: usize,
 }
 
 impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for WindowOperator<K, T, R, L> {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.tail.open(context);
-        let mut states = context.backend.keyed_states(&self.plan.codec.key_fields())?;
-        let panes = states.register("panes", None, Box::new(Cells::<Panes<L::State>>::new("panes")?))?;
+        let keys = self.plan.codec.key_fields();
+        let mut states = context.backend.keyed_states(&keys)?;
+        let panes = states.register(PANES, None, Box::new(Cells::<Panes<L::State>>::new(PANES)?))?;
         let times = WindowTimes::new(&*states)?;
-        self.kept = Some(Kept { states, panes, times });
         self.dropped = context.metrics.counter(LATE_RECORDS_DROPPED);
         self.context = Some(context.clone());
-        Ok(())
+        let kept = self.kept.insert(Kept { states, panes, times });
+        let windows_merge = matches!(self.plan.assigner, Assigner::Session { .. });
+        self.function.open(context, &mut *kept.states, &keys, PANES, windows_merge)
     }
 
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
@@ -139,13 +134,12 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
         let mut kept = self.kept.take().ok_or_else(not_open)?;
         let mut slots = Vec::with_capacity(hashes.len());
         kept.states.lookup(&keys, &hashes, &mut slots)?;
-        self.keys = keys;
-        self.add(&mut kept, rows, &slots)?;
+        self.add(&mut kept, &keys, rows, &slots)?;
         kept.times.add(&*kept.states, &mut self.times)?;
         kept.states.touch(kept.panes, &slots, 0)?;
-        kept.states.release()?;
+        self.function.release(&mut *kept.states, slots.len())?;
         self.kept = Some(kept);
-        self.flush(output)?;
+        self.function.flush(&mut self.tail, output)?;
         self.flush_late(output)?;
         self.tail.end_batch(output);
         self.ask_to_be_woken();
@@ -158,6 +152,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
             // After a restore inputs begin anew, below what has passed.
             self.passed = self.passed.max(watermark.0);
         }
+        self.function.watermark = self.function.watermark.max(watermark);
         // At the end of the input, windows over processing time are complete too: nothing more will come into them.
         let until = if is_event_time || watermark == Watermark::MAX { watermark.0 } else { NO_TIME };
         self.firing = Some((until, Some(watermark)));
@@ -185,17 +180,16 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
                 self.kept = Some(kept);
                 break;
             };
-            self.keys = keys;
-            self.fire_due(&mut kept, time, &slots)?;
+            self.fire_due(&mut kept, time, &keys, &slots)?;
             self.kept = Some(kept);
-            if self.results.values.len() >= rows {
-                self.flush(output)?;
+            if self.function.results() >= rows {
+                self.function.flush(&mut self.tail, output)?;
             }
             if output.is_full() {
                 return Ok(Progress::Full);
             }
         }
-        self.flush(output)?;
+        self.function.flush(&mut self.tail, output)?;
         self.firing = None;
         if let Some(watermark) = watermark {
             self.tail.watermark(watermark, output);
@@ -204,21 +198,26 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
     }
 
     fn memory_bytes(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.states.memory_bytes() + kept.times.memory_bytes())
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.states.memory_bytes() + kept.times.memory_bytes());
+        kept + self.function.memory_bytes()
     }
 
     fn give_back(&mut self, bytes: usize) -> Result<()> {
-        self.kept.as_mut().map_or(Ok(()), |kept| kept.states.give_back(bytes))
+        let given = self.function.give_back(bytes)?;
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.states.give_back(bytes.saturating_sub(given)))
     }
 
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
         let mut snapshot = self.kept.as_mut().ok_or_else(not_open)?.states.snapshot(scope)?;
+        self.function.snapshot(scope, &mut snapshot)?;
         snapshot.push(Extent::Whole, freeze_watermark(Watermark(self.passed))?);
         Ok(snapshot)
     }
 
     fn restore(&mut self, mut state: RestoredState) -> Result<()> {
-        self.passed = restored_watermark(&mut state)?.0;
+        self.function.watermark = restored_watermark(&mut state)?;
+        self.passed = self.function.watermark.0;
+        self.function.restore(&mut state)?;
         let mut kept = self.kept.take().ok_or_else(not_open)?;
         kept.states.restore(&mut state)?;
         let mut slots = Vec::new();
@@ -234,74 +233,42 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
         self.ask_to_be_woken();
         Ok(())
     }
+
+    fn close(&mut self) -> Result<()> {
+        self.function.close()
+    }
 }
 
 impl Kept {
-    fn panes<S: Record + Clone>(&mut self) -> Result<&mut Cells<Panes<S>>> {
+    /// The panes of each key.
+    pub fn panes<S: Record + Clone>(&mut self) -> Result<&mut Cells<Panes<S>>> {
         self.states.column(self.panes)?.downcast()
     }
 }
 
 impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K, T, R, L> {
     /// Adds rows to the panes of their keys.
-    fn add(&mut self, kept: &mut Kept, rows: Rows<T>, slots: &[usize]) -> Result<()> {
-        let now = self.now()?;
-        let panes = kept.panes::<L::State>()?;
-        for (row, (value, slot)) in rows.values.into_iter().zip(slots).enumerate() {
+    fn add(&mut self, kept: &mut Kept, keys: &[ArrayRef], rows: Rows<T>, slots: &[usize]) -> Result<()> {
+        let (plan, now) = (self.plan.clone(), self.now()?);
+        let decode = |columns: &[ArrayRef], rows| plan.codec.decode_keys(columns, rows);
+        let keys = LazyKeys::new(keys, slots.len(), &decode);
+        self.function.begin();
+        for (row, (value, slot)) in rows.values.into_iter().zip(slots.iter().copied()).enumerate() {
             let time = now.or_else(|| rows.times.get(row).copied()).unwrap_or(NO_TIME);
             if time == NO_TIME && self.plan.assigner != Assigner::Whole {
                 return Err(Error::data("a record has no event time and cannot be put into a window")
                     .with_hint("call assign_timestamps_and_watermarks on every stream that leads here"));
             }
-            let (panes, at) = (panes.cell(*slot), At { slot: *slot, row });
-            match self.plan.assigner {
-                Assigner::Session { gap } => self.add_to_session(panes, at, time, gap, value)?,
-                Assigner::Sliced(_) | Assigner::Whole => self.add_to_slice(panes, at, time, value)?,
+            let panes = kept.panes::<L::State>()?.cell(slot);
+            let again = match self.plan.assigner {
+                Assigner::Session { gap } => self.add_to_session(panes, slot, time, gap, value)?,
+                Assigner::Sliced(_) | Assigner::Whole => self.add_to_slice(panes, slot, time, value)?,
+            };
+            if !again.is_empty() {
+                self.fire_again(kept, At { keys: &keys, row, slot }, again)?;
             }
         }
         Ok(())
-    }
-
-    /// Fires what ends at `time` for these slots, and forgets what is over then.
-    fn fire_due(&mut self, kept: &mut Kept, time: i64, slots: &[Option<usize>]) -> Result<()> {
-        let keys = match self.plan.logic.needs_key() {
-            true => self.plan.codec.decode_keys(&self.keys, slots.len())?,
-            false => Vec::new(),
-        };
-        let panes = kept.panes::<L::State>()?;
-        for (place, slot) in slots.iter().enumerate() {
-            // A key whose panes have all gone has nothing left to do.
-            let Some(slot) = slot else { continue };
-            let (panes, key) = (panes.cell(*slot), keys.get(place));
-            match self.plan.assigner {
-                Assigner::Session { .. } => self.fire_session_ending(panes, time, key)?,
-                Assigner::Sliced(_) | Assigner::Whole => self.fire_window_ending(panes, time, key)?,
-            }
-            self.forget_over(panes, time)?;
-        }
-        let slots: Vec<usize> = slots.iter().flatten().copied().collect();
-        kept.states.touch(kept.panes, &slots, 0)?;
-        kept.states.release()
-    }
-
-    /// Drops panes that no window needs after `time`.
-    fn forget_over(&mut self, panes: &mut Panes<L::State>, time: i64) -> Result<()> {
-        let mut kept = Vec::new();
-        for pane in std::mem::take(panes) {
-            if self.last_window(&pane.window)?.is_some_and(|window| self.cleanup_time(&window) > time) {
-                kept.push(pane);
-            }
-        }
-        *panes = kept;
-        Ok(())
-    }
-
-    /// The window that needs a pane the longest.
-    fn last_window(&self, pane: &Window) -> Result<Option<Window>> {
-        Ok(match self.plan.assigner {
-            Assigner::Session { .. } => Some(*pane),
-            _ => self.plan.assigner.windows_of_slice(pane.start)?.last().copied(),
-        })
     }
 
     /// Notes when a pane is to be looked at: at the last moment of each window that has not passed, and when it is over.
@@ -312,8 +279,13 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         };
         let ahead = windows.iter().map(last_moment).filter(|last| *last > self.passed);
         self.times.extend(ahead.map(|last| (slot, last)));
-        if let Some(last) = windows.last().filter(|last| self.cleanup_time(last) != last_moment(last)) {
-            self.times.push((slot, self.cleanup_time(last)));
+        // The pane goes with the last of them; a rich function is told of each.
+        let told = if L::IS_RICH { &windows[..] } else { &windows[windows.len().saturating_sub(1)..] };
+        for window in told {
+            let over = self.cleanup_time(window);
+            if over != last_moment(window) && over > self.passed {
+                self.times.push((slot, over));
+            }
         }
         Ok(())
     }
@@ -343,33 +315,6 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
             }
             None => self.dropped.add(1),
         }
-    }
-
-    /// The results of a window, which is complete.
-    pub(super) fn fire(&mut self, key: Option<&K>, window: Window, state: &L::State) -> Result<()> {
-        self.plan.logic.fire(key, window, state, &mut self.results)?;
-        if self.plan.timed {
-            self.result_times.resize(self.results.values.len(), last_moment(&window));
-        }
-        Ok(())
-    }
-
-    /// The key of a row, if the logic wants it.
-    pub(super) fn key(&self, at: At) -> Result<Option<K>> {
-        if !self.plan.logic.needs_key() {
-            return Ok(None);
-        }
-        let columns: Vec<ArrayRef> = self.keys.iter().map(|column| column.slice(at.row, 1)).collect();
-        Ok(self.plan.codec.decode_keys(&columns, 1)?.pop())
-    }
-
-    fn flush(&mut self, output: &mut Output) -> Result<()> {
-        if self.results.values.is_empty() {
-            return Ok(());
-        }
-        let values = std::mem::take(&mut self.results.values);
-        let times = std::mem::take(&mut self.result_times);
-        self.tail.emit(Rows { values, times }.erase(), output)
     }
 
     fn flush_late(&mut self, output: &mut Output) -> Result<()> {

@@ -6,22 +6,23 @@ use tidemill_core::{Error, Result};
 use super::panes::{Pane, Panes};
 use super::record::Record;
 use super::window_logic::WindowLogic;
-use super::window_operator::{At, WindowOperator};
+use super::window_operator::WindowOperator;
 use super::windows::last_moment;
 
 impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K, T, R, L> {
-    /// Merges the row's own window with every session that it meets, and adds the row.
+    /// Merges the row's own window with every session that it meets, and adds the row; the session, if it has fired and is to fire
+    /// again.
     ///
     /// Sessions whose distance is exactly the gap meet. Whether the row is late is judged by the merged session, so a live one
     /// can save it, and it can bridge two.
     pub(super) fn add_to_session(
         &mut self,
         panes: &mut Panes<L::State>,
-        at: At,
+        slot: usize,
         time: i64,
         gap: i64,
         value: T,
-    ) -> Result<()> {
+    ) -> Result<Vec<Window>> {
         let end = time.checked_add(gap);
         let end = end.ok_or_else(|| Error::data(format!("time {time} is too far from 1970 for a session")))?;
         let own = Window { start: time, end };
@@ -34,33 +35,23 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         };
         if self.is_over(&merged) {
             self.skip(time, value);
-            return Ok(());
+            return Ok(Vec::new());
         }
         let had_end = met.iter().any(|pane| pane.window.end == merged.end);
         let mut state: Option<L::State> = None;
         for pane in panes.drain(from..to) {
             match &mut state {
                 None => state = Some(pane.state),
-                Some(state) => self.plan.logic.merge(state, &pane.state),
+                Some(state) => self.function.logic.merge(state, &pane.state),
             }
         }
-        let mut state = state.unwrap_or_else(|| self.plan.logic.create());
-        self.plan.logic.add(&mut state, value);
-        let last = last_moment(&merged);
-        if last <= self.passed {
-            let key = self.key(at)?;
-            self.fire(key.as_ref(), merged, &state)?;
-        }
+        let mut state = state.unwrap_or_else(|| self.function.logic.create());
+        self.function.logic.add(&mut state, value);
         if !had_end {
-            self.look_again(at.slot, &merged)?;
+            self.look_again(slot, &merged)?;
         }
         panes.insert(from, Pane { window: merged, state });
-        Ok(())
-    }
-
-    /// Fires the session whose last moment is `time`, if it has not grown since.
-    pub(super) fn fire_session_ending(&mut self, panes: &Panes<L::State>, time: i64, key: Option<&K>) -> Result<()> {
-        let mut ending = panes.iter().filter(|pane| last_moment(&pane.window) == time);
-        ending.try_for_each(|pane| self.fire(key, pane.window, &pane.state))
+        let again = last_moment(&merged) <= self.passed;
+        Ok(again.then_some(merged).into_iter().collect())
     }
 }

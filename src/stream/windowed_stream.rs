@@ -1,7 +1,6 @@
 //! Keyed records in windows of time, waiting for the function of the window.
 
 use std::any::TypeId;
-use std::convert::Infallible;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::AddAssign;
@@ -12,13 +11,16 @@ use tidemill_core::window::Window;
 use tidemill_core::{Error, Result};
 
 use super::data_stream::DataStream;
-use super::keyed_stream::{KeyedStream, kept, summed};
+use super::keyed_stream::{HeadOutputs, KeyedStream, kept, summed};
 use super::layout::{PlainCodec, RowCodec};
 use super::output_tag::OutputTag;
 use super::program::SideOutput;
 use super::record::Record;
 use super::rows::Collector;
-use super::window_logic::{AggregateFunction, Aggregating, Keeping, Reducing, WindowLogic};
+use super::window_functions::{
+    Closure, EmitAll, EmitOne, FallibleClosure, ProcessAll, ProcessOne, ProcessWindowFunction,
+};
+use super::window_logic::{AggregateFunction, Aggregated, KeepThenFinish, Listed, Reduced, WindowLogic};
 use super::window_operator::{WindowHead, WindowPlan};
 use super::windows::{TimeDomain, Windows, millis};
 
@@ -89,8 +91,7 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
 
     /// The result of an aggregate for each key and window.
     pub fn aggregate<A: AggregateFunction<T>>(&self, function: A) -> DataStream<A::Output> {
-        let finish = |_: Option<&K>, _: Window, result: A::Output, out: &mut Collector<A::Output>| out.collect(result);
-        self.fired("aggregate", Aggregating { function, finish, needs_key: false })
+        self.fired("aggregate", KeepThenFinish::new(Aggregated(function), EmitOne))
     }
 
     /// The result of an aggregate for each key and window, together with both (FUN-07).
@@ -103,12 +104,17 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
         A: AggregateFunction<T>,
         R: Record,
     {
-        let finish = move |key: Option<&K>, window: Window, result: A::Output, out: &mut Collector<R>| {
-            if let Some(key) = key {
-                finish(key, window, result, out);
-            }
-        };
-        self.fired("aggregate", Aggregating { function, finish, needs_key: true })
+        self.fired("aggregate", KeepThenFinish::new(Aggregated(function), Closure::new(finish)))
+    }
+
+    /// The result of an aggregate for each key and window, given to a function that remembers something for them (FUN-06, FUN-07).
+    /// It gets one value for each window.
+    pub fn aggregate_then_process<A, F>(&self, aggregate: A, function: F) -> DataStream<F::Output>
+    where
+        A: AggregateFunction<T>,
+        F: ProcessWindowFunction<A::Output, K>,
+    {
+        self.fired("aggregate", KeepThenFinish::new(Aggregated(aggregate), ProcessOne(function)))
     }
 
     /// The records of each key and window reduced to one.
@@ -116,7 +122,21 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
     where
         T: Clone,
     {
-        self.fired("reduce", Reducing(Arc::new(function)))
+        self.reduced("reduce", function)
+    }
+
+    /// The records of each key and window reduced to one, given to a function that remembers something for them (FUN-07). It gets one
+    /// value for each window.
+    pub fn reduce_then_process<F>(
+        &self,
+        reduce: impl Fn(T, T) -> T + Send + Sync + 'static,
+        function: F,
+    ) -> DataStream<F::Output>
+    where
+        T: Clone,
+        F: ProcessWindowFunction<T, K>,
+    {
+        self.fired("reduce", KeepThenFinish::new(Reduced(Arc::new(reduce)), ProcessAll(function)))
     }
 
     /// The first record of each key and window, where `field` is the sum.
@@ -125,7 +145,7 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
         T: Clone,
         V: AddAssign + Clone + 'static,
     {
-        self.fired("sum", Reducing(Arc::new(summed(field))))
+        self.reduced("sum", summed(field))
     }
 
     /// The first record of each key and window, where `field` is the least (SUB-13).
@@ -134,7 +154,7 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
         T: Clone,
         V: PartialOrd + Clone + 'static,
     {
-        self.fired("min", Reducing(Arc::new(kept(field, |new, old| new < old))))
+        self.reduced("min", kept(field, |new, old| new < old))
     }
 
     /// The first record of each key and window, where `field` is the greatest (SUB-13).
@@ -143,7 +163,7 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
         T: Clone,
         V: PartialOrd + Clone + 'static,
     {
-        self.fired("max", Reducing(Arc::new(kept(field, |new, old| new > old))))
+        self.reduced("max", kept(field, |new, old| new > old))
     }
 
     /// The record of each key and window whose `field` is the least, the first of them (SUB-13).
@@ -152,7 +172,7 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
         T: Clone,
     {
         let least = move |old: T, new: T| if field(&new) < field(&old) { new } else { old };
-        self.fired("min_by", Reducing(Arc::new(least)))
+        self.reduced("min_by", least)
     }
 
     /// The record of each key and window whose `field` is the greatest, the first of them (SUB-13).
@@ -161,10 +181,10 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
         T: Clone,
     {
         let greatest = move |old: T, new: T| if field(&new) > field(&old) { new } else { old };
-        self.fired("max_by", Reducing(Arc::new(greatest)))
+        self.reduced("max_by", greatest)
     }
 
-    /// A function of all records of each key and window, in the order in which they came (FUN-06). They are kept until then:
+    /// A function of all records of each key and window, in the order in which they came (FUN-05). They are kept until then:
     /// where an aggregate will do, it takes less memory.
     pub fn process<R: Record>(
         &self,
@@ -173,11 +193,7 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
     where
         T: Clone,
     {
-        let function = move |key: &K, window: Window, values: &[T], out: &mut Collector<R>| {
-            function(key, window, values, out);
-            Ok::<(), Infallible>(())
-        };
-        self.fired("process", Keeping { function, error: PhantomData })
+        self.fired("process", KeepThenFinish::new(Listed, Closure::new(function)))
     }
 
     /// The same, or the failure of the job.
@@ -190,7 +206,24 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
         R: Record,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        self.fired("process", Keeping { function, error: PhantomData })
+        self.fired("process", KeepThenFinish::new(Listed, FallibleClosure::new(function)))
+    }
+
+    /// A function of all records of each key and window that remembers something for them, and for the key whatever the window
+    /// (FUN-06, STA-14).
+    pub fn rich_process<F>(&self, function: F) -> DataStream<F::Output>
+    where
+        T: Clone,
+        F: ProcessWindowFunction<T, K>,
+    {
+        self.fired("process", KeepThenFinish::new(Listed, ProcessAll(function)))
+    }
+
+    fn reduced(&self, name: &str, function: impl Fn(T, T) -> T + Send + Sync + 'static) -> DataStream<T>
+    where
+        T: Clone,
+    {
+        self.fired(name, KeepThenFinish::new(Reduced(Arc::new(function)), EmitAll))
     }
 
     fn fired<R, L>(&self, name: &str, logic: L) -> DataStream<R>
@@ -217,7 +250,7 @@ impl<K: Record, T: Record> WindowedStream<K, T> {
         let (domain, lateness) = (self.windows.domain(), self.lateness_millis);
         let text = format!("{name} over {assigner}");
         let name = format!("window {name}");
-        self.keyed.head(&name, timed, side, |codec| {
+        self.keyed.head(&name, timed, HeadOutputs { side, is_rich: L::IS_RICH }, |codec| {
             let plan = WindowPlan { codec, assigner, domain, lateness, logic, late: late_codec, timed, text };
             Arc::new(WindowHead { plan: Arc::new(plan), result: PhantomData })
         })

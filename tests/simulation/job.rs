@@ -14,6 +14,7 @@ use tidemill_core::graph::{EdgeOptions, NodeKind, Partitioning, SourceNode, Stre
 use tidemill_core::key::hash_columns;
 use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
 use tidemill_core::settings::Origin;
+use tidemill_core::sink::Sink;
 use tidemill_core::source::{
     Boundedness, ListEnumerator, Source, SourceContext, SourceEvent, SourceReader, Split, SplitAssignment,
     SplitEnumerator,
@@ -24,7 +25,6 @@ use tidemill_exec::state::StateRegistry;
 
 use crate::Troubles;
 use crate::chance::Chance;
-use crate::outside::Outside;
 use crate::store::StoreTroubles;
 
 const KEYS: i64 = 7;
@@ -140,7 +140,7 @@ pub fn settings(plan: &Plan, parallelism: usize, backend: &str) -> Settings {
     settings
 }
 
-pub fn graph(plan: &Plan, outside: &Outside, chance: &Chance, parallelism: usize) -> StreamGraph {
+pub fn graph(plan: &Plan, sink: Arc<dyn Sink>, chance: &Chance, parallelism: usize) -> StreamGraph {
     let mut graph = StreamGraph::new();
     let mut first = 0;
     let mut sources = Vec::new();
@@ -160,7 +160,7 @@ pub fn graph(plan: &Plan, outside: &Outside, chance: &Chance, parallelism: usize
     let order = StreamNode::new("order", NodeKind::Operator(Arc::new(InOrder)), row_schema());
     let order = graph.add(order.with_parallelism(1 + (parallelism + 1) % 3));
     graph.connect(number, order, 0, Partitioning::Hash(vec![0]), EdgeOptions::default());
-    let sink = StreamNode::new("sink", NodeKind::Sink(Arc::new(outside.clone())), row_schema());
+    let sink = StreamNode::new("sink", NodeKind::Sink(sink), row_schema());
     let sink = graph.add(sink.with_parallelism(parallelism));
     graph.connect(order, sink, 0, Partitioning::Rebalance, EdgeOptions::default());
     graph

@@ -21,6 +21,7 @@ mod clock;
 mod job;
 mod outside;
 mod silent;
+mod sinks;
 mod store;
 
 use std::collections::BTreeMap;
@@ -242,7 +243,7 @@ impl World {
         let backends = [("memory", None), ("memory", Some(0)), ("rocksdb", Some(0))];
         let (backend, room) = backends[self.seed.wrapping_add(number) as usize % backends.len()];
         let settings = settings(plan, parallelism, backend);
-        let job = graph(plan, &self.outside, chance, parallelism).to_job_graph(&settings).unwrap();
+        let job = graph(plan, Arc::new(self.outside.clone()), chance, parallelism).to_job_graph(&settings).unwrap();
         let place = |name: String| StoreFolder { store: store.clone(), root: name.as_str().into(), url: name };
         let begin = match self.from.take() {
             // A savepoint may lie anywhere, and who begins from it has a folder of its own.

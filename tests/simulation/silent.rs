@@ -1,5 +1,6 @@
 //! Stores that never answer: whoever waits for them hears of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_core::settings::Origin;
@@ -30,7 +31,7 @@ fn start(chance: &Chance, environment: &Environment, folder: StoreFolder) -> Job
     let mut settings = settings(&plan, 2, "memory");
     settings.set("restart-strategy.type", "none", Origin::Program).unwrap();
     let outside = Outside::new(chance.clone(), 0, 0);
-    let job = graph(&plan, &outside, chance, 2).to_job_graph(&settings).unwrap();
+    let job = graph(&plan, Arc::new(outside), chance, 2).to_job_graph(&settings).unwrap();
     let persistence = Persistence { folder: Some(folder), begin: Begin::Anew, ignore_unclaimed: false, claims: false };
     execute_from(&job, environment, &settings, persistence).unwrap()
 }

@@ -21,6 +21,7 @@ mod processing_time;
 mod rich;
 mod rows;
 mod savepoints;
+mod window_states;
 mod windows;
 
 use std::fmt::Debug;

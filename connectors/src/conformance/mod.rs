@@ -3,10 +3,12 @@
 //! For tests: a broken law panics with the law's name. The world around is simulated ([`ManualClock`]), so nothing waits.
 //!
 //! [`check_source`] and [`check_sink`] go through a job that ends well or is cancelled; [`recovery`] through jobs with
-//! checkpoints and crashes, [`uploads`] being a store that is as strict as those that matter.
+//! checkpoints and crashes, [`uploads`] being a store that is as strict as those that matter. [`upserts`] has the laws of sinks that
+//! show rows at once, and stand up to failures because they write by key.
 
 pub mod recovery;
 pub mod uploads;
+pub mod upserts;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +21,7 @@ use tidemill_core::batch::Batch;
 use tidemill_core::clock::Clock;
 use tidemill_core::error::Result;
 use tidemill_core::metrics::Metrics;
-use tidemill_core::sink::{Committable, Sink, SinkContext, SinkWriter};
+use tidemill_core::sink::{Committable, Delivery, Sink, SinkContext, SinkWriter};
 use tidemill_core::source::{Source, SourceContext, SourceEvent, Split, SplitAssignment};
 
 use crate::formats::text::{TextStyle, format_column};
@@ -237,6 +239,7 @@ pub async fn check_sink(
     assert_eq!(traces(), traces_before, "an aborted job leaves nothing");
 
     let sink = sink()?;
+    assert_eq!(sink.delivery(), Delivery::ExactlyOnce, "who shows rows with a checkpoint says so");
     let committer = sink.prepare()?;
     let committables = write_all(&*sink, batches).await?;
     assert_eq!(sorted(visible().await), rows_before, "nothing is visible before the commit");

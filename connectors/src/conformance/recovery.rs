@@ -1,4 +1,5 @@
-//! Lives of a job with checkpoints, crashes and restores: whatever happens, a sink shows every row exactly once in the end.
+//! Lives of a job with checkpoints, crashes and restores: whatever happens, a sink shows every row exactly once in the end
+//! ([`check_history`]), or what writing every row once would have left ([`check_upserts`](super::upserts::check_upserts)).
 //!
 //! The job is the simplest there is: rows are numbered, a checkpoint holds the number of the next row, the committables that
 //! are not known to be committed and the states of the writers. After a crash everything begins anew from the last checkpoint
@@ -14,6 +15,7 @@ use tidemill_core::batch::Batch;
 use tidemill_core::clock::Clock;
 use tidemill_core::error::Result;
 use tidemill_core::event::CheckpointId;
+use tidemill_core::key::hash_columns;
 use tidemill_core::metrics::Metrics;
 use tidemill_core::sink::{Committable, Committer, Predecessor, Sink, SinkContext, SinkWriter, WriterState};
 use tidemill_core::watermark::Watermark;
@@ -89,9 +91,9 @@ struct Checkpoint {
     states: Vec<WriterState>,
 }
 
-struct Life<'a> {
+pub(super) struct Life<'a> {
     open: &'a dyn Fn() -> Result<Arc<dyn Sink>>,
-    rows: &'a dyn Fn(Range<u64>) -> RecordBatch,
+    rows: &'a dyn Fn(Range<u64>) -> Batch,
     clock: Arc<ManualClock>,
     committer: Arc<dyn Committer>,
     writers: Vec<Box<dyn SinkWriter>>,
@@ -103,14 +105,18 @@ struct Life<'a> {
     /// Prepared, and not known to be committed.
     pending: Vec<Committable>,
     durable: Checkpoint,
-    /// Rows before this one may be visible.
+    /// Rows before this one may be visible, of a sink that shows them with a checkpoint.
     visible_max: u64,
+    /// Rows before this one have been written, in this attempt or an earlier one.
+    written_max: u64,
+    /// The columns by which the sink wants rows dealt.
+    key_columns: Vec<usize>,
 }
 
 impl<'a> Life<'a> {
-    async fn begin(
+    pub async fn begin(
         open: &'a dyn Fn() -> Result<Arc<dyn Sink>>,
-        rows: &'a dyn Fn(Range<u64>) -> RecordBatch,
+        rows: &'a dyn Fn(Range<u64>) -> Batch,
         parallelism_max: usize,
     ) -> Result<Self> {
         let committer = open()?.prepare()?;
@@ -127,6 +133,8 @@ impl<'a> Life<'a> {
             pending: Vec::new(),
             durable: Checkpoint::default(),
             visible_max: 0,
+            written_max: 0,
+            key_columns: Vec::new(),
         };
         life.restore().await?;
         Ok(life)
@@ -137,6 +145,7 @@ impl<'a> Life<'a> {
         self.writers.clear();
         let sink = (self.open)()?;
         self.committer = sink.prepare()?;
+        self.key_columns = sink.key_columns().to_vec();
         let Checkpoint { next_row, committables, states } = self.durable.clone();
         self.committer.recover(committables, &states, Predecessor::Own).await?;
         self.visible_max = next_row;
@@ -158,13 +167,18 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
-    async fn step(&mut self, step: Step) -> Result<()> {
+    /// The rows of the last durable checkpoint, and all that were ever written, as far as their numbers go.
+    pub fn numbers(&self) -> (u64, u64) {
+        (self.durable.next_row, self.written_max)
+    }
+
+    pub async fn step(&mut self, step: Step) -> Result<()> {
         match step {
             Step::Write { subtask, rows } => {
                 let batch = (self.rows)(self.next_row..self.next_row + rows);
                 self.next_row += rows;
-                let subtask = subtask % self.writers.len();
-                self.writers[subtask].write(Batch::append(batch)).await
+                self.written_max = self.written_max.max(self.next_row);
+                self.write(subtask % self.writers.len(), batch).await
             }
             Step::Pause(time) => {
                 self.clock.sleep(time).await;
@@ -176,6 +190,21 @@ impl<'a> Life<'a> {
             Step::Checkpoint(fate) => self.checkpoint(fate).await,
             Step::Crash => self.restore().await,
         }
+    }
+
+    /// Gives rows to one writer, or each to the one that its key belongs to.
+    async fn write(&mut self, subtask: usize, batch: Batch) -> Result<()> {
+        if self.key_columns.is_empty() {
+            return self.writers[subtask].write(batch).await;
+        }
+        let keys: Vec<_> = self.key_columns.iter().map(|key| batch.records().column(*key).clone()).collect();
+        let hashes = hash_columns(&keys, batch.num_rows())?;
+        let count = self.writers.len() as u64;
+        for (number, writer) in (0..).zip(&mut self.writers) {
+            let own = hashes.iter().map(|hash| Some(hash % count == number)).collect();
+            writer.write(batch.filter(&own)?).await?;
+        }
+        Ok(())
     }
 
     async fn checkpoint(&mut self, fate: Fate) -> Result<()> {
@@ -216,7 +245,7 @@ impl<'a> Life<'a> {
     }
 
     /// The end of input, twice: a job that crashes while it ends goes on from its last checkpoint.
-    async fn end(mut self) -> Result<u64> {
+    pub async fn end(mut self) -> Result<u64> {
         for writer in &mut self.writers {
             self.pending.extend(writer.prepare_commit(None).await?);
         }
@@ -240,7 +269,8 @@ pub async fn check_history(
     parallelism_max: usize,
     visible: impl AsyncFn() -> Vec<String>,
 ) -> Result<()> {
-    let mut life = Life::begin(open, rows, parallelism_max).await?;
+    let batches = |range| Batch::append(rows(range));
+    let mut life = Life::begin(open, &batches, parallelism_max).await?;
     for (at, step) in history.iter().enumerate() {
         life.step(*step).await?;
         let seen = visible().await;

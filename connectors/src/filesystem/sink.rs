@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use tidemill_core::error::{Error, Result};
-use tidemill_core::sink::{ChangelogMode, Committer, Sink, SinkContext, SinkWriter};
+use tidemill_core::sink::{ChangelogMode, Committer, Delivery, Sink, SinkContext, SinkWriter};
 
 use super::commit::{CommitSettings, FileCommitter, Publication, folder_in_the_way, is_folder};
 use super::partition::Partitioning;
@@ -242,6 +242,10 @@ fn file_name_part(job: &str) -> String {
 impl Sink for FileSink {
     fn changelog_mode(&self) -> ChangelogMode {
         ChangelogMode::Append
+    }
+
+    fn delivery(&self) -> Delivery {
+        Delivery::ExactlyOnce
     }
 
     fn parallelism_max(&self) -> Option<usize> {

@@ -129,6 +129,9 @@ impl Stores {
             None => None,
         };
         let Some(Client { store, multipart }) = client else {
+            if self.clients.is_some() && matches!(scheme, "http" | "https") {
+                return Err(no_web(scheme, url));
+            }
             return Err(Error::request(format!("no store for '{scheme}://' of '{url}'")).with_hint(self.known()));
         };
         let path = Path::parse(path.trim_matches('/')).map_err(|error| bad_path(url, error))?;
@@ -142,6 +145,19 @@ impl Stores {
         let others: String = others.iter().map(|other| format!(", {other}")).collect();
         format!("paths of this machine can be read, and file:// URLs{others}")
     }
+}
+
+/// Why the web is no store.
+///
+/// WebDAV would have folders, but creates no name only once, which is what fences one of two writers of checkpoints; plain HTTP has
+/// neither.
+fn no_web(scheme: &str, url: &str) -> Error {
+    let error =
+        format!("'{url}' is no place in a store: over {scheme} no name is created only once, and no folder listed");
+    Error::request(error).with_hint(format!(
+        "copy the file to this machine, or to one of {}; an S3 server that speaks {scheme} is 's3://BUCKET/PATH' with 's3.endpoint' set",
+        SCHEMES.map(|scheme| format!("{scheme}://")).join(", ")
+    ))
 }
 
 /// An object in a store, or a prefix of objects.
@@ -317,8 +333,13 @@ pub(crate) fn store_error(place: impl fmt::Display, error: object_store::Error) 
 
 /// The kind of the I/O error below `error`, or `Unavailable`.
 fn kind_of(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
+    use object_store::Error as E;
     match io_error(error).map(std::io::Error::kind) {
         Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => ErrorKind::Exhausted,
+        // What a store cannot do it will not do later.
+        _ if matches!(error.downcast_ref(), Some(E::NotImplemented { .. } | E::NotSupported { .. })) => {
+            ErrorKind::Request
+        }
         _ => ErrorKind::Unavailable,
     }
 }
@@ -403,6 +424,20 @@ mod tests {
         assert!(error.starts_with("no store for 'ftp://'") && error.contains("s3://, s3a://, gs://"), "{error}");
         let error = stores.resolve("s3:///x").unwrap_err().to_string();
         assert!(error.contains("names no bucket"), "{error}");
+    }
+
+    #[test]
+    fn the_web_is_no_store_unless_somebody_says_so() {
+        let stores = Stores::new(None);
+        for url in ["http://host:8080/checkpoints", "https://host/data/*.csv"] {
+            let error = stores.resolve(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Request);
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("'{url}' is no place in a store")), "{text}");
+            assert!(text.contains("created only once") && text.contains("'s3.endpoint'"), "{text}");
+        }
+        let stores = stores.with("https://host", Arc::new(object_store::memory::InMemory::new()));
+        assert_eq!(stores.resolve("https://host/data").unwrap().to_string(), "https://host/data");
     }
 
     #[test]

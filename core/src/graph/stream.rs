@@ -265,7 +265,8 @@ impl StreamGraph {
         self.nodes.len() - 1
     }
 
-    /// Connects `source` to input `input_port` of `target`.
+    /// Connects `source` to input `input_port` of `target`. Into a sink that writes by key rows are dealt by that key, whatever
+    /// `partitioning` says: writers do not wait for one another, and the last row of a key would be anyone's.
     pub fn connect(
         &mut self,
         source: NodeIndex,
@@ -274,6 +275,10 @@ impl StreamGraph {
         partitioning: Partitioning,
         options: EdgeOptions,
     ) {
+        let partitioning = match &self.nodes[target].kind {
+            NodeKind::Sink(sink) if !sink.key_columns().is_empty() => Partitioning::Hash(sink.key_columns().to_vec()),
+            _ => partitioning,
+        };
         self.edges.push(StreamEdge { source, target, input_port, partitioning, options });
     }
 

@@ -12,8 +12,8 @@ use crate::state::KeyedStates;
 
 /// A state backend, for the subtasks of one job (BKD-01 … BKD-04).
 pub trait StateBackend: Debug + Send + Sync {
-    /// The states of one operator in one subtask, of keys with these columns; without columns there is one key. An error if a value
-    /// of such a type cannot be a key.
+    /// The states of one operator in one subtask, of keys with these columns; without columns there is one key. The last of them may
+    /// be a [`namespace`](super::namespace). An error if a value of such a type cannot be a key.
     fn keyed_states(&self, keys: &Fields) -> Result<Box<dyn KeyedStates>>;
 
     /// Where an operator puts parts of state that it keeps in a form of its own, when memory is short; `None` where all state stays

@@ -35,7 +35,7 @@ impl StateId {
 ///   A state that was restored and not registered is in the snapshots of everything as it came.
 pub trait KeyedStates: Send {
     /// Appends the slot of each row's key to `slots`; a key that is new gets one. `hashes` are those of
-    /// [`hash_columns`](crate::key::hash_columns).
+    /// [`hash_columns`](crate::key::hash_columns), or of [`key_hashes`](super::key_hashes) where keys have a namespace.
     fn lookup(&mut self, keys: &[ArrayRef], hashes: &[u64], slots: &mut Vec<usize>) -> Result<()>;
 
     /// Appends the slot of each row's key to `slots`, `None` for keys for which nothing is kept. A key that is vacant and not

@@ -38,7 +38,7 @@ mod widening;
 pub use backend::{PartStore, StateBackend, StatePart, portions};
 pub use broadcast::BroadcastState;
 pub use column::{EncodeColumn, StateColumn, resize_cells};
-pub use current_key::{CellsOf, CurrentKey, Token};
+pub use current_key::{CellsOf, CurrentKey, StateScope, Token};
 pub use evolution::{
     EVOLUTION, EVOLUTION_COMPLETE, EVOLUTION_SERDE, KEY_COLUMNS, adapt, evolving, not_restorable, retyped,
 };
@@ -48,7 +48,9 @@ pub use list::{ListCells, ListState};
 pub use map::{MapCells, MapState};
 pub use operator_list::{Dealing, OperatorList};
 pub use reducing::{AggregatingState, ReducingState};
-pub use schema::{KEY_GROUP, key_columns, keyed_schema, rows_of_groups};
+pub use schema::{
+    KEY_GROUP, NAMESPACE, is_namespace, key_columns, key_hashes, keyed_schema, namespace, rows_of_groups,
+};
 pub use snapshot::{
     EncodeState, Extent, FrozenState, RestoredState, Snapshot, SnapshotScope, StateDescriptor, StateKind,
 };

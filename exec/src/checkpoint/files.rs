@@ -99,7 +99,16 @@ impl Files {
                 }
             })
             .await;
-        created.map_err(|error| store_error(format!("creating '{path}'"), error))
+        created.map_err(|error| match error {
+            object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => Error::request(
+                format!("creating '{path}': the store creates no name only once"),
+            )
+            .with_hint(
+                "that is what keeps two writers of checkpoints apart; take a local folder, S3, GCS, Azure or HDFS",
+            )
+            .with_source(error),
+            error => store_error(format!("creating '{path}'"), error),
+        })
     }
 
     /// Deletes a file. One that is not there is deleted.

@@ -23,6 +23,8 @@ pub mod window_aggregate;
 pub mod window_assign;
 pub mod window_assign_exec;
 
+pub use idle::EXPIRED_SLOTS;
+
 /// The context of an operator that is tested alone.
 #[cfg(test)]
 pub(crate) fn test_context(metrics: tidemill_core::metrics::Metrics) -> tidemill_core::operator::OperatorContext {

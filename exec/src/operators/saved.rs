@@ -79,7 +79,8 @@ pub fn restored_rows(state: &mut RestoredState, name: &str, keys: &Fields, kept:
     batches.map(|batch| Ok(adapt(name, &batch, &schema)?.project(&without_group)?)).collect()
 }
 
-const WATERMARK: &str = "watermark";
+/// The state that holds how far event time has come.
+pub const WATERMARK: &str = "watermark";
 
 /// The watermark up to which a subtask has come.
 pub fn freeze_watermark(watermark: Watermark) -> Result<(StateDescriptor, EncodeState)> {

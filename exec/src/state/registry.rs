@@ -4,8 +4,8 @@ use std::fmt;
 
 use tidemill_core::Result;
 use tidemill_core::state::{
-    AggregatingState, KeyedStates, ListCells, ListState, MapCells, MapState, ReducingState, StateColumn, StateTtl,
-    Token, ValueCells, ValueState,
+    AggregatingState, KeyedStates, ListCells, ListState, MapCells, MapState, ReducingState, StateColumn, StateScope,
+    StateTtl, Token, ValueCells, ValueState,
 };
 
 use crate::state::StateValue;
@@ -36,18 +36,25 @@ use crate::state::columns::{ListColumn, MapColumn, Timed, TimedColumn, Untimed, 
 /// ```
 pub struct StateRegistry<'a> {
     states: &'a mut dyn KeyedStates,
+    scope: StateScope,
     ttl: Option<StateTtl>,
 }
 
 impl<'a> StateRegistry<'a> {
     /// Declares among these states; what is declared does not expire.
     pub fn new(states: &'a mut dyn KeyedStates) -> Self {
-        Self { states, ttl: None }
+        Self { states, scope: StateScope::Key, ttl: None }
+    }
+
+    /// The same among states of this scope.
+    #[must_use]
+    pub fn in_scope(self, scope: StateScope) -> Self {
+        Self { scope, ..self }
     }
 
     /// The same for states that expire, or that do not.
     pub fn with_ttl(&mut self, ttl: impl Into<Option<StateTtl>>) -> StateRegistry<'_> {
-        StateRegistry { states: &mut *self.states, ttl: ttl.into() }
+        StateRegistry { states: &mut *self.states, scope: self.scope, ttl: ttl.into() }
     }
 
     /// One value a key.
@@ -109,7 +116,7 @@ impl<'a> StateRegistry<'a> {
         cells: fn(&mut AnyColumn) -> Option<&mut C>,
     ) -> Result<Token<C>> {
         let id = self.states.register(name, self.ttl, Box::new(column))?;
-        Ok(Token::new(id, self.ttl, cells))
+        Ok(Token::new(id, self.ttl, self.scope, cells))
     }
 }
 

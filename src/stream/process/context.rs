@@ -15,10 +15,10 @@ use crate::stream::output_tag::OutputTag;
 use crate::stream::record::Record;
 
 /// Keys of a batch from their columns.
-pub(super) type DecodeKeys<'a, K> = dyn Fn(&[ArrayRef], usize) -> Result<Vec<K>> + 'a;
+pub(in crate::stream) type DecodeKeys<'a, K> = dyn Fn(&[ArrayRef], usize) -> Result<Vec<K>> + 'a;
 
 /// The keys of a batch, made when the first is asked for.
-pub(super) struct LazyKeys<'a, K> {
+pub(in crate::stream) struct LazyKeys<'a, K> {
     keys: OnceCell<Vec<K>>,
     columns: &'a [ArrayRef],
     rows: usize,
@@ -31,7 +31,23 @@ impl<'a, K> LazyKeys<'a, K> {
         Self { keys: OnceCell::new(), columns, rows, decode }
     }
 
-    fn get(&self, row: usize) -> Result<&K> {
+    /// The columns of all keys.
+    pub fn columns(&self) -> &'a [ArrayRef] {
+        self.columns
+    }
+
+    /// How many keys there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The columns of one key.
+    pub fn columns_of(&self, row: usize) -> Vec<ArrayRef> {
+        self.columns.iter().map(|column| column.slice(row, 1)).collect()
+    }
+
+    /// One key.
+    pub fn get(&self, row: usize) -> Result<&K> {
         let keys = match self.keys.get() {
             Some(keys) => keys,
             None => {

@@ -13,8 +13,11 @@ mod logic;
 mod runtime_context;
 mod side_outputs;
 
+pub(super) use context::LazyKeys;
 pub use context::{BroadcastContext, Context};
 pub use functions::{BroadcastProcessFunction, CoProcessFunction, ProcessFunction};
 pub(super) use head::{InputCodec, Inputs, ProcessHead};
 pub(super) use logic::{Broadcasting, Logic, One, Two};
 pub use runtime_context::RuntimeContext;
+pub(super) use runtime_context::StatesOfWindows;
+pub(super) use side_outputs::SideOutputs;

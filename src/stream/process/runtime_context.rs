@@ -10,13 +10,14 @@ use tidemill_core::metrics::Counter;
 use tidemill_core::operator::OperatorContext;
 use tidemill_core::shared::{Accumulator, AccumulatorRef};
 use tidemill_core::state::{
-    AggregatingState, Dealing, KeyedStates, ListState, MapState, ReducingState, StateTtl, ValueState,
+    AggregatingState, Dealing, KeyedStates, ListState, MapState, ReducingState, StateScope, StateTtl, ValueState,
 };
 use tidemill_core::{Error, Result};
 use tidemill_exec::state::{BroadcastMap, OperatorListState, StateRegistry, StateValue, SubtaskStates};
 
 use crate::stream::parameters::Parameters;
 use crate::stream::record::{Codec, Record};
+use crate::stream::window_context::WindowStates;
 use crate::stream::window_logic::AggregateFunction;
 
 /// The subtask that a function runs in, the states that it declares, and what it shares with the other subtasks of the job.
@@ -31,17 +32,46 @@ pub struct RuntimeContext<'a> {
     subtask: &'a mut SubtaskStates,
     /// Whether a stream is broadcast.
     has_broadcast: bool,
+    windows: StatesOfWindows<'a>,
+    /// Whose states are declared.
+    scope: StateScope,
     ttl: Option<StateTtl>,
 }
 
+/// Where states of windows are declared.
+pub(in crate::stream) enum StatesOfWindows<'a> {
+    /// Nowhere: there are no windows.
+    Elsewhere,
+    /// Nowhere: windows merge.
+    Merging,
+    /// Here.
+    There(&'a mut WindowStates),
+}
+
+impl StatesOfWindows<'_> {
+    fn reborrow(&mut self) -> StatesOfWindows<'_> {
+        match self {
+            Self::Elsewhere => StatesOfWindows::Elsewhere,
+            Self::Merging => StatesOfWindows::Merging,
+            Self::There(windows) => StatesOfWindows::There(windows),
+        }
+    }
+}
+
 impl<'a> RuntimeContext<'a> {
-    pub(super) fn new(
+    pub(in crate::stream) fn new(
         context: &'a OperatorContext,
         states: Option<&'a mut dyn KeyedStates>,
         subtask: &'a mut SubtaskStates,
         has_broadcast: bool,
     ) -> Self {
-        Self { context, states, subtask, has_broadcast, ttl: None }
+        let (windows, scope) = (StatesOfWindows::Elsewhere, StateScope::Key);
+        Self { context, states, subtask, has_broadcast, windows, scope, ttl: None }
+    }
+
+    /// The same for a function of windows.
+    pub(in crate::stream) fn with_windows(self, windows: StatesOfWindows<'a>) -> Self {
+        Self { windows, ..self }
     }
 
     /// Name of the operator.
@@ -113,6 +143,16 @@ impl<'a> RuntimeContext<'a> {
 
     /// The same for keyed states that expire (STA-12).
     pub fn with_ttl(&mut self, ttl: StateTtl) -> RuntimeContext<'_> {
+        RuntimeContext { ttl: Some(ttl), ..self.reborrow() }
+    }
+
+    /// The same for states of each window of a key, in a [`ProcessWindowFunction`](crate::stream::ProcessWindowFunction) (STA-14):
+    /// `context.per_window().value_state("fired")?`. What is kept in them stays until the function clears it. Sessions have none.
+    pub fn per_window(&mut self) -> RuntimeContext<'_> {
+        RuntimeContext { scope: StateScope::Window, ..self.reborrow() }
+    }
+
+    fn reborrow(&mut self) -> RuntimeContext<'_> {
         RuntimeContext {
             context: self.context,
             states: match &mut self.states {
@@ -121,7 +161,9 @@ impl<'a> RuntimeContext<'a> {
             },
             subtask: &mut *self.subtask,
             has_broadcast: self.has_broadcast,
-            ttl: Some(ttl),
+            windows: self.windows.reborrow(),
+            scope: self.scope,
+            ttl: self.ttl,
         }
     }
 
@@ -203,15 +245,53 @@ impl<'a> RuntimeContext<'a> {
     }
 
     fn registry<H>(&mut self, name: &str, declare: impl FnOnce(&mut StateRegistry<'_>) -> Result<H>) -> Result<H> {
-        let operator = &self.context.operator;
-        let Some(states) = &mut self.states else {
-            return Err(Error::request(format!("keyed state '{name}' in '{operator}', whose records have no key"))
-                .with_hint("call key_by first"));
-        };
         let named = |error: Error| error.context(format_args!("state '{name}'"));
+        let states = match self.scope {
+            StateScope::Key => keyed(&mut self.states, name, self.context)?,
+            StateScope::Window => windowed(&mut self.windows, name, self.context)?,
+        };
         self.subtask.claim(name).map_err(named)?;
-        let mut registry = StateRegistry::new(&mut **states);
+        let mut registry = StateRegistry::new(states).in_scope(self.scope);
         declare(&mut registry.with_ttl(self.ttl)).map_err(named)
+    }
+}
+
+/// Where the states of keys are.
+fn keyed<'s>(
+    states: &'s mut Option<&mut dyn KeyedStates>,
+    name: &str,
+    context: &OperatorContext,
+) -> Result<&'s mut dyn KeyedStates> {
+    match states {
+        Some(states) => Ok(&mut **states),
+        None => {
+            let operator = &context.operator;
+            Err(Error::request(format!("keyed state '{name}' in '{operator}', whose records have no key"))
+                .with_hint("call key_by first"))
+        }
+    }
+}
+
+/// Where the states of windows are.
+fn windowed<'s>(
+    windows: &'s mut StatesOfWindows<'_>,
+    name: &str,
+    context: &OperatorContext,
+) -> Result<&'s mut dyn KeyedStates> {
+    let operator = &context.operator;
+    match windows {
+        StatesOfWindows::There(windows) => {
+            windows.is_used = true;
+            Ok(&mut *windows.states)
+        }
+        StatesOfWindows::Merging => {
+            Err(Error::request(format!("state '{name}' of each window in '{operator}', whose windows are sessions"))
+                .with_hint("sessions grow and merge as records come: declare it without per_window, for the key"))
+        }
+        StatesOfWindows::Elsewhere => Err(Error::request(format!(
+            "state '{name}' of each window in '{operator}', which is no function of windows"
+        ))
+        .with_hint("declare it without per_window, or use rich_process behind a window")),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::stream::rows::{NO_TIME, Rows};
 use crate::stream::stage::emit_pieces;
 
 /// The side outputs that somebody reads; output port `n + 1` is number `n`.
-pub(super) struct SideOutputs {
+pub(in crate::stream) struct SideOutputs {
     outputs: Vec<(SideOutput, Option<Box<dyn Buffer>>)>,
 }
 

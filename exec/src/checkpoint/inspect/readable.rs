@@ -21,6 +21,8 @@ use tidemill_core::{Error, Result};
 use crate::checkpoint::parquet::{plain, plain_field};
 use crate::operators::timers::TIMERS;
 
+/// How the columns of a key that a program computes are called, with a number behind it.
+const COMPUTED_KEY: &str = "$key.";
 /// When the slots of a state were last used.
 const USED: &str = "used_millis";
 /// The first and the last millisecond of the years 1 to 9999.
@@ -49,11 +51,12 @@ impl Readable {
         fields.extend(is_keyed.then(|| Field::new(KEY_GROUP, DataType::Int32, false)));
         let kept = &stored[usize::from(is_keyed).min(stored.len())..stored.len() - usize::from(is_timers || is_timed)];
         let keys = key_columns(&state.schema).map_or(0, |keys| keys.len());
+        let computed = kept.iter().take(keys).filter(|field| field.name().starts_with(COMPUTED_KEY)).count();
         fields.extend(kept.iter().enumerate().map(|(place, field)| {
             let field = plain_field(field).as_ref().clone();
             // Keys that a program computes have no names of their own.
-            match field.name().strip_prefix("$key.").filter(|_| place < keys) {
-                Some(_) if keys == 1 => field.with_name("key"),
+            match field.name().strip_prefix(COMPUTED_KEY).filter(|_| place < keys) {
+                Some(_) if computed == 1 => field.with_name("key"),
                 Some(number) => field.clone().with_name(format!("key_{number}")),
                 None => field,
             }

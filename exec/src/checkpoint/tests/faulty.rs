@@ -8,8 +8,8 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
 use super::Chance;
@@ -19,6 +19,8 @@ use super::Chance;
 pub struct Faulty {
     inner: Arc<dyn ObjectStore>,
     plan: Arc<Mutex<Plan>>,
+    /// Whether it puts one file in the place of another, and knows nothing else.
+    overwrites: bool,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,12 @@ impl Faulty {
     /// Faults that follow from a seed; one call in `fails_one_in` fails.
     pub fn new(inner: Arc<dyn ObjectStore>, seed: u64, fails_one_in: u64) -> Self {
         let plan = Plan { chance: Chance(seed), fails_one_in, next: Vec::new() };
-        Self { inner, plan: Arc::new(Mutex::new(plan)) }
+        Self { inner, plan: Arc::new(Mutex::new(plan)), overwrites: false }
+    }
+
+    /// The same as a store that creates no name only once (WebDAV).
+    pub fn overwriting(self) -> Self {
+        Self { overwrites: true, ..self }
     }
 
     /// For each of the next files that are put whole: whether it is stored, and whether the reply arrives.
@@ -87,6 +94,10 @@ impl fmt::Display for Faulty {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if self.overwrites && options.mode != PutMode::Overwrite {
+            let (operation, implementer) = ("creating a name once".to_owned(), self.to_string());
+            return Err(object_store::Error::NotImplemented { operation, implementer });
+        }
         self.around(true, self.inner.put_opts(location, payload, options)).await
     }
 

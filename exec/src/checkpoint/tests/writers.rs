@@ -98,6 +98,17 @@ fn who_slept_through_a_retention_is_told_by_whom() {
     });
 }
 
+#[test]
+fn a_store_that_creates_no_name_only_once_takes_no_checkpoints() {
+    run(async {
+        let store: Arc<dyn ObjectStore> = Arc::new(Faulty::new(memory(), 1, 0).overwriting());
+        let error = open(&store).await.unwrap().take_over(1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Request, "nobody tries again: {error}");
+        assert!(error.to_string().contains("the store creates no name only once"), "{error}");
+        assert!(error.hint().unwrap().contains("keeps two writers of checkpoints apart"), "{error}");
+    });
+}
+
 /// A store gives a file its name when it is whole; a process that died before left it under a hidden one.
 #[test]
 fn what_was_never_whole_is_removed_when_it_is_dead() {

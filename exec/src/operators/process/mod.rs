@@ -33,7 +33,7 @@ use tidemill_core::{Batch, Error, Result, Watermark};
 use crate::operators::expression::keys_and_hashes;
 use crate::operators::idle::EXPIRED_SLOTS;
 use crate::operators::pending::Pending;
-use crate::operators::saved::{freeze_watermark, restored_watermark};
+use crate::operators::saved::{WATERMARK, freeze_watermark, restored_watermark};
 use crate::operators::timers::{DueTimer, TimerChange, TimerDomain, TimerService};
 use crate::state::SubtaskStates;
 use no_keys::NoKeys;
@@ -205,6 +205,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
         }
         self.context = Some(context.clone());
         self.is_open = true;
+        self.subtask.claim(WATERMARK)?;
         let states = self.keyed.as_mut().map(|keyed| &mut *keyed.states as &mut dyn KeyedStates);
         self.function.open(context, states, &mut self.subtask)
     }

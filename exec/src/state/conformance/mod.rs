@@ -11,6 +11,7 @@ mod evolution;
 mod job;
 mod keys;
 mod model;
+mod namespaces;
 pub mod snapshots;
 
 use std::ops::Range;
@@ -32,6 +33,7 @@ pub use evolution::{
 use job::{Job, Subtask};
 use keys::{Key, Shape, any_key, any_shape};
 use model::{Model, Op, any_op, any_read};
+pub use namespaces::what_is_kept_for_a_key_in_a_namespace_goes_with_the_key;
 use snapshots::layers;
 
 /// Makes the states of a subtask whose keys have these columns, in so many key groups.
@@ -57,6 +59,7 @@ macro_rules! keyed_states_laws {
             other_columns_are_refused,
             what_nobody_registers_is_carried_along,
             rows_of_others_are_refused,
+            what_is_kept_for_a_key_in_a_namespace_goes_with_the_key,
             evolved_state_is_what_the_old_one_becomes,
             what_no_old_value_becomes_is_refused,
             values_may_begin_or_cease_to_expire

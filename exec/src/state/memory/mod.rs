@@ -30,7 +30,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef};
 use tidemill_core::key::{is_hashable, key_group};
 use tidemill_core::state::{
     Expiry, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateDescriptor, StateId, StateKind,
-    StateLayer, StateTtl, keyed_schema,
+    StateLayer, StateTtl, is_namespace, keyed_schema, namespace,
 };
 use tidemill_core::{Error, Result};
 
@@ -86,7 +86,10 @@ impl MemoryStates {
         // What comes out of an index of dictionaries says what is in them.
         let plain = KeyIndex::new(&types)?.keys(&[])?;
         let types: Vec<DataType> = plain.iter().map(|column| column.data_type().clone()).collect();
-        let field = |(field, data_type): (&FieldRef, &DataType)| Field::new(field.name(), data_type.clone(), true);
+        let field = |(field, data_type): (&FieldRef, &DataType)| {
+            let plain = Field::new(field.name(), data_type.clone(), true);
+            if is_namespace(field) { namespace(plain) } else { plain }
+        };
         Ok(Self {
             index: KeyIndex::new(&types)?,
             key_fields: keys.iter().zip(&types).map(field).collect(),

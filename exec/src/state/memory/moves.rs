@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
 use tidemill_core::key::key_group;
+use tidemill_core::state::key_hashes;
 use tidemill_core::{Error, Result};
 
 use super::rows::{Head, Part, RowCodec, begin_row, parts, push_part};
@@ -269,7 +270,7 @@ impl MemoryStates {
             Ok(true)
         })?;
         let columns = outside.key_codec().decode(keys.iter().map(Vec::as_slice))?;
-        let hashes = tidemill_core::key::hash_columns(&columns, rows.len())?;
+        let hashes = key_hashes(&self.key_fields, &columns, rows.len())?;
         let mut slots = Vec::with_capacity(rows.len());
         self.intern(&columns, &hashes, &mut slots)?;
         let Some(outside) = &mut self.outside else { return Ok(Brought::default()) };

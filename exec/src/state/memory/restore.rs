@@ -3,9 +3,9 @@
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Fields, UInt32Type};
-use tidemill_core::key::hash_columns;
 use tidemill_core::state::{
-    KeyedStates, RestoredState, StateDescriptor, StateId, StateKind, StateLayer, adapt, keyed_schema, not_restorable,
+    KeyedStates, RestoredState, StateDescriptor, StateId, StateKind, StateLayer, adapt, key_hashes, keyed_schema,
+    not_restorable,
 };
 use tidemill_core::{Error, Result};
 
@@ -69,7 +69,7 @@ impl MemoryStates {
         let (saved, batch) = (batch.schema(), adapt(&state.name, batch, &state.schema)?);
         let (keys, values) = batch.columns()[1..].split_at(self.key_fields.len());
         let (mut slots, suspects) = (Vec::with_capacity(batch.num_rows()), self.suspects.len());
-        self.lookup(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
+        self.lookup(keys, &key_hashes(&self.key_fields, keys, batch.num_rows())?, &mut slots)?;
         self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &slots)?;
         let State { name, schema, column, .. } = &mut self.states[id.index()];
         let decoded = column.decode(&slots, values);
@@ -88,7 +88,7 @@ impl MemoryStates {
         let schema = keyed_schema(&self.key_fields, &Fields::empty());
         let batch = adapt(&self.states[id.index()].name, batch, &schema)?;
         let (keys, mut slots) = (&batch.columns()[1..], Vec::with_capacity(batch.num_rows()));
-        self.find(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
+        self.find(keys, &key_hashes(&self.key_fields, keys, batch.num_rows())?, &mut slots)?;
         let slots: Vec<usize> = slots.into_iter().flatten().collect();
         slots.iter().for_each(|slot| self.states[id.index()].column.clear(*slot));
         self.mark(id, &slots);
