@@ -82,7 +82,7 @@ impl StatementFolders {
         let mut dealt = self.clone();
         for (job, statements) in wanted {
             let known = dealt.0.remove(&job).unwrap_or_default();
-            let numbers = deal(&known, &statements).map_err(|error| error.context(&job))?;
+            let numbers = deal(&job, &known, &statements)?;
             dealt.0.insert(job, numbers);
         }
         Ok(dealt)
@@ -110,8 +110,12 @@ fn job_of(statement: &Statement) -> Result<Option<String>> {
     Ok(Some(job_name(tables.iter().map(String::as_str)).to_lowercase()))
 }
 
-/// Deals the folders of jobs with the same sinks: who they belong to afterwards.
-fn deal(known: &BTreeMap<usize, Fingerprint>, statements: &[Fingerprint]) -> Result<BTreeMap<usize, Fingerprint>> {
+/// Deals the folders of jobs with the same sinks, which are called `job`: who they belong to afterwards.
+fn deal(
+    job: &str,
+    known: &BTreeMap<usize, Fingerprint>,
+    statements: &[Fingerprint],
+) -> Result<BTreeMap<usize, Fingerprint>> {
     let (mut left, mut dealt, mut changed) = (known.clone(), BTreeMap::new(), Vec::new());
     for statement in statements {
         match left.iter().find(|(_, known)| *known == statement).map(|(number, _)| *number) {
@@ -133,12 +137,14 @@ fn deal(known: &BTreeMap<usize, Fingerprint>, statements: &[Fingerprint]) -> Res
             dealt.insert(number, *only);
         }
         (changed, _) => {
-            let error = format!(
-                "{} statements are new or have changed and {} folders of checkpoints belong to none that is there, so that \
-                 nobody knows who goes on from which",
-                changed.len(),
-                left.len()
-            );
+            let new = match changed.len() {
+                1 => "one statement is new or has changed".to_owned(),
+                several => format!("{several} statements are new or have changed"),
+            };
+            let folders: Vec<String> = left.keys().map(|number| folder_name(job, *number)).collect();
+            let folders = folders.join(", ");
+            let error =
+                format!("{job}: {new}, and who goes on from which checkpoints is not known: nobody's are {folders}");
             return Err(Error::request(error).with_hint(
                 "change one statement at a time, or delete the folders of those that are gone; a table of its own for each \
                  INSERT keeps them apart",

@@ -208,7 +208,7 @@ fn a_checkpoint_is_begun_from_by_the_path_that_is_shown_of_it() {
     assert_eq!(split, "0-9000001");
     assert!(row.parse::<u64>().unwrap() > 0, "{position}");
     // One that is gone says so.
-    let gone = path.replace("manifests/0", "manifests/9");
+    let gone = path.replace("manifests/0", "manifests/1");
     let output =
         folder.run(&["run", "--local", "-f", "fork.sql", "-s", &gone, "-D", "execution.checkpointing.dir=other"]);
     assert!(error(&output).contains("is not there: its job may have deleted it"), "{}", error(&output));

@@ -6,12 +6,12 @@ use std::process::Stdio;
 
 use super::{Folder, Running, code, stderr, stdout, until};
 
-/// Starts a job that copies rows of a table into `out`, whose sink has these options.
-fn start(folder: &Folder, source: &str, options: &str) -> Running {
+/// Starts a job with so much time between checkpoints that copies rows of a table into `out`, whose sink has these options.
+fn start(folder: &Folder, interval: &str, source: &str, options: &str) -> Running {
     folder.write(
         "job.sql",
         &format!(
-            "SET 'execution.runtime-mode' = 'streaming'; SET 'execution.checkpointing.interval' = '100 ms';
+            "SET 'execution.runtime-mode' = 'streaming'; SET 'execution.checkpointing.interval' = '{interval}';
              CREATE TABLE rows (n STRING) WITH ({source});
              CREATE TABLE out (n STRING) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv' {options});
              INSERT INTO out SELECT n FROM rows;"
@@ -41,23 +41,42 @@ fn until_checkpoints(folder: &Folder, count: usize) {
 const TICKS: &str = "'connector' = 'datagen', 'rows-per-second' = '500'";
 
 #[test]
-fn a_file_is_over_when_it_is_old_enough_and_somebody_looks() {
+fn one_file_grows_over_checkpoints_as_long_as_it_is_young() {
     let folder = Folder::new();
-    let options =
-        ", 'sink.rolling-policy.rollover-interval' = '300 ms', 'sink.rolling-policy.check-interval' = '50 ms'";
-    let running = start(&folder, TICKS, options);
+    let running = start(&folder, "100 ms", TICKS, "");
+    until_checkpoints(&folder, 12);
+    assert_eq!(files(&folder).len(), 0);
+    drop(running);
+    let folder = Folder::new();
+    let running = start(&folder, "100 ms", TICKS, ", 'sink.rolling-policy.rollover-interval' = '300 ms'");
     until("three files", || match files(&folder) {
         files if files.len() >= 3 => Ok(()),
         files => Err(files.len().to_string()),
     });
     drop(running);
-    // Nobody looks, and so it grows.
-    let folder = Folder::new();
-    let options = ", 'sink.rolling-policy.rollover-interval' = '300 ms', 'sink.rolling-policy.check-interval' = '1 h'";
-    let running = start(&folder, TICKS, options);
-    until_checkpoints(&folder, 12);
-    assert_eq!(files(&folder).len(), 0);
-    drop(running);
+}
+
+#[test]
+fn between_checkpoints_somebody_looks_as_often_as_the_check_interval_says() {
+    for (check, least, most) in [("50 ms", 3, 100), ("1 h", 1, 1)] {
+        let folder = Folder::new();
+        let options = format!(
+            ", 'sink.rolling-policy.rollover-interval' = '100 ms', 'sink.rolling-policy.check-interval' = '{check}'"
+        );
+        let running = start(&folder, "1 h", TICKS, &options);
+        let checkpoint = || {
+            until("a checkpoint", || {
+                let output = folder.run(&["checkpoint", "--dir", ".tidemill/job.sql"]);
+                if code(&output) == 0 { Ok(()) } else { Err(stderr(&output)) }
+            });
+            files(&folder).len()
+        };
+        let before = checkpoint();
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        let new = checkpoint() - before;
+        assert!((least..=most).contains(&new), "{new} files of {check}");
+        drop(running);
+    }
 }
 
 #[test]
@@ -70,7 +89,7 @@ fn a_file_is_over_when_no_rows_have_come_for_a_while() {
     );
     let options = ", 'sink.rolling-policy.rollover-interval' = '1 h', 'sink.rolling-policy.check-interval' = '50 ms',
         'sink.rolling-policy.inactivity-interval' = '1500 ms'";
-    let running = start(&folder, &source, options);
+    let running = start(&folder, "100 ms", &source, options);
     let (mut connection, _) = listener.accept().unwrap();
     for (number, line) in ["one", "two"].into_iter().enumerate() {
         writeln!(connection, "{line}").unwrap();

@@ -10,6 +10,7 @@ use tidemill::sql::StatementFolders;
 use tidemill::sql::parser::Parsed;
 use tidemill_connectors::store::Location;
 use tidemill_core::{Error, Result};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Who the jobs of a folder are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,7 +117,8 @@ impl Folder {
         let known = identity(&dir, new_id, &begin).await?;
         if let Some(folder) = here.locks.filter(|_| !dir.is_local()) {
             std::fs::create_dir_all(folder).map_err(|error| Error::from(error).context(folder.display()))?;
-            locks.push(lock(&folder.join(&known.id), &dir)?);
+            // A checksum, for what is read from a store is no name to trust.
+            locks.push(lock(&folder.join(format!("{:016x}", xxh3_64(known.id.as_bytes()))), &dir)?);
         }
         let Identity { id, from, statements } = update(&dir, known, begin, script).await?;
         Ok(Self { dir, local, id, from, statements, _locks: locks })
@@ -199,7 +201,7 @@ mod tests {
         let take = async |beside: &Path, dir: &str| {
             let here = OnThisMachine { beside, locks: Some(&places[2]) };
             let begin = FolderBegin { from: None, resume: true };
-            Folder::take(stores.resolve(dir).unwrap(), here, beside.display().to_string(), begin, &[]).await
+            Folder::take(stores.resolve(dir).unwrap(), here, format!("{} {dir}", beside.display()), begin, &[]).await
         };
         let first = take(&places[0], "mem://store/jobs").await.unwrap();
         let error = take(&places[1], "mem://store/jobs").await.unwrap_err();
