@@ -22,8 +22,9 @@ use tidemill::sql::parser::{Statement, parse_script};
 use tidemill::sql::{Outcome, Rows, Session};
 use tidemill_core::settings::{Origin, Settings};
 
-/// Where the state of the third way is: in memory, there without any room so that all of it is on the local disk, in RocksDB.
-const STATES: [&str; 3] = ["memory", "memory without room", "rocksdb"];
+/// Where the state of the third way is: in memory, there without any room so that all of it is on the local disk, under the
+/// backends `filesystem` and `rocksdb` without room.
+const STATES: [&str; 4] = ["memory", "memory without room", "filesystem", "rocksdb"];
 
 /// One way to run a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl Way {
             ("execution.batch-rows", self.batch_rows),
             ("parallelism.default", self.parallelism),
             ("execution.buffer-timeout", self.gate),
-            ("state.backend.type", if self.state == "rocksdb" { "rocksdb" } else { "memory" }),
+            ("state.backend.type", self.state.split(' ').next().unwrap_or_default()),
         ];
         for (key, value) in values.into_iter().filter(|(_, value)| !value.is_empty()) {
             settings.set(key, value, Origin::Program).unwrap();
@@ -85,11 +86,14 @@ impl Way {
         }
         let pace = Arc::new(Pace::default());
         let trace = pace.clone();
-        let session = Session::with_engine(self.settings(), |engine| {
+        let pieces = InPieces::new(pace);
+        let mut settings = self.settings();
+        settings.set("execution.checkpointing.dir", &pieces.checkpoints(), Origin::Program).unwrap();
+        let session = Session::with_engine(settings, |engine| {
             let room = if self.state == "memory" { None } else { Some(0) };
             engine.with_trace(trace).with_state_memory(room)
         })?;
-        Ok(Database { session, pieces: Some(InPieces::new(pace)) })
+        Ok(Database { session, pieces: Some(pieces) })
     }
 }
 

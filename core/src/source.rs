@@ -16,7 +16,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::CheckpointId;
 use crate::metrics::Metrics;
 use crate::watermark::Watermark;
@@ -35,7 +35,8 @@ pub enum Boundedness {
 pub struct Split {
     /// Stable name, unique within the source: path, topic and partition.
     pub id: Arc<str>,
-    /// Where to begin, in the source's own encoding; empty for the beginning. What a checkpoint stores.
+    /// Where to begin, in the source's own encoding; empty for the beginning. What a checkpoint stores, and what people are shown
+    /// where it is text.
     pub position: Vec<u8>,
 }
 
@@ -44,6 +45,21 @@ impl Split {
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self { id: id.into(), position: Vec::new() }
     }
+}
+
+/// A position that is a number, as people read it: in decimal digits.
+pub fn encode_position(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+/// The number in such a position; `None` for the beginning.
+pub fn decode_position(position: &[u8]) -> Result<Option<u64>> {
+    if position.is_empty() {
+        return Ok(None);
+    }
+    let number = std::str::from_utf8(position).ok().and_then(|digits| digits.parse().ok());
+    let no_number = || Error::corrupt(format!("position '{}' is no number", String::from_utf8_lossy(position)));
+    number.map(Some).ok_or_else(no_number)
 }
 
 /// A source of rows.

@@ -38,7 +38,8 @@ impl Session {
         }
         let mut program = Program::new(plan, true, &state, &self.settings).await?;
         let path = copy.target.as_str();
-        let context = self.table_context("copy", Disposition::Append);
+        let job = self.new_job(format!("copy to {path}"), None);
+        let context = self.table_context(Some(self.writer(&job, None)), Disposition::Append);
         let name =
             copy.stored_as.clone().or_else(|| Format::of_file_name(path).map(str::to_owned)).ok_or_else(|| {
                 Error::request(format!("the format of '{path}' is not known")).with_hint("write STORED AS CSV")
@@ -50,8 +51,8 @@ impl Session {
         let schema = program.schema.clone();
         let sink = FileSink::write_as(path, location, format, schema.clone(), &context.job, WriteMode::Overwrite, 1)?;
         program.add_sink(path, shaped(Arc::new(sink), schema), &self.settings);
-        let job = program.start(&format!("copy to {path}"), self)?;
-        Ok(self.started("copy", job))
+        let handle = program.start(&job, self)?;
+        Ok(self.started(job, handle))
     }
 }
 

@@ -13,6 +13,7 @@ use tidemill_exec::runtime::JobResult;
 
 use super::parser::{Explain, ExplainDetail, ExplainMode, Parsed, Statement};
 use super::program::Program;
+use super::recovery::QUERY;
 use super::rows::Rows;
 use super::session::Session;
 
@@ -29,16 +30,16 @@ impl Session {
         if let Some(detail) = unsupported {
             return Err(Error::request(format!("EXPLAIN {detail} is not supported yet")));
         }
-        let (name, program, rows) = match explain.statement.as_ref() {
+        let (job, program, rows) = match explain.statement.as_ref() {
             Statement::Insert(_) | Statement::StatementSet(_) => {
-                let (name, program) = self.insert_program(parsed).await?;
-                (name, program, None)
+                let (job, program) = self.insert_program(parsed).await?;
+                (job, program, None)
             }
             Statement::Query(_) => {
                 let (mut program, _) = self.query_program(parsed).await?;
                 let (sink, rows) = CollectSink::new(1);
                 program.add_sink("collect", Arc::new(sink), &self.settings);
-                ("query".to_owned(), program, Some(rows))
+                (self.new_job(QUERY, None), program, Some(rows))
             }
             _ => {
                 return Err(Error::request("EXPLAIN explains queries, INSERT and statement sets"));
@@ -55,11 +56,11 @@ impl Session {
                 let error = Error::request("EXPLAIN ANALYZE of a statement that never ends");
                 return Err(error.with_hint("EXPLAIN shows its plan"));
             }
-            let job = program.start(&name, self)?;
+            let handle = program.start(&job, self)?;
             if let Some(mut rows) = rows {
                 while rows.next().await.is_some() {}
             }
-            forms.push(form("run", &run_text(&job.wait().await?)));
+            forms.push(form("run", &run_text(&handle.wait().await?)));
         }
         Rows::of_text(["plan", "text"], forms)
     }

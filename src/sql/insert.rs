@@ -20,12 +20,13 @@ use tidemill_exec::runtime::JobHandle;
 
 use super::catalog::{ColumnDefinition, TableDefinition, simple_name, type_name};
 use super::error::at;
+use super::fingerprint::Fingerprint;
 use super::functions::not_null::not_null;
 use super::logical::with_order_columns;
 use super::parser::{Insert, Parsed, Statement};
 use super::program::{Program, runs_as_batch};
 use super::query::Query;
-use super::recovery::QUERY;
+use super::recovery::{NewJob, QUERY};
 use super::session::Session;
 use super::shaped_sink::ShapedSink;
 
@@ -53,7 +54,7 @@ impl Session {
         let (sink, rows) = CollectSink::new(COLLECTED_BATCHES);
         let sink = shaped(Arc::new(sink), program.schema.clone());
         program.add_sink("collect", sink, &self.settings);
-        let job = program.start(QUERY, self)?;
+        let job = program.start(&self.new_job(QUERY, None), self)?;
         let Program { schema: all_columns, bounded, updates, order, .. } = program;
         let schema = Arc::new(all_columns.project(&(0..shown).collect::<Vec<_>>())?);
         Ok(Query { schema, bounded, append_only: !updates, job, order, rows, all_columns })
@@ -61,62 +62,88 @@ impl Session {
 
     /// Starts an `INSERT` or a statement set as one job.
     pub(super) async fn insert(&mut self, parsed: &Parsed) -> Result<JobHandle> {
-        let (name, program) = self.insert_program(parsed).await?;
-        let job = program.start(&name, self)?;
+        let (job, program) = self.insert_program(parsed).await?;
+        let handle = program.start(&job, self)?;
         if program.batch && self.folders.is_some() && self.wants_checkpoints() {
             self.warn(format!(
-                "{name} runs as a batch and takes no checkpoints, whatever execution.checkpointing.interval says: SET \
-                 'execution.runtime-mode' = 'streaming' for a job that goes on after a crash"
+                "{} runs as a batch and takes no checkpoints, whatever execution.checkpointing.interval says: SET \
+                 'execution.runtime-mode' = 'streaming' for a job that goes on after a crash",
+                job.name
             ));
         }
-        Ok(self.started(&name, job))
+        Ok(self.started(job, handle))
     }
 
     /// Starts a job that writes what `plan` yields to a table, column by column.
-    pub(super) async fn insert_plan(&mut self, table: &str, plan: LogicalPlan) -> Result<JobHandle> {
+    pub(super) async fn insert_plan(
+        &mut self,
+        table: &str,
+        plan: LogicalPlan,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<JobHandle> {
         let table = self.catalog.table(table)?;
         let batch = runs_as_batch(std::slice::from_ref(&plan), &self.settings)?;
-        let program = self.sink_program(plan, &table, Disposition::Append, batch).await?;
-        let name = job_name([table.name.as_str()]);
-        let job = program.start(&name, self)?;
-        Ok(self.started(&name, job))
+        let job = self.new_job(job_name([table.name.as_str()]), fingerprint);
+        let program = self.sink_program(plan, &table, Disposition::Append, batch, self.writer(&job, None)).await?;
+        let handle = program.start(&job, self)?;
+        Ok(self.started(job, handle))
     }
 
-    /// The program of an `INSERT` or a statement set, and the job's name.
-    pub(super) async fn insert_program(&self, parsed: &Parsed) -> Result<(String, Program)> {
+    /// The program of an `INSERT` or a statement set, and its job.
+    pub(super) async fn insert_program(&self, parsed: &Parsed) -> Result<(NewJob, Program)> {
         let state = self.state();
-        let (parsed, plans) = self.plans(&state, parsed).await?;
-        let inserts = inserts(&parsed.statement);
+        let written = inserts(&parsed.statement);
+        let (mended, plans) = self.plans(&state, parsed).await?;
+        let inserts = inserts(&mended.statement);
         let batch = runs_as_batch(&plans, &self.settings)?;
+        let table = |insert: &Insert| self.catalog.table(&simple_name(&insert.table)?);
+        let tables = inserts.iter().map(table).collect::<Result<Vec<_>>>()?;
+        let names = tables.iter().map(|table| table.name.as_str());
+        let job = self.new_job(job_name(names.clone()), Fingerprint::of(&parsed.statement));
         let mut whole: Option<Program> = None;
-        let mut tables = Vec::new();
-        for (insert, plan) in inserts.iter().zip(plans) {
-            let table = self.catalog.table(&simple_name(&insert.table)?)?;
+        for (place, (insert, plan)) in inserts.iter().zip(plans).enumerate() {
+            let table = &tables[place];
+            let plan = for_columns(plan, table, insert)?;
             let disposition = disposition(insert, batch)?;
-            let plan = for_columns(plan, &table, insert)?;
-            let program = self.sink_program(plan, &table, disposition, batch).await?;
+            let mut same = inserts.iter().zip(&tables).filter(|(_, other)| other.name == table.name);
+            let is_one_of_several = same.clone().count() > 1;
+            if is_one_of_several && same.any(|(other, _)| other.overwrite) {
+                let error =
+                    format!("a statement set writes to '{}' more than once, and replaces what is there", table.name);
+                return Err(Error::request(error).with_hint("UNION ALL its queries in one INSERT OVERWRITE"));
+            }
+            let mut uid = format!("sink {}", table.name);
+            if is_one_of_several {
+                uid += &format!(" {}", Fingerprint::of_insert(&written[place]));
+            }
+            let uid = whole.as_ref().map_or_else(|| uid.clone(), |whole| whole.free_uid(&uid));
+            let writer = self.writer(&job, Some(uid.as_str()).filter(|_| inserts.len() > 1));
+            let mut program = self.sink_program(plan, table, disposition, batch, writer).await?;
+            if inserts.len() > 1 {
+                program.name_by_sink(&uid)?;
+            }
             match &mut whole {
                 Some(whole) => whole.absorb(program),
                 None => whole = Some(program),
             }
-            tables.push(table.name.clone());
         }
         let program = whole.ok_or_else(|| Error::internal("an INSERT without a query"))?;
-        Ok((job_name(tables.iter().map(String::as_str)), program))
+        Ok((job, program))
     }
 
-    /// `plan`, which yields the table's physical columns, with the table's sink behind it.
+    /// `plan`, which yields the table's physical columns, with the table's sink behind it, which writes as `writer`.
     async fn sink_program(
         &self,
         plan: LogicalPlan,
         table: &TableDefinition,
         disposition: Disposition,
         batch: bool,
+        writer: String,
     ) -> Result<Program> {
         let plan = cast_to(plan, table)?;
         let schema = table.physical_schema();
         let options = Options::new(table.options.iter().cloned());
-        let context = table.context(&self.table_context(&table.name, disposition));
+        let context = table.context(&self.table_context(Some(writer), disposition));
         let sink = sink(options, schema.clone(), &context)
             .map_err(|error| error.context(format!("table '{}'", table.name)))?;
         let mut program = Program::new(plan, batch, &self.state(), &self.settings).await?;
@@ -132,14 +159,15 @@ pub(super) fn shaped(sink: Arc<dyn Sink>, schema: SchemaRef) -> Arc<dyn Sink> {
     Arc::new(ShapedSink::new(sink, schema))
 }
 
-/// What a job does that writes to these tables. Names that could be taken for several are quoted, so that no two lists of tables
-/// read the same.
+/// What a job does that writes to these tables, in whatever order. Names that could be taken for several are quoted, so that no
+/// two lists of tables read the same.
 pub(super) fn job_name<'a>(tables: impl IntoIterator<Item = &'a str>) -> String {
     let quoted = |table: &str| match table.contains([',', '`']) {
         true => format!("`{}`", table.replace('`', "``")),
         false => table.to_owned(),
     };
-    let tables: Vec<String> = tables.into_iter().map(quoted).collect();
+    let mut tables: Vec<String> = tables.into_iter().map(quoted).collect();
+    tables.sort();
     format!("{INSERT_INTO}{}", tables.join(", "))
 }
 

@@ -15,6 +15,7 @@ mod checkpoints;
 mod copy;
 pub mod error;
 mod explain;
+mod fingerprint;
 pub mod fold;
 mod functions;
 mod insert;
@@ -36,6 +37,7 @@ mod tests;
 mod type_error;
 pub mod unbounded;
 
+pub use fingerprint::StatementFolders;
 pub use fold::Folded;
 pub use query::{Order, Query};
 pub use recovery::{JobFolders, store_folder};

@@ -103,7 +103,7 @@ impl Session {
         }
         let mut relations = Relations { known: self.catalog.names(), ..Relations::default() };
         let open = |table: Arc<TableDefinition>| {
-            let context = self.table_context(&table.name, Disposition::Append);
+            let context = self.table_context(None, Disposition::Append);
             ScanTable::open(table, state, &context).map(Arc::new)
         };
         for (name, quoted) in names {

@@ -25,6 +25,7 @@ use super::catalog::scan_table;
 use super::error::planning;
 use super::logical::session_window::expand_sessions;
 use super::query::Order;
+use super::recovery::NewJob;
 use super::session::Session;
 use super::unbounded;
 
@@ -160,6 +161,18 @@ impl Program {
         self.graph.connect(self.root, node, 0, partitioning, EdgeOptions::default());
     }
 
+    /// Has every node keep its state as one of those in front of the sink, which is the last one and is called `uid` from now on:
+    /// that of a statement does not depend on what stands beside it in its set.
+    pub fn name_by_sink(&mut self, uid: &str) -> Result<()> {
+        let ids = self.graph.operator_ids()?;
+        let sink = ids.len().saturating_sub(1);
+        for (node, id) in ids.into_iter().enumerate() {
+            let name = if node == sink { uid.to_owned() } else { format!("{id} before {uid}") };
+            self.graph.node_mut(node).uid = Some(name);
+        }
+        Ok(())
+    }
+
     /// How many subtasks make the result; a source may run less wide than the job.
     fn producers(&self, settings: &Settings) -> usize {
         let node = self.graph.node(self.root);
@@ -170,13 +183,11 @@ impl Program {
         node.parallelism.unwrap_or_else(|| settings.parallelism().min(limit.unwrap_or(usize::MAX)))
     }
 
-    /// The nodes of `other` in the same graph: two results, one job.
+    /// The nodes of `other`, which have other uids, in the same graph: two results, one job.
     pub fn absorb(&mut self, other: Self) {
         let offset = self.graph.nodes().len();
         for node in other.graph.nodes() {
-            let mut node = node.clone();
-            node.uid = node.uid.map(|uid| self.free_uid(&uid));
-            self.graph.add(node);
+            self.graph.add(node.clone());
         }
         for edge in other.graph.edges() {
             let (source, target) = (edge.source + offset, edge.target + offset);
@@ -186,8 +197,8 @@ impl Program {
         self.updating_nodes.extend(other.updating_nodes.into_iter().map(|(node, updates)| (node + offset, updates)));
     }
 
-    /// The uid, or with the number that it has among those of its kind.
-    fn free_uid(&self, uid: &str) -> String {
+    /// The uid, with a number behind it if a node has it already.
+    pub fn free_uid(&self, uid: &str) -> String {
         let is_taken = |uid: &String| self.graph.nodes().iter().any(|node| node.uid.as_ref() == Some(uid));
         let numbered = (2..).map(|number| format!("{uid} {number}"));
         [uid.to_owned()].into_iter().chain(numbered).find(|uid| !is_taken(uid)).unwrap_or_default()
@@ -198,13 +209,13 @@ impl Program {
         self.graph.to_job_graph(settings)
     }
 
-    /// Starts the job under `name`, unless the settings name it.
-    pub fn start(&self, name: &str, session: &Session) -> Result<JobHandle> {
+    /// Starts the job under its name, unless the settings name it.
+    pub(super) fn start(&self, job: &NewJob, session: &Session) -> Result<JobHandle> {
         let mut settings = session.settings.clone();
         if settings.job_name().is_none() {
-            settings.set("pipeline.name", name, Origin::Program)?;
+            settings.set("pipeline.name", &job.name, Origin::Program)?;
         }
-        let persistence = session.persistence(name)?;
+        let persistence = session.persistence(job)?;
         execute_from(&self.job_graph(&settings)?, session.engine().environment(), &settings, persistence)
     }
 }

@@ -8,6 +8,7 @@ use tidemill_exec::checkpoint::savepoint::SAVEPOINT_MANIFEST;
 use tidemill_exec::runtime::{Begin, Persistence, StoreFolder};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::fingerprint::{Fingerprint, StatementFolders};
 use super::insert::INSERT_INTO;
 use super::session::Session;
 
@@ -35,6 +36,17 @@ pub struct JobFolders {
     pub origin: Option<String>,
     /// Whether that job owns the savepoint.
     pub claims: bool,
+    /// Which of the folders of jobs with the same sinks is whose.
+    pub statements: StatementFolders,
+}
+
+/// A job that is about to begin.
+#[derive(Clone, Debug)]
+pub(super) struct NewJob {
+    /// What it does: `insert into t`.
+    pub name: String,
+    /// Its name as a folder's, which no other job of the session has.
+    pub folder: String,
 }
 
 impl JobFolders {
@@ -51,8 +63,8 @@ pub fn store_folder(place: &Location) -> StoreFolder {
 }
 
 /// The name of a job's sub-folder, which no other job has: its sinks as they are where folders can be called so, else what is
-/// left of them with a checksum behind it. `repetition` counts the jobs before it that have the same sinks.
-pub fn folder_name(job: &str, repetition: usize) -> String {
+/// left of them with a checksum behind it. `number` tells jobs with the same sinks apart, from 1.
+pub fn folder_name(job: &str, number: usize) -> String {
     let sinks: Vec<&str> = job.strip_prefix(INSERT_INTO).unwrap_or(job).split(", ").collect();
     let plain = sinks.join("+");
     let name = match sinks.iter().all(|sink| is_plain(sink)) && plain.chars().count() <= PLAIN_MAX.0 {
@@ -61,12 +73,12 @@ pub fn folder_name(job: &str, repetition: usize) -> String {
             let kept = plain.chars().take(CHANGED_CHARACTERS_MAX);
             let kept: String = kept.map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
             // No plain name has this sign.
-            format!("{kept}={:016x}", xxh3_64(job.as_bytes()))
+            format!("{kept}={:016x}", xxh3_64(job.to_lowercase().as_bytes()))
         }
     };
-    match repetition {
-        0 => name,
-        before => format!("{name}-{}", before + 1),
+    match number {
+        0 | 1 => name,
+        number => format!("{name}-{number}"),
     }
 }
 
@@ -93,8 +105,19 @@ impl Session {
         self.stores().resolve(url)
     }
 
-    /// What the job called `name` keeps, and begins from.
-    pub(super) fn persistence(&self, name: &str) -> Result<Persistence> {
+    /// The job of a statement that says what `fingerprint` stands for.
+    pub(super) fn new_job(&self, name: impl Into<String>, fingerprint: Option<Fingerprint>) -> NewJob {
+        let name = name.into();
+        let nothing = StatementFolders::default();
+        let statements = self.folders.as_ref().map_or(&nothing, |folders| &folders.statements);
+        let mut folders = statements.numbers(&name, fingerprint).map(|number| folder_name(&name, number));
+        let is_free = |folder: &String| self.jobs.iter().all(|job| job.folder != *folder);
+        let folder = folders.find(is_free).unwrap_or_default();
+        NewJob { name, folder }
+    }
+
+    /// What a job keeps, and begins from.
+    pub(super) fn persistence(&self, NewJob { name, folder }: &NewJob) -> Result<Persistence> {
         let recovery = self.settings.state_recovery();
         let resolved = |path: &String| self.stores().resolve(path).map(|place| store_folder(&place));
         let (begin, claims) = match &self.folders {
@@ -108,11 +131,11 @@ impl Session {
             },
         };
         let folder = match (&self.folders, self.settings.checkpoints().dir) {
-            (Some(folders), _) => Some(folders.folder(&folder_name(name, self.repetition(name)))),
+            (Some(folders), _) => Some(folders.folder(folder)),
             // The rows of a query go to whoever asks, who is gone with the process.
-            (None, Some(dir)) if name != QUERY => {
+            (None, Some(dir)) if *name != QUERY => {
                 // Each run has a folder of its own: nobody asked to go on from another.
-                let name = format!("{}-{}", folder_name(name, 0), self.run_id());
+                let name = format!("{}-{}", folder_name(name, 1), self.run_id());
                 Some(store_folder(&self.stores().resolve(&dir)?.child(&name)))
             }
             (None, _) => None,
@@ -127,7 +150,7 @@ mod tests {
     use super::*;
 
     fn name(sinks: &[&str]) -> String {
-        folder_name(&job_name(sinks.iter().copied()), 0)
+        folder_name(&job_name(sinks.iter().copied()), 1)
     }
 
     #[test]
@@ -135,7 +158,8 @@ mod tests {
         assert_eq!(name(&["counts"]), "counts");
         assert_eq!(name(&["über_1.daily-sums"]), "über_1.daily-sums");
         assert_eq!(name(&["a", "b"]), "a+b");
-        assert_eq!(folder_name(&job_name(["counts"]), 1), "counts-2");
+        assert_eq!(name(&["b", "a"]), "a+b");
+        assert_eq!(folder_name(&job_name(["counts"]), 2), "counts-2");
         assert_eq!(name(&["x".repeat(100).as_str()]), "x".repeat(100));
     }
 
@@ -166,7 +190,7 @@ mod tests {
             &[&long, "a"],
         ];
         let mut names: Vec<String> = sinks.iter().map(|sinks| name(sinks)).collect();
-        names.push(folder_name(&job_name(["counts"]), 1));
+        names.push(folder_name(&job_name(["counts"]), 2));
         let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
         assert_eq!(distinct.len(), names.len(), "{names:#?}");
         assert!(

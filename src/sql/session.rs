@@ -11,19 +11,21 @@ use tidemill_core::settings::Origin;
 use tidemill_core::{Error, Result, Settings};
 use tidemill_exec::memory::managed_pool;
 use tidemill_exec::runtime::{Engine, JobHandle};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::catalog::Catalog;
-use super::insert::job_name;
 use super::parser::{Parsed, Statement};
 use super::query::Query;
-use super::recovery::{JobFolders, folder_name, store_folder};
+use super::recovery::{JobFolders, NewJob, store_folder};
 use super::rows::Rows;
 use super::state::{base_state, statement_state};
 
 /// Settings, with their older names, of what is made once for all jobs of a process: they change nothing afterwards.
-const READ_AT_START: [&str; 6] = [
+const READ_AT_START: [&str; 8] = [
     "io.tmp.dirs",
     "taskmanager.tmp.dirs",
+    "state.backend.rocksdb.checkpointdir",
+    "state.backend.rocksdb.localdir",
     "taskmanager.numberOfTaskSlots",
     "taskmanager.memory.process.size",
     "taskmanager.memory.managed.size",
@@ -241,11 +243,6 @@ impl Session {
         format!("{millis:x}-{:x}-{}", std::process::id(), self.jobs.len())
     }
 
-    /// How many earlier jobs of this session write to the same sinks.
-    pub(super) fn repetition(&self, statement: &str) -> usize {
-        self.jobs.iter().filter(|job| job.statement == statement).count()
-    }
-
     /// Whether somebody has asked for checkpoints: what a command takes for granted does not count.
     pub(super) fn wants_checkpoints(&self) -> bool {
         let key = "execution.checkpointing.interval";
@@ -258,18 +255,24 @@ impl Session {
         self.warnings.push(warning);
     }
 
-    /// What connectors may know of a job that uses `table`.
-    pub(super) fn table_context(&self, table: &str, disposition: Disposition) -> TableContext {
-        // Part of file names: unique among all that write to one directory, and the same when a job goes on.
-        let job = match &self.folders {
-            Some(folders) => match self.repetition(&job_name([table])) {
-                0 => format!("{}-{table}", folders.id),
-                before => format!("{}-{table}-{}", folders.id, before + 1),
-            },
+    /// Part of the names of the files that a job's sink writes: no other sink has it, and a job that goes on keeps it. `sink` is
+    /// the uid of one of several.
+    pub(super) fn writer(&self, job: &NewJob, sink: Option<&str>) -> String {
+        let run = match &self.folders {
+            Some(folders) => folders.id.to_string(),
             None => self.run_id(),
         };
+        match sink {
+            Some(sink) => format!("{run}-{:016x}", xxh3_64(format!("{} {sink}", job.folder).as_bytes())),
+            None if self.folders.is_some() => format!("{run}-{}", job.folder),
+            None => run,
+        }
+    }
+
+    /// What connectors may know of whoever uses a table; who writes to it has a [name](Self::writer).
+    pub(super) fn table_context(&self, writer: Option<String>, disposition: Disposition) -> TableContext {
         TableContext {
-            job: job.into(),
+            job: writer.unwrap_or_else(|| self.run_id()).into(),
             parallelism: self.settings.parallelism(),
             disposition,
             partitioned_by: Arc::default(),
@@ -279,10 +282,9 @@ impl Session {
     }
 
     /// Files a started job under a new id.
-    pub(super) fn started(&mut self, statement: &str, handle: JobHandle) -> JobHandle {
+    pub(super) fn started(&mut self, NewJob { name, folder }: NewJob, handle: JobHandle) -> JobHandle {
         let id = (self.jobs.len() + 1).to_string();
-        let folder = folder_name(statement, self.repetition(statement));
-        self.jobs.push(SessionJob { id, handle: handle.clone(), statement: statement.to_owned(), folder });
+        self.jobs.push(SessionJob { id, handle: handle.clone(), statement: name, folder });
         handle
     }
 

@@ -8,6 +8,7 @@ use tidemill_core::{Error, Result};
 
 use super::catalog::{Entry, TableBuilder, TableDefinition, ViewDefinition, definition_of_schema, simple_name};
 use super::error::at;
+use super::fingerprint::Fingerprint;
 use super::parser::{CreateTable, CreateView, Drop, DropKind, Parsed, Statement};
 use super::session::{Outcome, Session};
 
@@ -51,7 +52,7 @@ impl Session {
         definition.temporary = create.temporary;
         definition.comment = create.comment.clone();
         self.add_table(definition, parsed)?;
-        match self.insert_plan(&name, plan).await {
+        match self.insert_plan(&name, plan, Fingerprint::of(&parsed.statement)).await {
             Ok(job) => Ok(Outcome::Job(job)),
             Err(error) => {
                 self.catalog.remove(&name);
@@ -66,7 +67,7 @@ impl Session {
             return Err(at(Error::request(format!("table '{}' has no columns", definition.name)), start));
         }
         let named = |error: Error| error.context(format!("table '{}'", definition.name));
-        definition.check_options(&self.table_context(&definition.name, Disposition::Append)).map_err(named)?;
+        definition.check_options(&self.table_context(None, Disposition::Append)).map_err(named)?;
         let name = definition.name.clone();
         self.catalog.insert(&name, Entry::Table(Arc::new(definition)));
         Ok(())

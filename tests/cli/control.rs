@@ -167,7 +167,8 @@ fn list_info_and_checkpoint_show_the_jobs_of_a_process() {
     let lines: serde_json::Value = serde_json::from_str(&of(&["checkpoints", "counts", "--format", "json"])).unwrap();
     let asked = lines.as_array().unwrap().iter().find(|line| line["id"].as_u64() == Some(next)).unwrap();
     assert_eq!(asked["status"], "completed", "{asked}");
-    assert!(asked["path"].as_str().unwrap().ends_with(".tidemill/job.sql/counts"), "{asked}");
+    let path = asked["path"].as_str().unwrap();
+    assert!(path.contains(".tidemill/job.sql/counts/manifests/"), "{asked}");
 
     // There are two: one has to be named, by a name that is there.
     let which = ask(&folder, &["info"]);
@@ -176,6 +177,91 @@ fn list_info_and_checkpoint_show_the_jobs_of_a_process() {
     let nobody = ask(&folder, &["savepoint", "saved/monday"]);
     assert_eq!(code(&nobody), 2);
     assert!(error(&nobody).contains("no job 'saved/monday'; there is counts, others"), "{}", error(&nobody));
+    drop(running);
+}
+
+#[test]
+fn a_checkpoint_is_begun_from_by_the_path_that_is_shown_of_it() {
+    let folder = Folder::new();
+    folder.write("job.sql", COUNTS).write("fork.sql", COUNTS);
+    let retained = ["-D", "execution.checkpointing.num-retained=100"];
+    let running = start(&folder, &retained);
+    until_checkpoints(&folder, 4);
+    let lines = stdout(&ask(&folder, &["checkpoints", "--format", "json"]));
+    let lines: Vec<serde_json::Value> = serde_json::from_str(&lines).unwrap();
+    drop(running);
+    let second = lines.iter().filter(|line| line["status"] == "completed").nth(1).unwrap();
+    let (id, path) = (second["id"].as_u64().unwrap(), second["path"].as_str().unwrap());
+    let fork = ["run", "--local", "-f", "fork.sql", "-p", "1", "-s", path];
+    let forked = Running(folder.command(&fork).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let dir = ["--dir", ".tidemill/fork.sql", "--savepoint-path", "saved"];
+    until("the fork", || match folder.run(&[&["stop"], &dir[..]].concat()) {
+        output if code(&output) == 0 => Ok(()),
+        output => Err(stderr(&output)),
+    });
+    let told = stderr(&output_of(forked));
+    // Not from the newest one, and people can read where the source stands.
+    assert!(told.contains(&format!("goes on from checkpoint {id} in {path}\n")), "{told}");
+    let position = told.lines().find(|line| line.contains("  numbers"));
+    let (_, position) = position.and_then(|line| line.rsplit_once(": ")).unwrap_or_else(|| panic!("{told}"));
+    let (split, row) = position.split_once(" at ").unwrap_or_else(|| panic!("{told}"));
+    assert_eq!(split, "0-9000001");
+    assert!(row.parse::<u64>().unwrap() > 0, "{position}");
+    // One that is gone says so.
+    let gone = path.replace("manifests/0", "manifests/1");
+    let output =
+        folder.run(&["run", "--local", "-f", "fork.sql", "-s", &gone, "-D", "execution.checkpointing.dir=other"]);
+    assert!(error(&output).contains("is not there: its job may have deleted it"), "{}", error(&output));
+}
+
+#[test]
+fn a_relative_path_of_a_savepoint_begins_where_the_command_runs() {
+    let folder = Folder::new();
+    folder.write("job.sql", COUNTS).write("below/readme", "");
+    let running = start(&folder, &[]);
+    until_checkpoints(&folder, 1);
+    let below = |arguments: &[&str]| {
+        let arguments = [arguments, &["--dir", "../.tidemill/job.sql"]].concat();
+        let output = folder.command(&arguments).current_dir(folder.path().join("below")).output().unwrap();
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stdout(&output).contains("/below/"), "{}", stdout(&output));
+    };
+    below(&["savepoint", "counts", "one"]);
+    below(&["stop", "--savepoint-path", "./two"]);
+    drop(running);
+    for saved in ["one", "two"] {
+        assert!(folder.path().join("below").join(saved).join("_metadata").exists(), "{saved}");
+    }
+}
+
+#[test]
+fn of_a_job_that_failed_for_good_the_first_cause_is_shown_as_long_as_others_run() {
+    let folder = Folder::new();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let failing = format!(
+        "SET 'restart-strategy.type' = 'fixed-delay'; SET 'restart-strategy.fixed-delay.attempts' = '2';
+         SET 'restart-strategy.fixed-delay.delay' = '50 ms';
+         CREATE TABLE lines (line STRING)
+           WITH ('connector' = 'socket', 'hostname' = '127.0.0.1', 'port' = '{port}', 'format' = 'raw', 'max-retries' = '0');
+         CREATE TABLE out (line STRING) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv');
+         INSERT INTO out SELECT line FROM lines;"
+    );
+    folder.write("job.sql", &format!("{COUNTS} {failing}"));
+    let running = start(&folder, &[]);
+    let shown = until("the end of a job", || {
+        let output = ask(&folder, &["info", "out", "--format", "json"]);
+        let job = serde_json::from_str::<serde_json::Value>(&stdout(&output)).map_err(|_| stderr(&output))?[0].clone();
+        if job["state"] == "running" { Err(job.to_string()) } else { Ok(job) }
+    });
+    let (state, cause) = (shown["state"].as_str().unwrap(), shown["first_cause"].as_str().unwrap());
+    assert!(
+        state.starts_with("failed: ") && state.contains("after 2 restarts, the first of them because of: "),
+        "{state}"
+    );
+    assert!(state.contains(cause) && cause.contains(&port.to_string()), "{cause}, {state}");
+    let text = stdout(&ask(&folder, &["info", "out"]));
+    assert!(text.contains(" out: failed: ") && text.contains(&format!("the first because of: {cause}")), "{text}");
+    assert!(stdout(&ask(&folder, &["info", "counts"])).contains(" counts: running\n"));
     drop(running);
 }
 

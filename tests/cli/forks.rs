@@ -4,7 +4,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use super::recovery::{ROWS, lines, script};
-use super::{Folder, code, stderr, stdout};
+use super::{Folder, code, error, stderr, stdout};
 
 /// The script above in another format and into another folder than `copies`, without its second insert.
 fn copying(rate: u64, format: &str, path: &str) -> String {
@@ -92,6 +92,36 @@ fn a_savepoint_is_good_for_as_many_jobs_as_begin_from_it_whatever_became_of_its_
         let saved = counts.iter().position(|count| *count != 1).unwrap();
         assert!(counts[saved..].iter().all(|count| *count == number as u32 + 2), "{:?}", &counts[saved..][..20]);
     }
+}
+
+#[test]
+fn a_checkpoint_whose_rows_nobody_would_commit_is_nothing_to_begin_from() {
+    let folder = Folder::new();
+    folder.write("job.sql", &copying(20_000, "csv", "copies"));
+    let mut first = running(&folder);
+    wait_for_checkpoints(&folder, 3);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // Of another table, which lies elsewhere; what the checkpoint holds of `copies` would be lost.
+    let other = copying(1_000_000, "csv", "others")
+        .replace("INTO copies", "INTO others")
+        .replace("TABLE copies", "TABLE others");
+    folder.write("other.sql", &other);
+    for allow in [&[][..], &["-n"]] {
+        let arguments =
+            [&["run", "--local", "-f", "other.sql", "-p", "1", "-s", ".tidemill/job.sql/copies"], allow].concat();
+        let refused = folder.run(&arguments);
+        assert_eq!(code(&refused), 1, "{}", stderr(&refused));
+        for part in ["holds rows that the sink 'copies'", "has yet to commit", "behind a savepoint first"] {
+            assert!(error(&refused).contains(part), "{}", error(&refused));
+        }
+        std::fs::remove_dir_all(folder.path().join(".tidemill/other.sql")).unwrap();
+    }
+    // Nothing of it was touched.
+    folder.write("job.sql", &copying(1_000_000, "csv", "copies"));
+    let resumed = folder.run(&["run", "--local", "-f", "job.sql", "-p", "1", "--resume"]);
+    assert_eq!(code(&resumed), 0, "{}", stderr(&resumed));
+    assert!(counts(&folder, "copies", "csv").iter().all(|count| *count == 1));
 }
 
 #[test]

@@ -13,10 +13,12 @@ mod jobs;
 mod origin;
 mod output;
 mod recovery;
+mod rolling;
 mod scripts;
 mod settings;
 mod state;
 mod streams;
+mod twin_inserts;
 
 use std::io::Write;
 use std::path::Path;

@@ -157,12 +157,19 @@ pub fn graph(plan: &Plan, sink: Arc<dyn Sink>, chance: &Chance, parallelism: usi
     for (port, source) in sources.into_iter().enumerate() {
         graph.connect(source, number, port, Partitioning::Hash(vec![0]), EdgeOptions::default());
     }
-    let order = StreamNode::new("order", NodeKind::Operator(Arc::new(InOrder)), row_schema());
-    let order = graph.add(order.with_parallelism(1 + (parallelism + 1) % 3));
-    graph.connect(number, order, 0, Partitioning::Hash(vec![0]), EdgeOptions::default());
+    // Rows that count again have other numbers.
+    let last = match plan.mode {
+        "AT_LEAST_ONCE" => number,
+        _ => {
+            let order = StreamNode::new("order", NodeKind::Operator(Arc::new(InOrder)), row_schema());
+            let order = graph.add(order.with_parallelism(1 + (parallelism + 1) % 3));
+            graph.connect(number, order, 0, Partitioning::Hash(vec![0]), EdgeOptions::default());
+            order
+        }
+    };
     let sink = StreamNode::new("sink", NodeKind::Sink(sink), row_schema());
     let sink = graph.add(sink.with_parallelism(parallelism));
-    graph.connect(order, sink, 0, Partitioning::Rebalance, EdgeOptions::default());
+    graph.connect(last, sink, 0, Partitioning::Rebalance, EdgeOptions::default());
     graph
 }
 

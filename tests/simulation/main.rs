@@ -19,7 +19,9 @@
 mod chance;
 mod clock;
 mod job;
+mod modes;
 mod outside;
+mod restarts;
 mod silent;
 mod sinks;
 mod store;
@@ -96,7 +98,7 @@ impl Troubles {
 }
 
 /// What has to happen in some of two hundred worlds, or they would prove nothing.
-const HAPPENS: [&str; 17] = [
+const HAPPENS: [&str; 18] = [
     "a reader fails",
     "take rows",
     "prepare",
@@ -112,6 +114,7 @@ const HAPPENS: [&str; 17] = [
     "the disk is full",
     "a clock is set",
     "barriers overtake rows",
+    "layers become fewer",
     "one of two processes gives way",
     "an attempt fails",
 ];
@@ -240,7 +243,7 @@ impl World {
         let parallelism = 1 + chance.below(3) as usize;
         let lifetime = if is_last { PATIENCE } else { Duration::from_millis(1 + chance.below(plan.lifetime_millis)) };
         // Whoever goes on may do so under another backend.
-        let backends = [("memory", None), ("memory", Some(0)), ("rocksdb", Some(0))];
+        let backends = [("memory", None), ("filesystem", Some(0)), ("rocksdb", Some(0)), ("memory", Some(0))];
         let (backend, room) = backends[self.seed.wrapping_add(number) as usize % backends.len()];
         let settings = settings(plan, parallelism, backend);
         let job = graph(plan, Arc::new(self.outside.clone()), chance, parallelism).to_job_graph(&settings).unwrap();
@@ -272,7 +275,10 @@ impl Process {
         let Self { job, settings, persistence, lifetime, savepoints, room, is_second } = self;
         environment.tier = environment.tier.limited(room);
         let first = match is_second {
-            true => Some(start_before_another(&job, &environment, &settings, &persistence).await),
+            true => {
+                let restarts = chance.below(2) == 0;
+                Some(start_before_another(&job, &environment, &settings, &persistence, restarts).await)
+            }
             false => None,
         };
         // Another process draws other numbers.
@@ -299,17 +305,20 @@ impl Process {
     }
 }
 
-/// Starts the job, and returns once it is at work: somebody is about to start it once more from the same folder. It does not
-/// restart by itself.
+/// Starts the job, and returns once it is at work: somebody is about to start it once more from the same folder. In some worlds
+/// it restarts by itself, and may take over again.
 async fn start_before_another(
     job: &JobGraph,
     environment: &Environment,
     settings: &Settings,
     persistence: &Persistence,
+    restarts: bool,
 ) -> JobHandle {
-    let mut once = settings.clone();
-    once.set("restart-strategy.type", "none", Origin::Program).unwrap();
-    let first = execute_from(job, environment, &once, persistence.clone()).unwrap();
+    let mut settings = settings.clone();
+    if !restarts {
+        settings.set("restart-strategy.type", "none", Origin::Program).unwrap();
+    }
+    let first = execute_from(job, environment, &settings, persistence.clone()).unwrap();
     let ended = first.clone();
     let at_work = async {
         while first.checkpoints().is_empty() {
@@ -323,12 +332,13 @@ async fn start_before_another(
     first
 }
 
-/// The job that was at work first ends with an error once another process has run it to its end.
+/// The job that was at work first ends once another process has run it to its end; with an error, unless it finds that end when
+/// it restarts.
 async fn must_have_given_way(first: &JobHandle, environment: &Environment) {
     tokio::select! {
         biased;
         outcome = first.wait() => {
-            let error = outcome.unwrap_err();
+            let Err(error) = outcome else { return };
             assert!(matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Unavailable), "{error}");
         }
         () = environment.clock.sleep(PATIENCE) => panic!("the first of two processes goes on for ever"),

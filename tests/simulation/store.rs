@@ -41,16 +41,43 @@ pub struct FaultyStore {
     troubles: StoreTroubles,
     /// That of the process that uses it.
     clock: Mutex<Option<Arc<dyn Clock>>>,
+    /// Files that take their time, besides.
+    slow: Mutex<Option<Slow>>,
+}
+
+/// Puts that take longer than others: as many of files in this folder as are left.
+#[derive(Clone, Copy, Debug)]
+struct Slow {
+    folder: &'static str,
+    left: usize,
+    pause: Duration,
 }
 
 impl FaultyStore {
     pub fn shared(chance: Chance, troubles: StoreTroubles) -> Arc<Self> {
-        Arc::new(Self { inner: InMemory::new(), chance, troubles, clock: Mutex::default() })
+        Arc::new(Self { inner: InMemory::new(), chance, troubles, clock: Mutex::default(), slow: Mutex::default() })
     }
 
     /// A process begins, whose clock this is.
     pub fn set_clock(&self, clock: Arc<dyn Clock>) {
         *self.clock.lock().unwrap() = Some(clock);
+    }
+
+    /// The next `count` files that are put into `folder` take so long.
+    pub fn slow_down(&self, folder: &'static str, count: usize, pause: Duration) {
+        *self.slow.lock().unwrap() = Some(Slow { folder, left: count, pause });
+    }
+
+    async fn pause_if_slow(&self, location: &Path) {
+        let pause = match &mut *self.slow.lock().unwrap() {
+            Some(slow) if slow.left > 0 && location.as_ref().contains(slow.folder) => {
+                slow.left -= 1;
+                slow.pause
+            }
+            _ => return,
+        };
+        let clock = self.clock.lock().unwrap().clone().unwrap();
+        clock.sleep(pause).await;
     }
 
     fn fail(&self, every: u64, why: &'static str) -> Result<()> {
@@ -76,6 +103,11 @@ impl FaultyStore {
     }
 }
 
+/// Whether a file holds what several layers of a state have become: a checkpoint's own segment has number 0.
+fn is_of_compaction(location: &Path) -> bool {
+    location.as_ref().contains("/segments/") && location.as_ref().ends_with("-1")
+}
+
 /// What a disk without room says.
 fn no_room() -> object_store::Error {
     let source = Box::new(std::io::Error::from(std::io::ErrorKind::StorageFull));
@@ -91,6 +123,10 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if is_of_compaction(location) {
+            self.chance.count("layers become fewer", 1);
+        }
+        self.pause_if_slow(location).await;
         self.pause().await;
         self.fail_before()?;
         if self.chance.strikes("the disk is full", self.troubles.full_disk) {

@@ -436,6 +436,12 @@ fn what_was_opened_is_closed_once_whatever_happens() {
 #[derive(Clone, Copy, Debug)]
 enum Wrong {
     NameTwice,
+    /// The name of a value by key once more, for another kind of state.
+    NameOfAList,
+    NameOfAUnion,
+    NameOfRawState,
+    /// The same without keys.
+    NameOfTwoLists,
     NoColumns,
     StateWithoutKey,
     TimerWithoutKey,
@@ -453,6 +459,22 @@ impl<K> ProcessFunction<i64, K> for Wrong {
             Self::NameTwice => {
                 context.value_state::<i64>("count")?;
                 context.list_state::<i64>("count").map(drop)
+            }
+            Self::NameOfAList => {
+                context.value_state::<i64>("count")?;
+                context.operator_list::<i64>("count").map(drop)
+            }
+            Self::NameOfAUnion => {
+                context.union_list::<i64>("count")?;
+                context.value_state::<i64>("count").map(drop)
+            }
+            Self::NameOfRawState => {
+                context.map_state::<i64, i64>("count")?;
+                context.raw_state("count").map(drop)
+            }
+            Self::NameOfTwoLists => {
+                context.operator_list::<i64>("count")?;
+                context.union_list::<i64>("count").map(drop)
             }
             Self::NoColumns => context.value_state::<serde_json::Value>("anything").map(drop),
             Self::StateWithoutKey => context.value_state::<i64>("count").map(drop),
@@ -481,7 +503,10 @@ fn what_is_wrong_with_a_function_is_said() {
         assert!(error.to_string().contains(text), "{error}");
         assert_eq!(error.kind(), ErrorKind::Request, "{error}");
     };
-    said(keyed(Wrong::NameTwice), "there are two states called 'count'");
+    for twice in [Wrong::NameTwice, Wrong::NameOfAList, Wrong::NameOfAUnion, Wrong::NameOfRawState] {
+        said(keyed(twice), "state 'count': there are two states called 'count'");
+    }
+    said(plain(Wrong::NameOfTwoLists), "state 'count': there are two states called 'count'");
     said(keyed(Wrong::NoColumns), "the columns of serde_json::value::Value are not known");
     said(keyed(Wrong::BroadcastWithoutStream), "broadcast state 'rules' in 'process', which no stream is broadcast to");
     said(keyed(Wrong::Undeclared), "a state is used that was not declared");

@@ -62,6 +62,11 @@ impl InPieces {
         Self { pace, folder: tempfile::tempdir().unwrap(), queries: 0 }
     }
 
+    /// Where the checkpoints of jobs go.
+    pub fn checkpoints(&self) -> String {
+        self.folder.path().join("checkpoints").display().to_string()
+    }
+
     /// The rows of a query, and how many were late.
     pub async fn run(&mut self, session: &mut Session, parsed: &Parsed) -> Result<Option<(Rows, u64)>, Failure> {
         self.queries += 1;

@@ -168,6 +168,8 @@ async fn replays_from_any_position(source: &dyn Source, context: &SourceContext,
         // Every position where there are few, some of them where there are many.
         let step = split.positions.len().div_ceil(50).max(1);
         for (before, position) in split.positions.iter().step_by(step) {
+            let shown = std::str::from_utf8(position).is_ok_and(|text| !text.contains(char::is_control));
+            assert!(shown, "split {id}: people cannot read position {position:?}");
             let split_again = Split { id: id.as_str().into(), position: position.clone() };
             let rest = read_split(source, context, split_again).await?;
             assert_eq!(rest, split.rows[*before..], "split {id} goes on behind row {before}");

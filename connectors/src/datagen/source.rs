@@ -16,7 +16,7 @@ use tidemill_core::clock::Clock;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::source::{
     Boundedness, ListEnumerator, Source, SourceContext, SourceEvent, SourceReader, Split, SplitEnumerator,
-    TurnEnumerator,
+    TurnEnumerator, decode_position, encode_position,
 };
 
 use super::field::FieldSpec;
@@ -190,16 +190,9 @@ impl SourceReader for GeneratedReader {
     async fn add_splits(&mut self, splits: Vec<Split>) -> Result<()> {
         for split in splits {
             let rows = RowSet::decode(&split.id)?;
-            let next = match split.position.as_slice() {
-                [] => rows.first(),
-                position => u64::from_le_bytes(position.try_into().map_err(|_| {
-                    Error::corrupt(format!(
-                        "position of split '{}' has {} bytes instead of 8",
-                        split.id,
-                        position.len()
-                    ))
-                })?),
-            };
+            let position = decode_position(&split.position);
+            let position = position.map_err(|error| error.context(format_args!("split '{}'", split.id)))?;
+            let next = position.unwrap_or_else(|| rows.first());
             self.splits.push_back(OpenSplit { id: split.id, rows, next });
         }
         Ok(())
@@ -232,8 +225,7 @@ impl SourceReader for GeneratedReader {
         if let Some(pace) = &mut self.pace {
             pace.taken(count);
         }
-        let event =
-            SourceEvent::Batch { split: split.id.clone(), records, position: split.next.to_le_bytes().to_vec() };
+        let event = SourceEvent::Batch { split: split.id.clone(), records, position: encode_position(split.next) };
         match split.rows {
             RowSet::Range { .. } => self.splits.push_front(split),
             RowSet::Blocks { .. } => self.splits.push_back(split),

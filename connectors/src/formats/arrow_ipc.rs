@@ -16,7 +16,7 @@ use tidemill_core::source::SplitStream;
 
 use super::bytes::{ByteStream, read_text};
 use super::parquet::{conform, damaged, places_of};
-use super::rows::{decode_position, number_rows};
+use super::rows::{number_rows, position_in};
 use super::{Encoder, FileRange, ReadOptions};
 use crate::options::Options;
 use crate::store::Location;
@@ -55,7 +55,7 @@ impl ArrowCompression {
 
 /// Reads a file from the row on that its position names.
 pub(crate) async fn open(range: FileRange, options: ReadOptions) -> Result<SplitStream> {
-    let start = decode_position(&range)?.unwrap_or(0);
+    let start = position_in(&range)?.unwrap_or(0);
     let target = options.projected()?;
     let file = range.file.clone();
     let (schema, batches) = open_batches(&range.file, range.size).await?;

@@ -20,7 +20,7 @@ use parquet::file::properties::WriterProperties;
 use tidemill_core::error::{Error, Result, find_name};
 use tidemill_core::source::SplitStream;
 
-use super::rows::{batch_of, decode_position, number_rows};
+use super::rows::{batch_of, number_rows, position_in};
 use super::text::{TextStyle, format_value, shortened};
 use super::{Encoder, FileRange, ReadOptions, sql_name};
 use crate::options::Options;
@@ -107,7 +107,7 @@ async fn open_builder(file: &Location, size: u64) -> Result<ParquetRecordBatchSt
 
 /// Reads a file from the row on that its position names.
 pub(crate) async fn open(range: FileRange, options: ReadOptions) -> Result<SplitStream> {
-    let start = decode_position(&range)?.unwrap_or(0);
+    let start = position_in(&range)?.unwrap_or(0);
     let builder = open_builder(&range.file, range.size).await?;
     let target = options.projected()?;
     let places = places_of(&range.file, builder.schema(), &target)?;

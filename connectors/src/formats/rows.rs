@@ -16,7 +16,7 @@ use bytes::{Buf, BytesMut};
 use futures::stream::{StreamExt, TryStreamExt};
 use tidemill_core::error::{Error, Result};
 use tidemill_core::metrics::Counter;
-use tidemill_core::source::SplitStream;
+use tidemill_core::source::{SplitStream, decode_position, encode_position};
 
 use super::bytes::{ByteStream, count_lines, read_text};
 use super::csv::{CsvDecoder, CsvOptions, header_fields};
@@ -181,7 +181,7 @@ struct TextReader {
 
 impl TextReader {
     async fn open(range: FileRange, decoder: Box<dyn RowDecoder>, options: &ReadOptions) -> Result<Self> {
-        let resumed = decode_position(&range)?;
+        let resumed = position_in(&range)?;
         // A range that begins in the middle starts behind the first line end at or behind the byte before it: the line
         // that reaches over the border belongs to the range where it begins.
         let offset = resumed.unwrap_or_else(|| range.start.saturating_sub(1));
@@ -275,19 +275,9 @@ async fn explain(file: Location, size: u64, text_offset: u64, error: RowError) -
     }
 }
 
-fn encode_position(offset: u64) -> Vec<u8> {
-    offset.to_le_bytes().to_vec()
-}
-
-/// The number that a position holds; `None` for the beginning.
-pub(crate) fn decode_position(range: &FileRange) -> Result<Option<u64>> {
-    if range.position.is_empty() {
-        return Ok(None);
-    }
-    let bytes: [u8; 8] = range.position.as_slice().try_into().map_err(|_| {
-        Error::corrupt(format!("position in {} has {} bytes instead of 8", range.file, range.position.len()))
-    })?;
-    Ok(Some(u64::from_le_bytes(bytes)))
+/// The number that the position of a file holds; `None` for the beginning.
+pub(crate) fn position_in(range: &FileRange) -> Result<Option<u64>> {
+    decode_position(&range.position).map_err(|error| error.context(&range.file))
 }
 
 /// A stream that numbers rows: cuts batches to `batch_rows` and puts the row number behind each, for formats whose position

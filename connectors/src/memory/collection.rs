@@ -9,7 +9,7 @@ use futures::stream::StreamExt;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::source::{
     Boundedness, ListEnumerator, SequentialReader, Source, SourceContext, SourceReader, Split, SplitEnumerator,
-    SplitStream,
+    SplitStream, decode_position,
 };
 
 /// The rows of a collection, in order, read by one subtask.
@@ -73,13 +73,7 @@ fn from_position(
     batch_rows: usize,
     position: &[u8],
 ) -> Result<SplitStream> {
-    let start =
-        match position {
-            [] => 0,
-            bytes => u64::from_le_bytes(bytes.try_into().map_err(|_| {
-                Error::corrupt(format!("position in a collection has {} bytes instead of 8", bytes.len()))
-            })?),
-        };
+    let start = decode_position(position).map_err(|error| error.context("a collection"))?.unwrap_or(0);
     let mut skip = usize::try_from(start).unwrap_or(usize::MAX);
     let mut rest = Vec::with_capacity(batches.len());
     for batch in batches.iter() {

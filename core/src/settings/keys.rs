@@ -178,7 +178,7 @@ pub const KEYS: &[Key] = &[
     ),
     renamed(
         "io.tmp.dirs",
-        &["taskmanager.tmp.dirs"],
+        &["taskmanager.tmp.dirs", "state.backend.rocksdb.checkpointdir", "state.backend.rocksdb.localdir"],
         Value::Text,
         "",
         "directories for spill files and for state on the local disk",
@@ -239,7 +239,12 @@ pub const KEYS: &[Key] = &[
         "whether barriers align",
     ),
     key("execution.checkpointing.timeout", Value::Duration, "10 min", "after which a checkpoint is given up"),
-    key("execution.checkpointing.min-pause", Value::Duration, "0 ms", "least time between two checkpoints"),
+    key(
+        "execution.checkpointing.min-pause",
+        Value::Duration,
+        "0 ms",
+        "least time between two checkpoints; then only one may be under way at a time",
+    ),
     key("execution.checkpointing.max-concurrent-checkpoints", COUNT, "1", "checkpoints under way at once"),
     key(
         "execution.checkpointing.tolerable-failed-checkpoints",
@@ -260,7 +265,13 @@ pub const KEYS: &[Key] = &[
         "1",
         "completed checkpoints that are kept",
     ),
-    key("execution.checkpointing.incremental", Value::Boolean, "true", "whether a checkpoint stores only what changed"),
+    renamed(
+        "execution.checkpointing.incremental",
+        &["state.backend.incremental"],
+        Value::Boolean,
+        "true",
+        "whether a checkpoint stores only what changed",
+    ),
     renamed(
         "execution.checkpointing.dir",
         &["state.checkpoints.dir", "state.backend.fs.checkpointdir"],
@@ -294,8 +305,9 @@ pub const KEYS: &[Key] = &[
         "memory",
         "where keyed state lives: in memory with checkpoints in memory or in a folder, or on the local disk",
     ),
-    key(
+    renamed(
         "restart-strategy.type",
+        &["restart-strategy"],
         Value::OneOf(&["none", "off", "disable", "fixed-delay", "failure-rate", "exponential-delay"]),
         "",
         "what happens after a failure; when unset exponential-delay with checkpoints, none without",
@@ -336,15 +348,23 @@ pub const KEYS: &[Key] = &[
         "infinite",
         "restarts before the job fails, counted until pauses are short again",
     ),
-    key("execution.state-recovery.path", Value::Text, "", "savepoint or checkpoint to begin from"),
-    key(
+    renamed(
+        "execution.state-recovery.path",
+        &["execution.savepoint.path"],
+        Value::Text,
+        "",
+        "savepoint or checkpoint to begin from",
+    ),
+    renamed(
         "execution.state-recovery.ignore-unclaimed-state",
+        &["execution.savepoint.ignore-unclaimed-state"],
         Value::Boolean,
         "false",
         "whether state that no operator claims is dropped",
     ),
-    key(
+    renamed(
         "execution.state-recovery.claim-mode",
+        &["execution.savepoint-restore-mode"],
         Value::OneOf(&["CLAIM", "NO_CLAIM"]),
         "NO_CLAIM",
         "whether the engine owns the savepoint that it began from",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::{Error, Result};
 use crate::settings::{Settings, parse_duration};
 
 /// When checkpoints are taken and what becomes of them: `execution.checkpointing.*`.
@@ -105,6 +106,21 @@ pub enum RestartSettings {
         /// How many restarts until then; `None` for any number.
         attempts: Option<u64>,
     },
+}
+
+impl CheckpointSettings {
+    /// Refuses settings that exclude one another (CKP-07).
+    pub fn check(&self) -> Result<()> {
+        if self.max_concurrent > 1 && !self.min_pause.is_zero() {
+            let error = format!(
+                "execution.checkpointing.max-concurrent-checkpoints is {}, and execution.checkpointing.min-pause is {:?}: \
+                 between checkpoints that overlap there is no pause",
+                self.max_concurrent, self.min_pause
+            );
+            return Err(Error::request(error).with_hint("set one of them back: to 1, or to 0 ms"));
+        }
+        Ok(())
+    }
 }
 
 impl Settings {
@@ -222,6 +238,30 @@ mod tests {
     }
 
     #[test]
+    fn older_names_of_recovery_are_known_and_say_the_newer_ones() {
+        let names = [
+            ("state.backend.rocksdb.checkpointdir", "io.tmp.dirs"),
+            ("state.backend.rocksdb.localdir", "io.tmp.dirs"),
+            ("state.backend.fs.checkpointdir", "execution.checkpointing.dir"),
+            ("state.backend.incremental", "execution.checkpointing.incremental"),
+            ("state.savepoints.dir", "execution.checkpointing.savepoint-dir"),
+            ("execution.savepoint.path", "execution.state-recovery.path"),
+            ("execution.savepoint.ignore-unclaimed-state", "execution.state-recovery.ignore-unclaimed-state"),
+            ("execution.savepoint-restore-mode", "execution.state-recovery.claim-mode"),
+            ("restart-strategy", "restart-strategy.type"),
+        ];
+        for (older, newer) in names {
+            let value = match newer {
+                "restart-strategy.type" => "none",
+                "execution.state-recovery.claim-mode" => "CLAIM",
+                _ => "true",
+            };
+            let warning = Settings::default().set(older, value, Origin::Statement).unwrap().unwrap();
+            assert!(warning.contains(newer), "{warning}");
+        }
+    }
+
+    #[test]
     fn checkpoints_bring_restarts_unless_somebody_says_otherwise() {
         let mut settings = Settings::default();
         assert_eq!(settings.restarts(), RestartSettings::None);
@@ -248,6 +288,24 @@ mod tests {
         assert_eq!(set("unaligned.enabled", "true"), (Some(Duration::from_secs(5)), 1));
         assert_eq!(set("aligned-checkpoint-timeout", "0 ms"), (Some(Duration::ZERO), 1));
         assert_eq!(set("mode", "AT_LEAST_ONCE"), (None, 3));
+    }
+
+    #[test]
+    fn a_pause_between_checkpoints_excludes_such_as_overlap() {
+        let mut settings = Settings::default();
+        let mut set = |key: &str, value: &str| {
+            settings.set(&format!("execution.checkpointing.{key}"), value, Origin::Statement).unwrap();
+            settings.checkpoints().check().map_err(|error| error.to_string())
+        };
+        assert_eq!(set("min-pause", "2 s"), Ok(()));
+        let error = set("max-concurrent-checkpoints", "3").unwrap_err();
+        for part in ["max-concurrent-checkpoints is 3", "min-pause is 2s"] {
+            assert!(error.contains(part), "{error}");
+        }
+        // Barriers that overtake rows leave room for one anyway.
+        assert_eq!(set("unaligned.enabled", "true"), Ok(()));
+        assert!(set("unaligned.enabled", "false").is_err());
+        assert_eq!(set("min-pause", "0 ms"), Ok(()));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tidemill_core::event::CheckpointId;
 use tidemill_core::{Error, ErrorKind, Result};
 
 use super::content::{CheckpointContent, Manifest};
-use super::files::{Created, Files, below};
+use super::files::{Created, Files};
 use super::layer::LayerRows;
 use super::manifest::{decode, encode};
 use super::retention::Retention;
@@ -224,7 +224,7 @@ async fn manifests(files: &Files, after: Option<u64>) -> Result<Vec<(u64, Path)>
     let after = after.map(|number| manifest_path(files, number));
     let listed = files.list(MANIFESTS, after.as_ref()).await?;
     let numbered = listed.into_iter().filter_map(|path| {
-        let number = path.filename().filter(|name| name.len() == 20)?.parse().ok()?;
+        let (_, number) = manifest_at(&path)?;
         (path == manifest_path(files, number)).then_some((number, path))
     });
     Ok(numbered.collect())
@@ -237,7 +237,19 @@ fn is_of_generation(path: &Path, newest: u64) -> bool {
 }
 
 fn manifest_path(files: &Files, number: u64) -> Path {
-    below(&files.path(MANIFESTS), &format!("{number:020}"))
+    files.path(&manifest_name(number))
+}
+
+/// The name of a manifest below the folder of its checkpoints.
+pub fn manifest_name(number: u64) -> String {
+    format!("{MANIFESTS}/{number:020}")
+}
+
+/// The folder of checkpoints and the number of the manifest in it that a path names, if it is that of a manifest.
+pub(super) fn manifest_at(path: &Path) -> Option<(Path, u64)> {
+    let number = path.filename().filter(|name| name.len() == 20)?.parse().ok()?;
+    let manifests = path.parent().filter(|folder| folder.filename() == Some(MANIFESTS))?;
+    Some((manifests.parent().unwrap_or_default(), number))
 }
 
 /// A manifest, if it is there.
@@ -254,6 +266,17 @@ pub(super) async fn read_numbered(files: &Files, (number, path): &(u64, Path)) -
         }
         manifest => Ok(manifest),
     }
+}
+
+/// The manifest of this number.
+///
+/// Errors: it is not there; its job may have deleted it.
+pub(super) async fn numbered_manifest(files: &Files, number: u64) -> Result<Manifest> {
+    let path = manifest_path(files, number);
+    read_numbered(files, &(number, path.clone())).await?.ok_or_else(|| {
+        let error = Error::request(format!("'{path}' is not there: its job may have deleted it"));
+        error.with_hint("name the folder of the checkpoints for the newest of them")
+    })
 }
 
 /// Creates a manifest, or says who came first.
@@ -304,7 +327,10 @@ async fn name_good_one(files: &Files, manifests: &[(u64, Path)], error: Error) -
         Some((path, checkpoint)) => format!("the newest good one is checkpoint {checkpoint}, manifest '{path}'"),
         None => "there is no good one".to_owned(),
     };
-    let hint = hint.unwrap_or_else(|| "restore the file, or delete it to go on from the good one".to_owned());
+    let hint = hint.unwrap_or_else(|| {
+        "restore the file; deleting it goes on from the good one, and what sinks have shown since may come again"
+            .to_owned()
+    });
     Error::new(kind, format!("{}; {good}", error.message())).with_hint(hint).with_source(error)
 }
 

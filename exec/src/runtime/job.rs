@@ -304,6 +304,7 @@ pub fn execute_from(
     settings: &Settings,
     persistence: Persistence,
 ) -> Result<JobHandle> {
+    settings.checkpoints().check()?;
     let slots = environment.slots.take(job.slots_required())?;
     let name: Arc<str> = settings.job_name().unwrap_or("job").into();
     let cancelled = Arc::new(Latch::default());

@@ -201,6 +201,8 @@ impl JobRun {
     fn needs_folder(&self) -> bool {
         self.settings.state_backend() == BackendType::Filesystem
             && self.settings.checkpoints().interval.is_some()
+            // Of a query that nobody can go on with, they go to memory all the same.
+            && self.settings.checkpoints().dir.is_none()
             && takes_checkpoints(&self.job)
     }
 
@@ -262,14 +264,15 @@ impl JobRun {
         let clock = self.environment.clock.clone();
         let found = find_checkpoint(folder.store.clone(), &folder.root, clock.clone(), None);
         let found = async { found.await.map_err(|error| error.context(&folder.url)) };
-        let content = answered(&*clock, self.settings.checkpoints().timeout, &folder.url, found).await?.content;
-        let content = Arc::unwrap_or_clone(content);
+        let found = answered(&*clock, self.settings.checkpoints().timeout, &folder.url, found).await?;
+        let content = Arc::unwrap_or_clone(found.content);
         if self.persistence.claims && content.kind != CheckpointKind::Savepoint {
             let error = format!("{} holds checkpoints of a job, which cannot be claimed", folder.url);
             return Err(Error::request(error).with_hint("begin from them without --claim-mode claim"));
         }
         // Whoever begins from the end of another job wants to go on.
-        Ok((folder.clone(), CheckpointContent { is_final: false, ..content }))
+        let folder = StoreFolder { root: found.root, ..folder.clone() };
+        Ok((folder, CheckpointContent { is_final: false, ..content }))
     }
 
     /// A checkpoint to go on from, whose segments are read with patience.

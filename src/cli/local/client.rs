@@ -46,12 +46,28 @@ pub fn savepoint(arguments: &Savepoint) -> ExitCode {
     if let Some(path) = &arguments.dispose {
         return told(super::run::dispose(path));
     }
-    show(&arguments.of, Ask::Savepoint { path: arguments.path.clone() })
+    match arguments.path.as_deref().map(from_here).transpose() {
+        Ok(path) => show(&arguments.of, Ask::Savepoint { path }),
+        Err(error) => told(Err(error)),
+    }
 }
 
 /// `tidemill stop`
 pub fn stop(arguments: &StopJob) -> ExitCode {
-    show(&arguments.of, Ask::Stop { drain: arguments.drain, path: arguments.savepoint_path.clone() })
+    match arguments.savepoint_path.as_deref().map(from_here).transpose() {
+        Ok(path) => show(&arguments.of, Ask::Stop { drain: arguments.drain, path }),
+        Err(error) => told(Err(error)),
+    }
+}
+
+/// A place as the running process has to understand it: a relative path begins in the folder of whoever asks. As a URL it stays
+/// what it is, whatever paths without a scheme mean there.
+fn from_here(path: &str) -> Result<String> {
+    if path.contains("://") || path.starts_with('/') {
+        return Ok(path.to_owned());
+    }
+    let absolute = std::path::absolute(path).map_err(|error| Error::from(error).context(path))?;
+    Ok(format!("file://{}", absolute.display()))
 }
 
 fn show(arguments: &OfJob, ask: Ask) -> ExitCode {

@@ -1,19 +1,36 @@
 //! The folder of a process's jobs: its place, its lock, its name.
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use object_store::{ObjectStoreExt, PutMode, PutOptions};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde::{Deserialize, Serialize};
+use tidemill::sql::StatementFolders;
+use tidemill::sql::parser::Parsed;
 use tidemill_connectors::store::Location;
 use tidemill_core::{Error, Result};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Who the jobs of a folder are.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Identity {
     id: String,
     #[serde(default)]
     from: Option<BegunFrom>,
+    /// Whose the folders of jobs with the same sinks are.
+    #[serde(default)]
+    statements: StatementFolders,
+}
+
+/// The name of the file that says so.
+const IDENTITY: &str = "job.json";
+
+impl Identity {
+    fn encode(&self) -> Result<Vec<u8>> {
+        let text = serde_json::to_vec(self);
+        text.map_err(|error| Error::internal("an identity that is no JSON").with_source(error))
+    }
 }
 
 /// The savepoint that the job of a folder began from.
@@ -61,8 +78,19 @@ pub struct Folder {
     pub id: String,
     /// The savepoint that the job here began from.
     pub from: Option<BegunFrom>,
+    /// Whose the folders of jobs with the same sinks are.
+    pub statements: StatementFolders,
     // Held until the process ends, however it ends.
-    _lock: File,
+    _locks: Vec<File>,
+}
+
+/// Where what belongs to a folder lies on this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct OnThisMachine<'a> {
+    /// The lock and the control file, where the folder is in a store.
+    pub beside: &'a Path,
+    /// The locks of folders in stores, by the names of their jobs: processes find one another there wherever they were started.
+    pub locks: Option<&'a Path>,
 }
 
 /// The folder for the script called `file`, where nobody names another.
@@ -72,62 +100,89 @@ pub fn default_dir(file: &Path) -> PathBuf {
 }
 
 impl Folder {
-    /// Takes the folder `dir`. Of a folder in a store, the lock lies in `beside`, on this machine.
-    pub async fn take(dir: Location, beside: &Path, new_id: String, begin: FolderBegin) -> Result<Self> {
+    /// Takes the folder `dir` for the jobs of a script.
+    pub async fn take(
+        dir: Location,
+        here: OnThisMachine<'_>,
+        new_id: String,
+        begin: FolderBegin,
+        script: &[Parsed],
+    ) -> Result<Self> {
         let dir = dir.durable();
-        let local = dir.file_path().unwrap_or_else(|| beside.to_owned());
+        let local = dir.file_path().unwrap_or_else(|| here.beside.to_owned());
         std::fs::create_dir_all(&local).map_err(|error| {
             Error::from(error).context(format!("the folder for checkpoints, '{}'", local.display()))
         })?;
-        let lock = lock(&local)?;
-        let Identity { id, from } = identity(&dir, new_id, begin).await?;
-        Ok(Self { dir, local, id, from, _lock: lock })
+        let mut locks = vec![lock(&local.join("lock"), &dir)?];
+        let known = identity(&dir, new_id, &begin).await?;
+        if let Some(folder) = here.locks.filter(|_| !dir.is_local()) {
+            std::fs::create_dir_all(folder).map_err(|error| Error::from(error).context(folder.display()))?;
+            // A checksum, for what is read from a store is no name to trust.
+            locks.push(lock(&folder.join(format!("{:016x}", xxh3_64(known.id.as_bytes()))), &dir)?);
+        }
+        let Identity { id, from, statements } = update(&dir, known, begin, script).await?;
+        Ok(Self { dir, local, id, from, statements, _locks: locks })
     }
 }
 
-/// Takes the lock, which goes with the process.
-fn lock(folder: &Path) -> Result<File> {
-    let path = folder.join("lock");
-    let open = File::options().create(true).truncate(false).write(true).open(&path);
+/// Takes the lock of `dir` that lies in a file; it goes with the process.
+fn lock(path: &Path, dir: &Location) -> Result<File> {
+    let open = File::options().create(true).truncate(false).write(true).open(path);
     let file = open.map_err(|error| Error::from(error).context(path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            let error = Error::unavailable(format!("another process runs the jobs of '{}'", folder.display()));
+            let error = Error::unavailable(format!("another process runs the jobs of '{dir}'"));
             Err(error.with_hint("stop it first, or give this one a folder of its own with execution.checkpointing.dir"))
         }
         Err(TryLockError::Error(error)) => Err(Error::from(error).context(path.display())),
     }
 }
 
-/// The identity in the folder, made by whoever comes first; beginning from a savepoint is written down.
-async fn identity(dir: &Location, new_id: String, begin: FolderBegin) -> Result<Identity> {
-    let place = dir.child("job.json");
-    let write = |identity: &Identity| {
-        let text = serde_json::to_vec(identity);
-        text.map_err(|error| Error::internal("an identity that is no JSON").with_source(error))
-    };
-    let fresh = write(&Identity { id: new_id, from: begin.from.clone() })?;
+/// The identity in the folder, made by whoever comes first.
+async fn identity(dir: &Location, new_id: String, begin: &FolderBegin) -> Result<Identity> {
+    let place = dir.child(IDENTITY);
+    let fresh = Identity { id: new_id, from: begin.from.clone(), statements: StatementFolders::default() };
     let options = PutOptions::from(PutMode::Create);
-    match place.store.put_opts(&place.path, fresh.into(), options).await {
+    match place.store.put_opts(&place.path, fresh.encode()?.into(), options).await {
         Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
         Err(error) => return Err(place.error(error)),
     }
     let found = place.store.get(&place.path).await.map_err(|error| place.error(error))?;
     let found = found.bytes().await.map_err(|error| place.error(error))?;
-    let mut identity: Identity = serde_json::from_slice(&found)
-        .map_err(|error| Error::corrupt(format!("{place} does not say whose jobs these are")).with_source(error))?;
-    let from = begin.origin(identity.from.as_ref());
-    if identity.from != from {
-        identity.from = from;
-        let changed = write(&identity)?;
-        place.store.put(&place.path, changed.into()).await.map_err(|error| place.error(error))?;
+    serde_json::from_slice(&found)
+        .map_err(|error| Error::corrupt(format!("{place} does not say whose jobs these are")).with_source(error))
+}
+
+/// Writes down what the jobs of the folder begin from and what they do, where that is not known yet.
+async fn update(dir: &Location, known: Identity, begin: FolderBegin, script: &[Parsed]) -> Result<Identity> {
+    let mut statements = known.statements.clone();
+    let folders = job_folders(dir).await?;
+    statements.keep(|folder| folders.contains(folder));
+    let identity = Identity {
+        id: known.id.clone(),
+        from: begin.origin(known.from.as_ref()),
+        statements: statements.deal(script)?,
+    };
+    if identity != known {
+        let place = dir.child(IDENTITY);
+        place.store.put(&place.path, identity.encode()?.into()).await.map_err(|error| place.error(error))?;
     }
     Ok(identity)
 }
 
+/// The names of the folders that there are, in small letters.
+async fn job_folders(dir: &Location) -> Result<BTreeSet<String>> {
+    let listed = dir.store.list_with_delimiter(Some(&dir.path)).await.map_err(|error| dir.error(error))?;
+    Ok(listed.common_prefixes.iter().filter_map(|folder| folder.filename()).map(str::to_lowercase).collect())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tidemill_connectors::store::Stores;
+
     use super::*;
 
     fn claimed(savepoint: &str) -> BegunFrom {
@@ -136,6 +191,26 @@ mod tests {
 
     fn origin(resume: bool, from: Option<&str>, known: Option<&str>) -> Option<BegunFrom> {
         FolderBegin { from: from.map(claimed), resume }.origin(known.map(claimed).as_ref())
+    }
+
+    #[tokio::test]
+    async fn a_folder_in_a_store_has_one_process_of_a_machine_wherever_that_was_started() {
+        let temporary = tempfile::tempdir().unwrap();
+        let places = ["a", "b", "locks"].map(|name| temporary.path().join(name));
+        let stores = Stores::local().with("mem://store", Arc::new(object_store::memory::InMemory::new()));
+        let take = async |beside: &Path, dir: &str| {
+            let here = OnThisMachine { beside, locks: Some(&places[2]) };
+            let begin = FolderBegin { from: None, resume: true };
+            Folder::take(stores.resolve(dir).unwrap(), here, format!("{} {dir}", beside.display()), begin, &[]).await
+        };
+        let first = take(&places[0], "mem://store/jobs").await.unwrap();
+        let error = take(&places[1], "mem://store/jobs").await.unwrap_err();
+        assert!(error.to_string().contains("another process runs the jobs of 'mem://store/jobs'"), "{error}");
+        // Another folder of the store is another one, though not beside the first.
+        drop(take(&places[1], "mem://store/others").await.unwrap());
+        let id = first.id.clone();
+        drop(first);
+        assert_eq!(take(&places[1], "mem://store/jobs").await.unwrap().id, id);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tidemill_exec::runtime::{Ending, JobResult};
 use tokio::runtime::Handle;
 
 use super::control::Control;
-use super::folder::{BegunFrom, Folder, FolderBegin, default_dir};
+use super::folder::{BegunFrom, Folder, FolderBegin, OnThisMachine, default_dir};
 use crate::cli::args::{Run, SettingArguments};
 use crate::cli::config;
 use crate::cli::report::{Reporter, Stop};
@@ -89,7 +89,7 @@ fn run_script(mut session: Session, script: &Script, arguments: &Run, reporter: 
     let mut folder = None;
     for parsed in &statements {
         if is_insert(&parsed.statement) && folder.is_none() {
-            folder = Some(take_folder(&mut session, arguments)?);
+            folder = Some(take_folder(&mut session, arguments, &statements)?);
         }
         let outcome = session.run(parsed);
         session.take_warnings().iter().for_each(|warning| reporter.warn(warning));
@@ -130,7 +130,7 @@ fn begins_from_savepoint(mut settings: Settings, statements: &[Parsed]) -> bool 
     false
 }
 
-fn take_folder(session: &mut Session, arguments: &Run) -> Result<Folder> {
+fn take_folder(session: &mut Session, arguments: &Run, script: &[Parsed]) -> Result<Folder> {
     let beside = default_dir(&arguments.file);
     let url = session.settings().checkpoints().dir.unwrap_or_else(|| beside.display().to_string());
     let new_id = format!("{:x}-{:x}", session.engine().environment().seed, std::process::id());
@@ -138,13 +138,16 @@ fn take_folder(session: &mut Session, arguments: &Run) -> Result<Folder> {
     let StateRecovery { path, claims, .. } = session.settings().state_recovery();
     let from = path.map(|savepoint| BegunFrom { savepoint, claims });
     let begin = FolderBegin { from, resume: arguments.resume };
-    let folder = session.block_on(Folder::take(dir, &beside, new_id, begin))?;
+    let locks = config::xdg("XDG_STATE_HOME", ".local/state").map(|state| state.join("tidemill/locks"));
+    let here = OnThisMachine { beside: &beside, locks: locks.as_deref() };
+    let folder = session.block_on(Folder::take(dir, here, new_id, begin, script))?;
     session.set_job_folders(JobFolders {
         dir: folder.dir.clone(),
         id: Arc::from(folder.id.as_str()),
         resume: arguments.resume,
         origin: folder.from.as_ref().map(|from| from.savepoint.clone()),
         claims: folder.from.as_ref().is_some_and(|from| from.claims),
+        statements: folder.statements.clone(),
     });
     Ok(folder)
 }

@@ -8,7 +8,7 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use tidemill_core::source::{
     Boundedness, ListEnumerator, SequentialReader, Source, SourceContext, SourceReader, Split, SplitEnumerator,
-    SplitStream,
+    SplitStream, decode_position, encode_position,
 };
 use tidemill_core::{Error, Result};
 use tidemill_exec::checkpoint::StateRows;
@@ -80,10 +80,7 @@ impl Source for CheckpointSource {
 fn open(parts: &[Part], split: &Split, batch_rows: usize, projection: Option<Arc<[usize]>>) -> Result<SplitStream> {
     let unknown = || Error::corrupt(format!("a split '{}' of a checkpoint that has {}", split.id, parts.len()));
     let part = split.id.parse().ok().and_then(|place: usize| parts.get(place)).ok_or_else(unknown)?;
-    let skipped = match split.position.as_slice() {
-        [] => 0,
-        position => u64::from_le_bytes(position.try_into().map_err(|_| unknown())?),
-    };
+    let skipped = decode_position(&split.position)?.unwrap_or(0);
     let rows: BoxStream<'static, Result<RecordBatch>> = match part {
         Part::Rows(rows) => {
             let (rows, step) = (rows.clone(), batch_rows.max(1));
@@ -105,7 +102,7 @@ fn open(parts: &[Part], split: &Split, batch_rows: usize, projection: Option<Arc
                 Some(columns) => batch.project(columns)?,
                 None => batch,
             };
-            Ok((batch, count.to_le_bytes().to_vec()))
+            Ok((batch, encode_position(count)))
         });
         let is_empty = batch.as_ref().is_ok_and(|(batch, _)| batch.num_rows() == 0);
         std::future::ready((!is_empty).then_some(batch))

@@ -49,6 +49,17 @@ fn tables() {
 }
 
 #[test]
+fn a_statement_set_replaces_a_table_once() {
+    let table = "CREATE TABLE t (a INT) WITH ('connector' = 'filesystem', 'path' = '/nowhere', 'format' = 'csv');";
+    for other in ["INSERT OVERWRITE", "INSERT INTO"] {
+        check_error(
+            &format!("{table} EXECUTE STATEMENT SET BEGIN {other} t SELECT 1; INSERT OVERWRITE t SELECT 2; END;"),
+            "a statement set writes to 't' more than once, and replaces what is there; UNION ALL its queries in one INSERT OVERWRITE",
+        );
+    }
+}
+
+#[test]
 fn watermarks() {
     let table = |watermark: &str| {
         format!("CREATE TABLE t (a INT, ts TIMESTAMP(3),\n {watermark}) WITH ('connector' = 'datagen')")

@@ -25,7 +25,7 @@ use super::content::{CheckpointContent, StoredOperator, StoredState};
 use super::files::{Files, store_error};
 use super::savepoint::SAVEPOINT_MANIFEST;
 use super::savepoint_writer::{extent_name, kind_name};
-use super::store::{CheckpointStore, read_manifest};
+use super::store::{CheckpointStore, manifest_at, numbered_manifest, read_manifest};
 use readable::Readable;
 
 /// How many names a hint lists.
@@ -42,8 +42,9 @@ pub struct FoundCheckpoint {
     pub content: Arc<CheckpointContent>,
 }
 
-/// The savepoint in a folder; else of the checkpoints there the newest one, or number `checkpoint`. Nothing is changed, and a
-/// job that is at work there does not notice. It may delete what was found at any time.
+/// The savepoint in a folder; else of the checkpoints there the newest one, or number `checkpoint`; or the checkpoint whose
+/// manifest `root` is. Nothing is changed, and a job that is at work there does not notice. It may delete what was found at any
+/// time.
 ///
 /// Errors: there is none, which names the folders below; it is damaged, or of a newer version.
 pub async fn find_checkpoint(
@@ -52,10 +53,13 @@ pub async fn find_checkpoint(
     clock: Arc<dyn Clock>,
     checkpoint: Option<CheckpointId>,
 ) -> Result<FoundCheckpoint> {
+    let named = manifest_at(root);
+    let root = named.as_ref().map_or(root, |(folder, _)| folder);
     let files = Files { store: store.clone(), root: root.clone(), clock: clock.clone() };
-    let found = match read_manifest(&files, &files.path(SAVEPOINT_MANIFEST)).await? {
-        Some(savepoint) => Some(savepoint.content),
-        None => {
+    let found = match (&named, read_manifest(&files, &files.path(SAVEPOINT_MANIFEST)).await?) {
+        (Some((_, number)), _) => numbered_manifest(&files, *number).await?.content.completed().cloned(),
+        (None, Some(savepoint)) => Some(savepoint.content),
+        (None, None) => {
             let folder = CheckpointStore::open(store.clone(), root.clone(), clock).await?;
             match checkpoint {
                 Some(number) => folder.numbered(number).await?,
@@ -65,7 +69,8 @@ pub async fn find_checkpoint(
     };
     let Some(content) = found else { return Err(nothing(&*store, root).await?) };
     if let Some(wanted) = checkpoint.filter(|wanted| *wanted != content.checkpoint) {
-        let error = Error::request(format!("the savepoint in '{root}' is not checkpoint {wanted}"));
+        let what = if named.is_some() { "manifest of" } else { "savepoint in" };
+        let error = Error::request(format!("the {what} '{root}' is not checkpoint {wanted}"));
         return Err(error.with_hint(format!("it is checkpoint {}", content.checkpoint)));
     }
     Ok(FoundCheckpoint { store, root: root.clone(), content: Arc::new(content) })

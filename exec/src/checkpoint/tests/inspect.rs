@@ -188,6 +188,15 @@ fn what_is_not_there_is_answered_with_what_is() {
         let number = find_checkpoint(store.clone(), &root(), clock(), Some(9)).await.unwrap_err();
         expect!["'jobs/one' has no checkpoint 9; it has 1"].assert_eq(&number.to_string());
         assert_eq!(find_checkpoint(store.clone(), &root(), clock(), Some(1)).await.unwrap().content, found.content);
+        // By its manifest, too, whose number is another one.
+        let manifest = |number| Path::from(format!("jobs/one/{}", manifest_name(number)));
+        let by_manifest = find_checkpoint(store.clone(), &manifest(2), clock(), None).await.unwrap();
+        assert_eq!((by_manifest.content, by_manifest.root), (found.content.clone(), root()));
+        let other = find_checkpoint(store.clone(), &manifest(2), clock(), Some(9)).await.unwrap_err();
+        expect!["the manifest of 'jobs/one' is not checkpoint 9; it is checkpoint 1"].assert_eq(&other.to_string());
+        let gone = find_checkpoint(store.clone(), &manifest(7), clock(), None).await.unwrap_err();
+        expect!["'jobs/one/manifests/00000000000000000007' is not there: its job may have deleted it; name the folder of the checkpoints for the newest of them"]
+            .assert_eq(&gone.to_string());
 
         let error = found.operator("sum").unwrap_err().to_string();
         expect!["the checkpoint has no operator 'sum'; did you mean 'sums'? it has 'sums' (562b65afdb173371)"]

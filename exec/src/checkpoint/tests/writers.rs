@@ -160,7 +160,7 @@ fn a_damaged_newest_manifest_is_an_error_that_names_the_good_one() {
         overwrite(store.as_ref(), &manifest_path(3), |bytes| bytes.truncate(50)).await;
         let error = open(&store).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
-        expect_test::expect!["manifest 'jobs/one/manifests/00000000000000000003': 50 bytes that do not end like a manifest; the newest good one is checkpoint 5, manifest 'jobs/one/manifests/00000000000000000002'; restore the file, or delete it to go on from the good one"]
+        expect_test::expect!["manifest 'jobs/one/manifests/00000000000000000003': 50 bytes that do not end like a manifest; the newest good one is checkpoint 5, manifest 'jobs/one/manifests/00000000000000000002'; restore the file; deleting it goes on from the good one, and what sinks have shown since may come again"]
             .assert_eq(&error.to_string());
         store.delete(&manifest_path(3)).await.unwrap();
         assert_eq!(open(&store).await.unwrap().checkpoint().unwrap().checkpoint, 5);

@@ -224,7 +224,8 @@ proptest! {
 }
 
 fn any_backend() -> impl Strategy<Value = Option<BackendType>> {
-    prop::sample::select(vec![None, Some(BackendType::Memory), Some(BackendType::RocksDb)])
+    use BackendType::{Filesystem, Memory, RocksDb};
+    prop::sample::select(vec![None, Some(Memory), Some(Filesystem), Some(RocksDb)])
 }
 
 /// The rows between two watermarks, in no order.

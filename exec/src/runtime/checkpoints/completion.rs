@@ -12,6 +12,7 @@ use super::attempt::Uncommitted;
 use super::pending::{Storing, SubtaskKey};
 use super::statistics::CheckpointStatus;
 use super::step::{StoreStep, Stored};
+use crate::latch::Latch;
 use crate::runtime::job::Ending;
 use crate::runtime::participant::{FromTask, ToTask};
 
@@ -68,8 +69,9 @@ impl Checkpointer {
             _ => self.compacting.apply(&mut self.last),
         };
         // A store that never gives the checkpoint back must not keep whoever asked for it.
-        let (since, reply) = (self.environment.clock.monotonic(), pending.reply.take());
-        self.storing = Some(Storing { id, since, reply });
+        let (kind, reply) = (pending.barrier.kind, pending.reply.take());
+        let (since, expired) = (self.environment.clock.monotonic(), Arc::new(Latch::default()));
+        self.storing = Some(Storing { id, kind, since, reply, expired: expired.clone() });
         let step = StoreStep {
             name: self.name.clone(),
             job: self.job.clone(),
@@ -82,6 +84,8 @@ impl Checkpointer {
             committables,
             num_retained: self.settings.num_retained,
             clock: self.environment.clock.clone(),
+            timeout: self.settings.timeout,
+            expired,
         };
         let done = self.stored.0.clone();
         let work = async move {
@@ -101,16 +105,17 @@ impl Checkpointer {
 
     pub(super) fn on_stored(&mut self, Stored { store, mut pending, parts, outcome }: Stored) -> Result<()> {
         let Barrier { id, kind, .. } = pending.barrier;
-        let url = pending.target.as_ref().map_or_else(|| store.url().to_owned(), |target| target.url.clone());
         self.store = Some(store);
-        pending.reply = self.storing.take().and_then(|storing| storing.reply);
+        let storing = self.storing.take();
+        let is_counted = storing.as_ref().is_some_and(|storing| storing.expired.is_raised());
+        pending.reply = storing.and_then(|storing| storing.reply);
         self.decided = self.environment.clock.monotonic();
         let took = self.decided.saturating_sub(pending.triggered);
         let durable = match outcome {
             Ok(durable) => durable,
             Err(error) => {
                 let reason = error.to_string();
-                let verdict = self.count_failure(id, kind, &reason, true);
+                let verdict = self.count_failure(id, kind, &reason, !is_counted);
                 pending.answer(Err(error.clone()));
                 // Another job has taken over: there is nothing to try again.
                 if error.kind() == ErrorKind::Cancelled {
@@ -127,7 +132,8 @@ impl Checkpointer {
             info.duration = took;
             info.new_bytes = durable.content.new_bytes;
             info.total_bytes = durable.content.segments.iter().map(|segment| segment.bytes).sum();
-            info.path = url;
+            info.path = durable.path;
+            info.failure = None;
         });
         if kind != BarrierKind::Savepoint {
             self.needs_full |= durable.content.needs_full();

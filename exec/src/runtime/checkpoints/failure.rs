@@ -7,8 +7,9 @@ use tidemill_core::event::{BarrierKind, CheckpointId};
 use tidemill_core::{Error, Result};
 
 use super::Checkpointer;
-use super::pending::Pending;
+use super::pending::{Pending, answer};
 use super::statistics::CheckpointStatus;
+use super::store::not_answered;
 use crate::runtime::participant::ToTask;
 
 impl Checkpointer {
@@ -29,24 +30,46 @@ impl Checkpointer {
         self.failed(id, reason);
         self.attempt.tell(ToTask::Aborted(id));
         self.decided = self.environment.clock.monotonic();
-        let message = format!("checkpoint {id} failed: {reason}");
-        if kind.stops() {
-            // Sources have ended behind its barrier; only a restart makes them go on.
-            return Err(Error::unavailable(message));
-        }
         if matches!(kind, BarrierKind::Checkpoint | BarrierKind::FullCheckpoint) {
             self.needs_full = true;
             self.give_up_increments_after(id);
         }
-        if kind == BarrierKind::Savepoint || !counts {
+        if counts || kind.stops() { self.weigh_failure(id, kind, reason) } else { Ok(()) }
+    }
+
+    /// What follows from a failure: nothing, as long as such are tolerated. Savepoints may always fail.
+    fn weigh_failure(&mut self, id: CheckpointId, kind: BarrierKind, reason: &str) -> Result<()> {
+        let error = || Error::unavailable(format!("checkpoint {id} failed: {reason}"));
+        if kind.stops() {
+            // Sources have ended behind its barrier; only a restart makes them go on.
+            return Err(error());
+        }
+        if kind == BarrierKind::Savepoint {
             return Ok(());
         }
         self.failures += 1;
         match self.failures > self.settings.tolerable_failures {
-            true => Err(Error::unavailable(message)
+            true => Err(error()
                 .with_hint("execution.checkpointing.tolerable-failed-checkpoints says how many may fail in a row")),
             false => Ok(()),
         }
+    }
+
+    /// Counts the checkpoint that is being stored as failed when that takes too long (CKP-05), and once more for every further
+    /// timeout: no other one can begin meanwhile. What becomes of it is heard when the store answers. If it was being published
+    /// already it may still turn out to be durable; nobody but the store can know.
+    pub(super) fn expire_storing(&mut self, now: Duration) -> Result<()> {
+        let timeout = self.settings.timeout;
+        let Some(storing) = self.storing.as_mut().filter(|storing| storing.since + timeout <= now) else {
+            return Ok(());
+        };
+        storing.since = now;
+        storing.expired.raise();
+        let (id, kind, reply) = (storing.id, storing.kind, storing.reply.take());
+        let error = not_answered(timeout);
+        self.failed(id, error.message());
+        answer(reply, Err(error.clone().context(format_args!("checkpoint {id}"))));
+        self.weigh_failure(id, kind, error.message())
     }
 
     /// Increments on top of one that is missing are worth nothing.

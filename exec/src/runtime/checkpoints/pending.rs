@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use tidemill_core::Result;
-use tidemill_core::event::{Barrier, CheckpointId};
+use tidemill_core::event::{Barrier, BarrierKind, CheckpointId};
 use tidemill_core::graph::OperatorId;
 use tidemill_core::state::{EncodeState, Extent, FrozenState, StateDescriptor};
 use tokio::sync::oneshot;
 
 use super::command::StoreFolder;
+use crate::latch::Latch;
 use crate::runtime::participant::SubtaskSnapshot;
 
 /// Vertex and number of a subtask.
@@ -94,9 +95,13 @@ impl Pending {
 #[derive(Debug)]
 pub struct Storing {
     pub id: CheckpointId,
+    pub kind: BarrierKind,
+    /// Since when the store is waited for, or since it was last counted as failed.
     pub since: Duration,
     /// Who asked for it.
     pub reply: Option<Reply>,
+    /// Thrown when it has taken too long: what is not being published by then never is.
+    pub expired: Arc<Latch>,
 }
 
 /// Where the answer to a user goes.

@@ -47,10 +47,31 @@ pub struct CheckpointInfo {
     pub new_bytes: u64,
     /// Bytes of all files that it needs.
     pub total_bytes: u64,
-    /// Where it lies.
+    /// What to begin from it with: the URL of its manifest, or of its folder if it is a savepoint.
     pub path: String,
     /// Why it failed.
     pub failure: Option<String>,
+}
+
+impl CheckpointInfo {
+    /// One that was triggered just now.
+    pub(super) fn pending(id: CheckpointId, kind: &'static str, triggered_at: i64) -> Self {
+        Self {
+            id,
+            kind,
+            status: CheckpointStatus::Pending,
+            triggered_at,
+            duration: Duration::ZERO,
+            stalled: Duration::ZERO,
+            alignment: Duration::ZERO,
+            unaligned: false,
+            in_flight_bytes: 0,
+            new_bytes: 0,
+            total_bytes: 0,
+            path: String::new(),
+            failure: None,
+        }
+    }
 }
 
 /// How many checkpoints and savepoints of a job were decided, remembered or not.
@@ -99,6 +120,11 @@ impl CheckpointStatistics {
         match (before, info.status) {
             (CheckpointStatus::Pending, CheckpointStatus::Completed) => counts.completed += 1,
             (CheckpointStatus::Pending, CheckpointStatus::Failed) => counts.failed += 1,
+            // It was given up while the store had it, and the store made it durable all the same.
+            (CheckpointStatus::Failed, CheckpointStatus::Completed) => {
+                counts.failed -= 1;
+                counts.completed += 1;
+            }
             _ => {}
         }
     }
@@ -112,29 +138,11 @@ impl CheckpointStatistics {
 mod tests {
     use super::*;
 
-    fn pending(id: CheckpointId) -> CheckpointInfo {
-        CheckpointInfo {
-            id,
-            kind: "checkpoint",
-            status: CheckpointStatus::Pending,
-            triggered_at: 0,
-            duration: Duration::ZERO,
-            stalled: Duration::ZERO,
-            alignment: Duration::ZERO,
-            unaligned: false,
-            in_flight_bytes: 0,
-            new_bytes: 0,
-            total_bytes: 0,
-            path: String::new(),
-            failure: None,
-        }
-    }
-
     #[test]
     fn checkpoints_that_are_forgotten_still_count() {
         let statistics = CheckpointStatistics::default();
         for id in 1..=250 {
-            statistics.begin(pending(id));
+            statistics.begin(CheckpointInfo::pending(id, "checkpoint", 0));
             let status = if id % 5 == 0 { CheckpointStatus::Failed } else { CheckpointStatus::Completed };
             statistics.update(id, |info| info.status = status);
             // What is said of a checkpoint that was decided does not count again.
@@ -142,5 +150,15 @@ mod tests {
         }
         assert_eq!(statistics.counts(), CheckpointCounts { completed: 200, failed: 50 });
         assert_eq!(statistics.all().len(), REMEMBERED);
+    }
+
+    #[test]
+    fn one_that_was_given_up_and_became_durable_all_the_same_is_complete() {
+        let statistics = CheckpointStatistics::default();
+        statistics.begin(CheckpointInfo::pending(1, "checkpoint", 0));
+        for status in [CheckpointStatus::Failed, CheckpointStatus::Completed] {
+            statistics.update(1, |info| info.status = status);
+        }
+        assert_eq!(statistics.counts(), CheckpointCounts { completed: 1, failed: 0 });
     }
 }

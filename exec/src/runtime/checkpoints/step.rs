@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use tidemill_core::clock::Clock;
@@ -16,10 +17,11 @@ use tidemill_core::{Error, Result};
 use super::Committers;
 use super::assemble::{OperatorParts, StateWriter, SubtaskPart, assemble};
 use super::pending::{Ended, Pending, SubtaskKey};
-use super::store::{JobStore, bytes_of, whole};
+use super::store::{JobStore, bytes_of, not_answered, whole};
 use crate::checkpoint::{
     CheckpointContent, CheckpointKind, SavepointWriter, StoredOperator, StoredSegment, write_savepoint,
 };
+use crate::latch::Latch;
 use crate::runtime::job_state::{freeze_committables, freeze_enumerator, freeze_writer_states};
 use crate::runtime::participant::SubtaskSnapshot;
 
@@ -37,6 +39,10 @@ pub struct StoreStep {
     pub committables: BTreeMap<SubtaskKey, Vec<Committable>>,
     pub num_retained: usize,
     pub clock: Arc<dyn Clock>,
+    /// How long writing may take, and then how long taking back what was written.
+    pub timeout: Duration,
+    /// Thrown when it has taken too long.
+    pub expired: Arc<Latch>,
 }
 
 /// What became of it.
@@ -48,9 +54,19 @@ pub struct Stored {
     pub outcome: Result<Durable>,
 }
 
+/// What lies in the store and no manifest names yet.
+struct Written {
+    /// What is to be published.
+    checkpoint: Option<CheckpointContent>,
+    /// The savepoint, which is complete.
+    savepoint: Option<CheckpointContent>,
+}
+
 /// A checkpoint that is durable.
 pub struct Durable {
     pub content: CheckpointContent,
+    /// What to begin from it with.
+    pub path: String,
     /// What kept its committables from being committed.
     pub not_committed: Option<Error>,
 }
@@ -65,30 +81,62 @@ impl StoreStep {
     }
 
     async fn store_and_commit(&mut self) -> Result<Durable> {
+        let (timeout, expired, clock) = (self.timeout, self.expired.clone(), self.clock.clone());
+        let mut writers = Vec::new();
+        let written = tokio::select! {
+            biased;
+            written = self.write(&mut writers) => written,
+            () = expired.wait() => Err(not_answered(timeout)),
+        };
+        let written = match written {
+            Ok(_) if expired.is_raised() => Err(not_answered(timeout)),
+            written => written,
+        };
+        let Written { checkpoint, savepoint } = match written {
+            Ok(written) => written,
+            Err(error) => {
+                let abort = async {
+                    for writer in writers {
+                        writer.abort().await;
+                    }
+                };
+                // A store that does not take it back keeps it.
+                tokio::select! {
+                    () = abort => {}
+                    () = clock.sleep(timeout) => {}
+                }
+                return Err(error);
+            }
+        };
+        let target = self.pending.target.as_ref().map(|target| target.url.clone());
+        let Some(content) = checkpoint else {
+            let (content, path) = (savepoint.unwrap_or_default(), target.unwrap_or_default());
+            return Ok(Durable { content, path, not_committed: None });
+        };
+        let published = self.store.publish(content.clone()).await?;
+        let not_committed = self.commit().await.err();
+        // Old files cost room, not correctness.
+        let _ = self.store.retain(self.num_retained).await;
+        Ok(Durable { content, path: target.unwrap_or(published), not_committed })
+    }
+
+    /// Writes all that the checkpoint names, and the savepoint if there is to be one.
+    async fn write(&mut self, writers: &mut Vec<StateWriter>) -> Result<Written> {
         let Barrier { id, kind, .. } = self.pending.barrier;
         let is_checkpoint = kind != BarrierKind::Savepoint;
         let source_positions = self.source_positions();
         let operators = self.operators();
         let target = self.pending.target.clone();
         let previous = self.previous.clone().filter(|_| is_checkpoint);
-        let mut writers = Vec::new();
         writers.extend(is_checkpoint.then(|| StateWriter::Segment(self.store.segment(id))));
         if let Some(target) = &target {
             let begun = SavepointWriter::create(target.store.clone(), &target.root, self.clock.clone()).await;
             writers.push(StateWriter::Savepoint(begun.map_err(|error| error.context(&target.url))?));
         }
-        let stored = match assemble(operators, previous.as_deref(), &mut writers).await {
-            Ok(stored) => stored,
-            Err(error) => {
-                for writer in writers {
-                    writer.abort().await;
-                }
-                return Err(error);
-            }
-        };
+        let stored = assemble(operators, previous.as_deref(), writers).await?;
         let mut contents = Vec::new();
-        for (writer, operators) in writers.into_iter().zip(stored) {
-            let segments = writer.finish().await?;
+        for operators in stored {
+            let segments = writers.remove(0).finish().await?;
             contents.push(self.content(segments, operators, source_positions.clone()));
         }
         let savepoint = if target.is_some() { contents.pop() } else { None };
@@ -98,18 +146,12 @@ impl StoreStep {
             let written = write_savepoint(store, root, clock, self.store.nonce, content.clone()).await;
             written.map_err(|error| error.context(&target.url))?;
         }
-        let Some(mut content) = contents.pop() else {
-            return Ok(Durable { content: savepoint.unwrap_or_default(), not_committed: None });
-        };
+        let Some(mut content) = contents.pop() else { return Ok(Written { checkpoint: None, savepoint }) };
         let needed = needed_files(&content.operators);
         let old = previous.iter().flat_map(|content| &content.segments);
         content.segments.extend(old.filter(|segment| needed.contains(&segment.path)).cloned());
         content.new_bytes += self.compacted_bytes;
-        self.store.writer.publish(content.clone()).await?;
-        let not_committed = self.commit().await.err();
-        // Old files cost room, not correctness.
-        let _ = self.store.retain(self.num_retained).await;
-        Ok(Durable { content, not_committed })
+        Ok(Written { checkpoint: Some(content), savepoint })
     }
 
     /// A checkpoint of these operators, whose new states lie in `segments`.

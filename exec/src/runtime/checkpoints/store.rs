@@ -18,7 +18,7 @@ use super::command::StoreFolder;
 use super::pending::SubtaskKey;
 use crate::checkpoint::{
     CheckpointContent, CheckpointStore, SegmentWriter, StoredSegment, Writer, dispose_savepoint, find_checkpoint,
-    patient,
+    manifest_name, patient,
 };
 use crate::runtime::job_state::freeze_committables;
 
@@ -169,6 +169,12 @@ impl JobStore {
         Ok(())
     }
 
+    /// Makes a checkpoint the newest one (see [`Writer::publish`]); what to begin from it with.
+    pub(super) async fn publish(&mut self, content: CheckpointContent) -> Result<String> {
+        let number = self.writer.publish(content).await?.number;
+        Ok(format!("{}/{}", self.url().trim_end_matches('/'), manifest_name(number)))
+    }
+
     /// Leaves a segment in peace that no checkpoint names yet, or no segment any more.
     pub fn spare(&mut self, segment: Option<&str>) {
         self.writer.spare(segment);
@@ -201,10 +207,15 @@ pub async fn answered<T>(
         biased;
         done = work => done,
         () = clock.sleep(patience) => {
-            let error = Error::unavailable(format!("{url}: the store has not answered for {patience:?}"));
-            Err(error.with_hint("execution.checkpointing.timeout says how long it may take"))
+            Err(not_answered(patience).context(url))
         }
     }
+}
+
+/// The error of a store that takes longer than it may.
+pub fn not_answered(patience: Duration) -> Error {
+    let error = Error::unavailable(format!("the store has not answered for {patience:?}"));
+    error.with_hint("execution.checkpointing.timeout says how long it may take")
 }
 
 /// How many bytes files have together.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use tidemill_core::Result;
 use tidemill_core::event::{BarrierKind, CheckpointId};
-use tidemill_core::{Error, Result};
 
 use super::Checkpointer;
-use super::pending::{Pending, Storing};
+use super::pending::Pending;
 
 impl Checkpointer {
     /// When something is due next.
@@ -44,14 +44,7 @@ impl Checkpointer {
 
     pub(super) fn on_time(&mut self) -> Result<()> {
         let now = self.environment.clock.monotonic();
-        if let Some(Storing { id, since, .. }) = &self.storing
-            && *since + self.settings.timeout <= now
-        {
-            let error = format!("checkpoint {id}: the store has not answered for {:?}", self.settings.timeout);
-            return Err(
-                Error::unavailable(error).with_hint("execution.checkpointing.timeout says how long it may take")
-            );
-        }
+        self.expire_storing(now)?;
         let is_late = |pending: &&Pending| pending.triggered + self.settings.timeout <= now;
         let late: Vec<CheckpointId> =
             self.attempt.pending.values().filter(is_late).map(|pending| pending.barrier.id).collect();

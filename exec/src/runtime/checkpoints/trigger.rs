@@ -1,7 +1,6 @@
 //! How checkpoints and savepoints begin: by time or because a user asks, with a barrier from every source.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use tidemill_core::event::{Barrier, BarrierKind, CheckpointId};
 use tidemill_core::graph::{JobGraph, VertexHead};
@@ -10,7 +9,7 @@ use tidemill_core::{Error, Gate};
 use super::Checkpointer;
 use super::command::{Command, StoreFolder};
 use super::pending::Pending;
-use super::statistics::{CheckpointInfo, CheckpointStatus};
+use super::statistics::CheckpointInfo;
 
 /// Whether barriers can flow through a job: not through plans that are pulled, nor through exchanges that hold everything back.
 pub fn takes_checkpoints(job: &JobGraph) -> bool {
@@ -59,21 +58,7 @@ impl Checkpointer {
             target,
             reply: None,
         };
-        self.statistics.begin(CheckpointInfo {
-            id,
-            kind: name_of(kind),
-            status: CheckpointStatus::Pending,
-            triggered_at: barrier.timestamp,
-            duration: Duration::ZERO,
-            stalled: Duration::ZERO,
-            alignment: Duration::ZERO,
-            unaligned: false,
-            in_flight_bytes: 0,
-            new_bytes: 0,
-            total_bytes: 0,
-            path: String::new(),
-            failure: None,
-        });
+        self.statistics.begin(CheckpointInfo::pending(id, name_of(kind), barrier.timestamp));
         self.attempt.pending.insert(id, pending);
         self.overtake_if_due();
         for (vertex, enumerator) in &self.attempt.enumerators {

@@ -99,13 +99,10 @@ fn rescale(make: Make<'_>, old: Vec<Subtask>, parallelism: usize) -> Vec<Subtask
     }
     let subtask = |subtask| {
         let key_groups = groups_of(subtask, parallelism, GROUPS);
-        let cut = |batches: &[RecordBatch]| {
+        let cut = |batches: Vec<RecordBatch>| {
             batches.iter().map(|batch| rows_of_groups(batch, &key_groups).unwrap()).collect::<Vec<_>>()
         };
-        let cut = |layer: &StateLayer| match layer {
-            StateLayer::Rows(batches) => StateLayer::Rows(cut(batches)),
-            StateLayer::Removed(batches) => StateLayer::Removed(cut(batches)),
-        };
+        let cut = |layer: &StateLayer| layer.map(cut).unwrap();
         let states = saved.iter().map(|(state, layers)| (state.clone(), layers.iter().map(cut).collect())).collect();
         Subtask::new(make, Some(RestoredState { key_groups: key_groups.clone(), states }))
     };

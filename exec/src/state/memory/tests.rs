@@ -5,14 +5,15 @@ use std::sync::Arc;
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use tidemill_core::key::{groups_of, hash_columns};
-use tidemill_core::state::{CurrentKey, Extent, FrozenState, ListState, ValueState, rows_of_groups};
+use tidemill_core::settings::BackendType;
+use tidemill_core::state::{CurrentKey, Extent, FrozenState, ListState, StateBackend, ValueState, rows_of_groups};
 
 use super::*;
-use crate::state::StateRegistry;
 use crate::state::conformance::GROUPS;
 use crate::state::conformance::keyed_states_laws;
 use crate::state::conformance::snapshots::{Rows, fold, layers, rows};
 use crate::state::tier::test_disk;
+use crate::state::{StateRegistry, TieredBackend};
 
 /// Everything in memory, without anything behind it.
 mod alone {
@@ -23,22 +24,35 @@ mod alone {
     });
 }
 
-/// `memory` and `filesystem`, with room for everything and with none at all.
+/// `memory`, with room for everything and with none at all.
 mod memory {
     use super::*;
 
-    keyed_states_laws!(|keys: &Fields, groups: u32| tiered(keys, groups, Leaving::WhenShort, None));
+    keyed_states_laws!(|keys: &Fields, groups: u32| states_of(BackendType::Memory, keys, groups, None));
 
     mod without_room {
         use super::*;
 
-        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| tiered(keys, groups, Leaving::WhenShort, Some(0)));
+        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| states_of(BackendType::Memory, keys, groups, Some(0)));
     }
 
     mod with_little_room {
         use super::*;
 
-        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| tiered(keys, groups, Leaving::WhenShort, Some(4096)));
+        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| states_of(BackendType::Memory, keys, groups, Some(4096)));
+    }
+}
+
+/// `filesystem`, likewise.
+mod filesystem {
+    use super::*;
+
+    keyed_states_laws!(|keys: &Fields, groups: u32| states_of(BackendType::Filesystem, keys, groups, None));
+
+    mod without_room {
+        use super::*;
+
+        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| states_of(BackendType::Filesystem, keys, groups, Some(0)));
     }
 }
 
@@ -46,25 +60,25 @@ mod memory {
 mod rocksdb {
     use super::*;
 
-    keyed_states_laws!(|keys: &Fields, groups: u32| tiered(keys, groups, Leaving::Early, None));
+    keyed_states_laws!(|keys: &Fields, groups: u32| states_of(BackendType::RocksDb, keys, groups, None));
 
     mod without_room {
         use super::*;
 
-        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| tiered(keys, groups, Leaving::Early, Some(0)));
+        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| states_of(BackendType::RocksDb, keys, groups, Some(0)));
     }
 
     mod with_little_room {
         use super::*;
 
-        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| tiered(keys, groups, Leaving::Early, Some(8192)));
+        keyed_states_laws!(wherever keys are: |keys: &Fields, groups: u32| states_of(BackendType::RocksDb, keys, groups, Some(8192)));
     }
 }
 
-/// States that may hold so many bytes of memory before keys leave it.
-fn tiered(keys: &Fields, groups: u32, leaving: Leaving, bytes: Option<usize>) -> Box<dyn KeyedStates> {
-    let tier = test_disk().limited(bytes);
-    Box::new(MemoryStates::tiered(keys, groups, tier, leaving).unwrap())
+/// States of a backend that may hold so many bytes of memory before keys leave it.
+fn states_of(backend: BackendType, keys: &Fields, groups: u32, bytes: Option<usize>) -> Box<dyn KeyedStates> {
+    let backend = TieredBackend { max_parallelism: groups, tier: test_disk().limited(bytes), backend };
+    backend.keyed_states(keys).unwrap()
 }
 
 #[test]
@@ -153,7 +167,7 @@ fn what_was_never_stored_need_not_be_removed() {
 }
 
 /// A backend and how many bytes of memory it has.
-type Place = (Leaving, Option<usize>);
+type Place = (BackendType, Option<usize>);
 
 /// A hundred thousand changes of ten thousand keys with a value and a list each, at random and more of some than of others.
 struct Work {
@@ -167,7 +181,7 @@ struct Work {
 impl Work {
     fn new(place: Place) -> Self {
         let keys = Fields::from(vec![Field::new("k0", DataType::Int64, true)]);
-        let mut states = tiered(&keys, GROUPS, place.0, place.1);
+        let mut states = states_of(place.0, &keys, GROUPS, place.1);
         let mut registry = StateRegistry::new(states.as_mut());
         let count = registry.value_state("count").unwrap();
         let texts = registry.list_state("texts").unwrap();
@@ -211,15 +225,15 @@ impl Work {
     }
 }
 
-const EVERYTHING: Place = (Leaving::WhenShort, None);
+const EVERYTHING: Place = (BackendType::Memory, None);
 
 /// The backends with a quarter of the memory that the state of [`Work`] occupies.
-fn quarters() -> [Place; 2] {
+fn quarters() -> [Place; 3] {
     let mut work = Work::new(EVERYTHING);
     work.run(200);
     let quarter = work.states.memory_bytes() / 4;
     assert!(quarter > 100_000, "{quarter}");
-    [(Leaving::WhenShort, Some(quarter)), (Leaving::Early, Some(quarter))]
+    [BackendType::Memory, BackendType::Filesystem, BackendType::RocksDb].map(|backend| (backend, Some(quarter)))
 }
 
 #[test]
@@ -338,9 +352,9 @@ fn what_one_backend_saved_any_other_restores_with_a_quarter_of_the_memory() {
 
 #[test]
 fn what_expires_outside_leaves_the_disk() {
-    for leaving in [Leaving::WhenShort, Leaving::Early] {
+    for backend in [BackendType::Memory, BackendType::Filesystem, BackendType::RocksDb] {
         let keys = Fields::from(vec![Field::new("k0", DataType::Int64, true)]);
-        let mut states = tiered(&keys, GROUPS, leaving, Some(0));
+        let mut states = states_of(backend, &keys, GROUPS, Some(0));
         let ttl = StateTtl::new(std::time::Duration::from_millis(10));
         let value = StateRegistry::new(states.as_mut()).with_ttl(ttl).value_state::<i64>("value").unwrap();
         let numbers: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(0..5000))];
