@@ -117,7 +117,11 @@ pub fn decode(savepoint: &str) -> Result<()> {
                 tokio::spawn(async move {
                     for operator in &manifest.content.operators {
                         let groups = operator.max_parallelism;
-                        drop(restored_state(&*store, &root, operator, subtask, PARALLELISM, groups).await?);
+                        let state = restored_state(&*store, &root, operator, subtask, PARALLELISM, groups).await?;
+                        let layers = state.states.into_iter().flat_map(|(_, layers)| layers);
+                        for batch in layers.flat_map(|layer| layer.rows().clone()) {
+                            drop(batch?);
+                        }
                     }
                     Ok::<(), Error>(())
                 })

@@ -11,6 +11,13 @@ use tidemill_core::{Error, Result};
 
 use super::{BATCH_ROWS, MemoryStates, State};
 
+/// Roughly how many keys the layers of a state have: the large ones are what several subtasks had, the small ones are changes of it.
+fn keys_coming(layers: &[StateLayer]) -> usize {
+    let counts = layers.iter().filter(|layer| matches!(layer, StateLayer::Rows(_))).map(|layer| layer.rows().count());
+    let largest = counts.clone().max().unwrap_or_default();
+    counts.filter(|count| *count > largest / 2).sum()
+}
+
 impl MemoryStates {
     /// Takes the keyed states out of `state`.
     pub(super) fn restore_from(&mut self, state: &mut RestoredState) -> Result<()> {
@@ -34,8 +41,8 @@ impl MemoryStates {
         let (descriptor, layers) = self.restored.swap_remove(place);
         // Subtasks without rows refuse it too.
         adapt(&state.name, &RecordBatch::new_empty(descriptor.schema), &state.schema)?;
-        if let (Some(StateLayer::Rows(oldest)), None) = (layers.first(), &self.outside) {
-            let coming = oldest.count();
+        if self.outside.is_none() {
+            let coming = keys_coming(&layers);
             self.index.reserve(coming.saturating_sub(self.index.len()));
             self.states[id.index()].column.reserve(coming);
         }
