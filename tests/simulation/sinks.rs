@@ -124,6 +124,7 @@ impl Ledger {
             number => {
                 let number: CheckpointId = number.parse().unwrap();
                 assert!(newest.checkpoint >= number, "{marker}, and the newest checkpoint is {}", newest.checkpoint);
+                self.chance.count("rows come out while the job runs", 1);
             }
         }
     }
@@ -186,7 +187,10 @@ fn rows_come_out_when_their_checkpoint_is_complete_and_once_where_the_place_know
         assert!(writes.iter().all(|(_, writes)| writes.len() == 1), "seed {seed}: {writes:?}");
         check(plan, &writes.into_iter().flat_map(|(_, writes)| writes).flatten().collect::<Rows>());
     });
-    must_have_happened(&tally, &["take rows", "say that it wrote", "a reader fails"]);
+    must_have_happened(
+        &tally,
+        &["rows come out while the job runs", "take rows", "say that it wrote", "a reader fails"],
+    );
 }
 
 #[test]

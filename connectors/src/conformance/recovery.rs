@@ -207,6 +207,14 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
+    /// Writes what was written before the last crash and not since: a source gives it again.
+    pub async fn catch_up(&mut self) -> Result<()> {
+        match self.written_max - self.next_row {
+            0 => Ok(()),
+            rows => self.step(Step::Write { subtask: 0, rows }).await,
+        }
+    }
+
     async fn checkpoint(&mut self, fate: Fate) -> Result<()> {
         let id = self.next_checkpoint;
         self.next_checkpoint += 1;

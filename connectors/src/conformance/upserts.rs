@@ -43,6 +43,7 @@ pub async fn check_upserts(
             );
         }
     }
+    life.catch_up().await?;
     let end = life.end().await?;
     let expected = moments(&changes(0..end), &keys, end)?.pop().unwrap_or_default();
     assert_eq!(table(&visible().await, &keys)?, expected, "as written once, after {history:?}");

@@ -238,8 +238,8 @@ mod tests {
         let table = table(100);
         let mut writer = table.writer(&sink_context(0, 1, schema())).unwrap();
         block_on(writer.write(changes(0..8))).unwrap();
-        // 3 takes k1 away, 7 k4; 5 and 6 come after 0 and before nothing.
-        assert_eq!(rows_as_text(&table.rows().unwrap()).unwrap(), ["k0|5", "k2|6", "k3|4"]);
+        // 3 takes k1 away, and 7 k4; 5 and 6 are put in place of 0 and 1.
+        assert_eq!(rows_as_text(&table.rows().unwrap()).unwrap(), ["\"k0\"|5", "\"k2\"|6", "\"k3\"|4"]);
         assert_eq!(table.len(), 3);
     }
 

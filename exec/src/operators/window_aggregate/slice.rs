@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray, UInt32Array};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use fixedbitset::FixedBitSet;
@@ -102,7 +103,8 @@ impl Slice {
     ) -> Result<()> {
         self.slots.clear();
         self.index.intern(keys, hashes, &mut self.slots)?;
-        if self.open.is_none() {
+        let begins = self.open.is_none();
+        if begins {
             // What comes next is much like what came last.
             let slots = match self.closed.last() {
                 None => OpenSlots::All(0),
@@ -131,6 +133,13 @@ impl Slice {
             }
         }
         let groups = open.slots.groups();
+        if begins && matches!(open.slots, OpenSlots::Many(_)) {
+            // Accumulators take it that whatever is below the number of groups has been there, until they see a row left out.
+            let none = BooleanArray::new(BooleanBuffer::new_unset(self.slots.len()), None);
+            for (accumulator, Arguments { values, .. }) in open.accumulators.iter_mut().zip(arguments) {
+                accumulator.update_batch(values, &self.slots, Some(&none), groups).map_err(from_datafusion)?;
+            }
+        }
         for (accumulator, Arguments { values, filter }) in open.accumulators.iter_mut().zip(arguments) {
             let filter: Option<&BooleanArray> = filter.as_ref();
             accumulator.update_batch(values, &self.slots, filter, groups).map_err(from_datafusion)?;

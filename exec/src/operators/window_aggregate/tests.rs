@@ -153,6 +153,20 @@ proptest! {
 }
 
 #[test]
+fn a_key_without_values_has_no_sum_whatever_else_its_slice_has() {
+    let spec = WindowSpec::new(WindowKind::Cumulate { max: 12, step: 4 }, 0).unwrap();
+    let steps = [
+        (vec![(Some(0), 0, None)], 4),
+        // In a part with a place for every key, the first one has had nothing so far.
+        (vec![(None, 0, Some(0))], 4),
+        (vec![(Some(0), 0, None)], 4),
+        (vec![(None, 1_000, None)], i64::MAX),
+    ];
+    let (seen, _) = run(spec, &steps, 1 << 20);
+    assert_eq!(seen.into_iter().collect::<BTreeMap<_, _>>(), oracle(spec, &steps).0);
+}
+
+#[test]
 fn a_row_without_time_is_named() {
     let schema = Arc::new(Schema::new(vec![
         Field::new("k", DataType::Int64, true),
