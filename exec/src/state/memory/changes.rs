@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use arrow::array::ArrayRef;
+use arrow::datatypes::Fields;
 use fixedbitset::FixedBitSet;
-use tidemill_core::key::{hash_columns, key_group};
+use tidemill_core::key::key_group;
+use tidemill_core::state::key_hashes;
 use tidemill_core::{Error, Result};
 
 /// The slots of one state that were written or vacated: a bit each, so that they come in their order.
@@ -65,13 +67,13 @@ pub struct KeyChunk {
 }
 
 impl KeyChunk {
-    /// Key group of each key.
-    pub fn groups(&self, max_parallelism: u32) -> Result<Cow<'_, [u32]>> {
+    /// Key group of each key, whose columns have these fields.
+    pub fn groups(&self, fields: &Fields, max_parallelism: u32) -> Result<Cow<'_, [u32]>> {
         match (&self.groups, self.keys.first()) {
             (Some(groups), _) => Ok(groups.into()),
             (None, Some(column)) => {
-                let hashes = hash_columns(&self.keys, column.len())?;
-                Ok(hashes.into_iter().map(|hash| key_group(*hash, max_parallelism)).collect())
+                let hashes = key_hashes(fields, &self.keys, column.len())?;
+                Ok(hashes.iter().map(|hash| key_group(*hash, max_parallelism)).collect())
             }
             (None, None) => Err(Error::internal("keys without columns and key groups")),
         }

@@ -3,6 +3,7 @@
 //! They are frozen in the order of their slots, which is how they lie in memory, while the task stands still; the order of their
 //! key groups they get when they are encoded.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
@@ -23,7 +24,7 @@ pub fn encode_rows(
     let name = name.to_owned();
     let encode = move |(keys, column): (KeyChunk, EncodeColumn)| {
         let values = column().map_err(|error| error.context(format_args!("state '{name}'")))?;
-        batch(&schema, &keys.groups(max_parallelism)?, keys.keys.clone(), values)
+        batch(&schema, &groups(&schema, &keys, max_parallelism)?, keys.keys.clone(), values)
     };
     Box::new(move || {
         let batches = chunks.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
@@ -34,9 +35,16 @@ pub fn encode_rows(
 /// Keys alone.
 pub fn encode_keys(schema: SchemaRef, chunks: Vec<KeyChunk>, max_parallelism: u32) -> EncodeState {
     Box::new(move || {
-        let encode = |keys: KeyChunk| batch(&schema, &keys.groups(max_parallelism)?, keys.keys.clone(), Vec::new());
+        let encode =
+            |keys: KeyChunk| batch(&schema, &groups(&schema, &keys, max_parallelism)?, keys.keys.clone(), Vec::new());
         in_group_order(chunks.into_iter().map(encode).collect::<Result<_>>()?, max_parallelism)
     })
+}
+
+/// The key groups of rows of such columns: their own comes first, then the key.
+fn groups<'a>(schema: &SchemaRef, keys: &'a KeyChunk, max_parallelism: u32) -> Result<Cow<'a, [u32]>> {
+    let fields = schema.fields().iter().skip(1).take(keys.keys.len()).cloned().collect();
+    keys.groups(&fields, max_parallelism)
 }
 
 /// Keys with their key groups, and what is kept for them.
