@@ -111,7 +111,7 @@ pub enum RestartSettings {
 impl CheckpointSettings {
     /// Refuses settings that exclude one another (CKP-07).
     pub fn check(&self) -> Result<()> {
-        if self.max_concurrent > 1 && !self.min_pause.is_zero() {
+        if self.interval.is_some() && self.max_concurrent > 1 && !self.min_pause.is_zero() {
             let error = format!(
                 "execution.checkpointing.max-concurrent-checkpoints is {}, and execution.checkpointing.min-pause is {:?}: \
                  between checkpoints that overlap there is no pause",

@@ -56,9 +56,8 @@ pub fn decode(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>), String> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("what Arrow cannot read".to_owned()))
 }
 
-/// The rows of a chunk whose place, length, checksum and key groups a manifest tells, or what is wrong with its bytes.
-#[doc(hidden)]
-pub fn decode_chunk(bytes: &[u8], chunk: &StoredChunk, schema: &SchemaRef) -> Result<Vec<RecordBatch>, String> {
+/// What is wrong with the bytes of a chunk whose length and checksum a manifest tells.
+pub(super) fn check_chunk(bytes: &[u8], chunk: &StoredChunk) -> Result<(), String> {
     if bytes.len() as u64 != chunk.length {
         return Err(format!("there are {} bytes of {}", bytes.len(), chunk.length));
     }
@@ -66,6 +65,13 @@ pub fn decode_chunk(bytes: &[u8], chunk: &StoredChunk, schema: &SchemaRef) -> Re
     if checksum != chunk.checksum {
         return Err(format!("checksum {checksum:016x} instead of {:016x}", chunk.checksum));
     }
+    Ok(())
+}
+
+/// The rows of a chunk whose place, length, checksum and key groups a manifest tells, or what is wrong with its bytes.
+#[doc(hidden)]
+pub fn decode_chunk(bytes: &[u8], chunk: &StoredChunk, schema: &SchemaRef) -> Result<Vec<RecordBatch>, String> {
+    check_chunk(bytes, chunk)?;
     let (_, narrow) = decode(bytes)?;
     let mut batches = Vec::with_capacity(narrow.len());
     for batch in narrow {

@@ -11,7 +11,7 @@ use object_store::path::Path;
 use tidemill_core::Result;
 use tidemill_core::state::{EncodedRows, rows_of_groups};
 
-use super::codec::decode_chunk;
+use super::codec::{check_chunk, decode_chunk};
 use super::content::{StoredChunk, StoredLayer};
 use super::files::below;
 use super::parquet::{ParquetLayer, is_parquet};
@@ -33,6 +33,14 @@ impl LayerFile {
             true => Self::Parquet(ParquetLayer::open(store, path, layer).await?),
             false => Self::Segment(layer.schema.clone()),
         })
+    }
+
+    /// What is wrong with the bytes of a chunk, without decoding them.
+    pub fn check(&self, chunk: &StoredChunk, bytes: &Bytes) -> Result<(), String> {
+        match self {
+            Self::Segment(_) => check_chunk(bytes, chunk),
+            Self::Parquet(file) => file.check(chunk, bytes),
+        }
     }
 
     /// The rows of the chunk in this place among those of the layer, or what is wrong with its bytes.

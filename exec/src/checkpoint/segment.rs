@@ -225,7 +225,7 @@ pub async fn read_layer(
 
 /// The same rows as they are stored, for somebody who needs them one chunk after the other.
 ///
-/// Errors: the file is missing, or shorter than it was. Whether bytes are what was written shows when they are decoded.
+/// Errors: the same. What is left to the one who decodes is what no checksum tells.
 pub(super) async fn read_encoded(
     store: &dyn ObjectStore,
     root: &Path,
@@ -254,6 +254,7 @@ pub(super) async fn read_encoded(
         rest = later;
         let read = read_chunks(store, &path, &now.iter().map(|(_, chunk)| *chunk).collect::<Vec<_>>()).await?;
         for ((place, chunk), bytes) in now.iter().zip(read) {
+            file.check(chunk, &bytes).map_err(|error| corrupt(&path, chunk, &error))?;
             let (file, path, key_groups) = (file.clone(), path.clone(), key_groups.clone());
             let chunk = StoredChunk::clone(chunk);
             encoded.push(Arc::new(EncodedChunk { file, path, chunk, place: *place, bytes, key_groups }));

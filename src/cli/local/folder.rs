@@ -116,19 +116,25 @@ impl Folder {
         let mut locks = vec![lock(&local.join("lock"), &dir)?];
         let known = identity(&dir, new_id, &begin).await?;
         if let Some(folder) = here.locks.filter(|_| !dir.is_local()) {
-            std::fs::create_dir_all(folder).map_err(|error| Error::from(error).context(folder.display()))?;
             // A checksum, for what is read from a store is no name to trust.
-            locks.push(lock(&folder.join(format!("{:016x}", xxh3_64(known.id.as_bytes()))), &dir)?);
+            let path = folder.join(format!("{:016x}", xxh3_64(known.id.as_bytes())));
+            // Who has no place for it is still kept apart from others by the manifests.
+            if std::fs::create_dir_all(folder).and_then(|()| open_lock(&path)).is_ok() {
+                locks.push(lock(&path, &dir)?);
+            }
         }
         let Identity { id, from, statements } = update(&dir, known, begin, script).await?;
         Ok(Self { dir, local, id, from, statements, _locks: locks })
     }
 }
 
+fn open_lock(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).truncate(false).write(true).open(path)
+}
+
 /// Takes the lock of `dir` that lies in a file; it goes with the process.
 fn lock(path: &Path, dir: &Location) -> Result<File> {
-    let open = File::options().create(true).truncate(false).write(true).open(path);
-    let file = open.map_err(|error| Error::from(error).context(path.display()))?;
+    let file = open_lock(path).map_err(|error| Error::from(error).context(path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {

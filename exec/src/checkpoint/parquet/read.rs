@@ -61,17 +61,23 @@ impl ParquetLayer {
         catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("what Parquet cannot read".to_owned()))
     }
 
-    fn checked(&self, place: usize, chunk: &StoredChunk, bytes: Bytes) -> Result<Vec<RecordBatch>, String> {
+    /// What is wrong with the bytes of a chunk.
+    pub fn check(&self, chunk: &StoredChunk, bytes: &Bytes) -> Result<(), String> {
         if bytes.len() as u64 != chunk.length {
             return Err(format!("there are {} bytes of {}", bytes.len(), chunk.length));
         }
         let mut checksum = Xxh3Default::new();
-        checksum.update(&bytes);
+        checksum.update(bytes);
         checksum.update(&self.footer.1);
         let checksum = checksum.digest();
         if checksum != chunk.checksum {
             return Err(format!("checksum {checksum:016x} instead of {:016x}", chunk.checksum));
         }
+        Ok(())
+    }
+
+    fn checked(&self, place: usize, chunk: &StoredChunk, bytes: Bytes) -> Result<Vec<RecordBatch>, String> {
+        self.check(chunk, &bytes)?;
         let batches = self.rows(place, Parts { chunk: (chunk.offset, bytes), footer: self.footer.clone() })?;
         let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
         if rows != chunk.rows {

@@ -33,7 +33,9 @@ pub use evolution::{
 use job::{Job, Subtask};
 use keys::{Key, Shape, any_key, any_shape};
 use model::{Model, Op, any_op, any_read};
-pub use namespaces::what_is_kept_for_a_key_in_a_namespace_goes_with_the_key;
+pub use namespaces::{
+    what_is_kept_for_a_key_in_a_namespace_goes_with_the_key, what_left_a_namespace_that_nobody_knows_is_carried_along,
+};
 use snapshots::layers;
 
 /// Makes the states of a subtask whose keys have these columns, in so many key groups.
@@ -60,6 +62,7 @@ macro_rules! keyed_states_laws {
             what_nobody_registers_is_carried_along,
             rows_of_others_are_refused,
             what_is_kept_for_a_key_in_a_namespace_goes_with_the_key,
+            what_left_a_namespace_that_nobody_knows_is_carried_along,
             evolved_state_is_what_the_old_one_becomes,
             what_no_old_value_becomes_is_refused,
             values_may_begin_or_cease_to_expire

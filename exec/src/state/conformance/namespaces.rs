@@ -145,3 +145,32 @@ pub fn what_is_kept_for_a_key_in_a_namespace_goes_with_the_key(make: Make<'_>) {
         }
     });
 }
+
+/// A backend of keys without namespaces may be given a state of some that nobody registers there, and gives it on as it came.
+pub fn what_left_a_namespace_that_nobody_knows_is_carried_along(make: Make<'_>) {
+    let (gone, stays) = ((1, 0), (2, 1));
+    let mut subtask = Subtask::new(make, None);
+    let state = subtask.value;
+    for (place, value) in [(gone, 1), (stays, 2)] {
+        state.set(&mut subtask.at(place), value).unwrap();
+    }
+    subtask.checkpoint();
+    state.clear(&mut subtask.at(gone)).unwrap();
+    subtask.states.release().unwrap();
+    subtask.checkpoint();
+    let saved = layers_unchecked(subtask.snapshots.into_iter().flat_map(encode));
+    let restored = |states| RestoredState { key_groups: 0..GROUPS, states };
+
+    let keys: Fields = fields().iter().take(1).cloned().collect();
+    let mut others = make(&keys, GROUPS);
+    others.restore(&mut restored(saved)).unwrap();
+    let carried = encode(others.snapshot(SnapshotScope::Base).unwrap());
+    for (extent, descriptor, batches) in &carried {
+        let are_theirs = batches.iter().all(|batch| batch.schema().fields() == descriptor.schema.fields());
+        assert!(are_theirs, "{extent:?} of '{}'", descriptor.name);
+    }
+    let mut back = Subtask::new(make, Some(restored(layers_unchecked(carried))));
+    let state = back.value;
+    assert_eq!(state.get(&mut back.at(gone)).unwrap(), None);
+    assert_eq!(state.get(&mut back.at(stays)).unwrap(), Some(&2));
+}

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Fields, SchemaRef};
 use tidemill_core::Result;
-use tidemill_core::state::{EncodeState, Extent, KeyedStates, Snapshot, StateDescriptor, StateLayer, keyed_schema};
+use tidemill_core::state::{
+    EncodeState, Extent, KeyedStates, Snapshot, StateDescriptor, StateLayer, key_columns, keyed_schema,
+};
 
 use super::changes::{KeyChunk, RemovedKeys};
 use super::frozen::{batch, encode_keys, encode_rows};
@@ -138,11 +140,17 @@ impl MemoryStates {
             let rows = layer.rows().clone();
             let (extent, schema) = match layer {
                 StateLayer::Rows(_) => (Extent::Changed, descriptor.schema.clone()),
-                StateLayer::Removed(_) => (Extent::Removed, self.removed_schema()),
+                StateLayer::Removed(_) => (Extent::Removed, self.removed_schema_of(&descriptor.schema)),
             };
             let descriptor = StateDescriptor { schema, ..descriptor.clone() };
             snapshot.push(extent, (descriptor, Box::new(move || rows.decode())));
         }
+    }
+
+    /// The columns of keys that were removed from a state of these columns, which may have a namespace that others have not.
+    fn removed_schema_of(&self, schema: &SchemaRef) -> SchemaRef {
+        let keys = key_columns(schema).and_then(|keys| schema.project(&(0..keys.end).collect::<Vec<_>>()).ok());
+        keys.map_or_else(|| self.removed_schema(), Arc::new)
     }
 
     fn removed_schema(&self) -> SchemaRef {
