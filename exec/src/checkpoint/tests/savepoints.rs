@@ -9,6 +9,7 @@ use tidemill_core::graph::OperatorId;
 use tidemill_core::state::rows_of_groups;
 
 use super::*;
+use crate::checkpoint::segment::read_encoded;
 
 const GROUPS: u32 = 16;
 const COUNTS: &str = "jobs/one/state/count_of-0000000000000007/count/0.parquet";

@@ -8,7 +8,7 @@ use tidemill_core::state::{FrozenState, rows_of_groups};
 
 use super::*;
 use crate::checkpoint::codec::decode_chunk;
-use crate::checkpoint::segment::CHUNK_ROWS_MAX;
+use crate::checkpoint::segment::{CHUNK_ROWS_MAX, read_encoded};
 
 const GROUPS: u32 = 16;
 
