@@ -9,7 +9,6 @@
 //! [`mod@sql`] for statements and sessions, [`stream`] for programs in Rust. Contracts that connectors and operators implement are in
 //! `tidemill-core`, the engine that runs them in `tidemill-exec`.
 
-pub mod allocator;
 pub mod sql;
 pub mod stream;
 

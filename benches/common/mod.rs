@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "every benchmark uses its own part of this")]
 
+#[path = "../../src/allocator.rs"]
+mod allocator;
 pub mod measure;
 pub mod process;
 pub mod sql;
@@ -18,7 +20,7 @@ use tidemill::stream::Parameters;
 
 /// Runs a benchmark with the arguments of this process; what goes wrong is one line.
 pub fn run(bench: impl FnOnce(&Parameters) -> Result<()>) -> ExitCode {
-    tidemill::allocator::keep_freed_pages();
+    allocator::keep_freed_pages();
     match Parameters::from_process().and_then(|given| bench(&given)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
