@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use tidemill_core::event::CheckpointId;
 use tidemill_core::settings::Origin;
 use tidemill_core::{ErrorKind, Result};
+use tidemill_exec::checkpoint::open_savepoint;
 use tidemill_exec::runtime::{
     Begin, CheckpointInfo, CheckpointStatus, Environment, JobHandle, JobResult, Persistence, StoreFolder, execute_from,
     simulate,
@@ -14,7 +18,7 @@ use crate::Troubles;
 use crate::chance::Chance;
 use crate::job::{Plan, graph, settings};
 use crate::outside::Outside;
-use crate::store::{FaultyStore, StoreTroubles};
+use crate::store::{Access, FaultyStore, StoreTroubles};
 
 /// Longer than `execution.checkpointing.timeout` and `task.cancellation.timeout` together.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,11 +39,24 @@ fn start(chance: &Chance, environment: &Environment, folder: StoreFolder) -> Job
 }
 
 fn start_plan(plan: &Plan, chance: &Chance, environment: &Environment, folder: StoreFolder) -> JobHandle {
+    begin(plan, chance, environment, folder, Begin::Anew, "5 s")
+}
+
+/// A job that begins so, and waits for its store no longer than that.
+fn begin(
+    plan: &Plan,
+    chance: &Chance,
+    environment: &Environment,
+    folder: StoreFolder,
+    begin: Begin,
+    timeout: &str,
+) -> JobHandle {
     let mut settings = settings(plan, 2, "memory");
     settings.set("restart-strategy.type", "none", Origin::Program).unwrap();
+    settings.set("execution.checkpointing.timeout", timeout, Origin::Program).unwrap();
     let outside = Outside::new(chance.clone(), 0, 0);
     let job = graph(plan, Arc::new(outside), chance, 2).to_job_graph(&settings).unwrap();
-    let persistence = Persistence { folder: Some(folder), begin: Begin::Anew, ignore_unclaimed: false, claims: false };
+    let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false, claims: false };
     execute_from(&job, environment, &settings, persistence).unwrap()
 }
 
@@ -93,6 +110,52 @@ fn who_asks_for_a_savepoint_in_a_folder_that_never_answers_is_told_so() {
     assert!(refused > 0 && given_up > 0, "{refused} refused, {given_up} given up");
 }
 
+/// What its user hears of a savepoint into a store in which the first file of a kind takes so long; a minute later, what files are
+/// there, and how many operators it has if it can be opened.
+async fn savepoint_into_slow(
+    environment: Environment,
+    slow: &'static str,
+    pause: Duration,
+) -> (Result<CheckpointId>, Vec<String>, Result<usize>) {
+    let (chance, clock) = (Chance::new(11), environment.clock.clone());
+    let plan = Plan { sources: vec![vec![100_000], vec![100_000]], ..Plan::draw(&chance, Troubles::None) };
+    let job = start_plan(&plan, &chance, &environment, folder(&chance, StoreTroubles::default()));
+    let control = job.control().await.unwrap();
+    let store = FaultyStore::shared(chance.clone(), StoreTroubles::default());
+    store.set_clock(clock.clone());
+    store.slow_down(Access::Put, slow, 1, pause);
+    let target = StoreFolder { store: store.clone(), root: "target".into(), url: "memory:target".to_owned() };
+    let asked = in_time(&environment, control.savepoint(target.clone())).await;
+    clock.sleep(Duration::from_secs(60)).await;
+    let files = store.list(None).map_ok(|file| file.location.to_string()).try_collect().await.unwrap();
+    let opened = open_savepoint(store, &target.root, clock).await.map(|savepoint| savepoint.content.operators.len());
+    job.cancel();
+    in_time(&environment, job.wait()).await.unwrap_err();
+    (asked, files, opened)
+}
+
+/// Longer than the timeout of 5 s.
+const LONG: Duration = Duration::from_secs(8);
+
+#[test]
+fn a_savepoint_that_takes_too_long_leaves_nothing() {
+    let (asked, files, _) = simulate(11, |environment| savepoint_into_slow(environment, ".parquet", LONG)).unwrap();
+    let error = asked.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("the store has not answered for 5s"), "{error}");
+    assert_eq!(files, Vec::<String>::new());
+}
+
+#[test]
+fn a_savepoint_whose_manifest_comes_late_is_whole_when_it_is_there() {
+    let (asked, files, opened) =
+        simulate(11, |environment| savepoint_into_slow(environment, "_metadata", LONG)).unwrap();
+    let error = asked.unwrap_err();
+    assert!(error.to_string().contains("the store has not answered for 5s"), "{error}");
+    assert!(opened.unwrap() > 0);
+    assert!(files.iter().any(|file| file.ends_with(".parquet")), "{files:?}");
+}
+
 /// How a job of some thirty seconds ends that takes a checkpoint a second, of which two checkpoints in a row may fail but not a third, when as many files in a
 /// folder of its checkpoints take so long; and those checkpoints.
 fn slowed(slow: &'static str, files: usize, pause: Duration) -> (Result<JobResult>, Vec<CheckpointInfo>) {
@@ -105,7 +168,7 @@ fn slowed(slow: &'static str, files: usize, pause: Duration) -> (Result<JobResul
         let plan = Plan { sources: vec![vec![20_000], vec![20_000]], interval_millis: 1000, concurrent: 1, ..plan };
         let job = start_plan(&plan, &chance, &environment, folder);
         job.control().await.unwrap();
-        store.slow_down(slow, files, pause);
+        store.slow_down(Access::Put, slow, files, pause);
         let ended = environment.clock.sleep(Duration::from_secs(600));
         let outcome = tokio::select! {
             biased;
@@ -119,10 +182,8 @@ fn slowed(slow: &'static str, files: usize, pause: Duration) -> (Result<JobResul
 
 #[test]
 fn checkpoints_that_a_slow_store_fails_are_borne_as_often_as_is_tolerated() {
-    // Longer than the timeout of 5 s, for one file each.
-    let pause = Duration::from_secs(8);
     for tolerated in [1, 2] {
-        let (outcome, checkpoints) = slowed("/segments/", tolerated, pause);
+        let (outcome, checkpoints) = slowed("/segments/", tolerated, LONG);
         outcome.unwrap();
         let failed: Vec<&CheckpointInfo> =
             checkpoints.iter().filter(|checkpoint| checkpoint.status == CheckpointStatus::Failed).collect();
@@ -133,7 +194,7 @@ fn checkpoints_that_a_slow_store_fails_are_borne_as_often_as_is_tolerated() {
         }
         assert!(checkpoints.iter().any(|checkpoint| checkpoint.status == CheckpointStatus::Completed));
     }
-    let (outcome, _) = slowed("/segments/", 3, pause);
+    let (outcome, _) = slowed("/segments/", 3, LONG);
     let error = outcome.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("the store has not answered for 5s"), "{error}");
@@ -150,4 +211,36 @@ fn a_checkpoint_whose_manifest_comes_late_counts_as_failed_until_it_is_there() {
     // Every timeout without an answer counts: a store that never answers is not waited for for ever.
     let (outcome, _) = slowed("/manifests/", 1, Duration::from_secs(10_000));
     assert!(outcome.unwrap_err().to_string().contains("tolerable-failed-checkpoints"));
+}
+
+/// How a job ends that goes on from checkpoints whose store keeps silent when their states are read, and is cancelled after so long.
+fn goes_on_in_silence(timeout: &'static str, cancelled_after: Option<Duration>) -> tidemill_core::Error {
+    let run = move |environment: Environment| async move {
+        let chance = Chance::new(5);
+        let store = FaultyStore::shared(chance.clone(), StoreTroubles::default());
+        store.set_clock(environment.clock.clone());
+        let folder = StoreFolder { store: store.clone(), root: "job".into(), url: "memory:job".to_owned() };
+        let plan = Plan { sources: vec![vec![20_000], vec![20_000]], ..Plan::draw(&chance, Troubles::None) };
+        let job = start_plan(&plan, &chance, &environment, folder.clone());
+        job.control().await.unwrap().stop(false, None).await.unwrap();
+        in_time(&environment, job.wait()).await.unwrap();
+        store.slow_down(Access::Get, "/segments/", usize::MAX, Duration::from_secs(100_000));
+        let job = begin(&plan, &chance, &environment, folder, Begin::Resume { origin: None }, timeout);
+        if let Some(pause) = cancelled_after {
+            environment.clock.sleep(pause).await;
+            job.cancel();
+        }
+        in_time(&environment, job.wait()).await.unwrap_err()
+    };
+    simulate(5, run).unwrap()
+}
+
+#[test]
+fn a_job_does_not_wait_for_ever_for_the_states_that_it_goes_on_from() {
+    let error = goes_on_in_silence("5 s", None);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let text = error.to_string();
+    assert!(text.contains("/segments/") && text.contains("the store has not answered for 5s"), "{text}");
+    let error = goes_on_in_silence("1 h", Some(Duration::from_secs(2)));
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
 }

@@ -45,9 +45,17 @@ pub struct FaultyStore {
     slow: Mutex<Option<Slow>>,
 }
 
-/// Puts that take longer than others: as many of files in this folder as are left.
+/// What is done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Put,
+    Get,
+}
+
+/// What takes longer than it does otherwise: as many of this with files in this folder as are left.
 #[derive(Clone, Copy, Debug)]
 struct Slow {
+    access: Access,
     folder: &'static str,
     left: usize,
     pause: Duration,
@@ -63,14 +71,15 @@ impl FaultyStore {
         *self.clock.lock().unwrap() = Some(clock);
     }
 
-    /// The next `count` files that are put into `folder` take so long.
-    pub fn slow_down(&self, folder: &'static str, count: usize, pause: Duration) {
-        *self.slow.lock().unwrap() = Some(Slow { folder, left: count, pause });
+    /// The next `count` files that are put into `folder`, or read there, take so long.
+    pub fn slow_down(&self, access: Access, folder: &'static str, count: usize, pause: Duration) {
+        *self.slow.lock().unwrap() = Some(Slow { access, folder, left: count, pause });
     }
 
-    async fn pause_if_slow(&self, location: &Path) {
+    async fn pause_if_slow(&self, access: Access, location: &Path) {
+        let is_slow = |slow: &Slow| slow.left > 0 && slow.access == access && location.as_ref().contains(slow.folder);
         let pause = match &mut *self.slow.lock().unwrap() {
-            Some(slow) if slow.left > 0 && location.as_ref().contains(slow.folder) => {
+            Some(slow) if is_slow(slow) => {
                 slow.left -= 1;
                 slow.pause
             }
@@ -126,7 +135,7 @@ impl ObjectStore for FaultyStore {
         if is_of_compaction(location) {
             self.chance.count("layers become fewer", 1);
         }
-        self.pause_if_slow(location).await;
+        self.pause_if_slow(Access::Put, location).await;
         self.pause().await;
         self.fail_before()?;
         if self.chance.strikes("the disk is full", self.troubles.full_disk) {
@@ -156,6 +165,7 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.pause_if_slow(Access::Get, location).await;
         self.pause().await;
         self.fail_before()?;
         self.inner.get_opts(location, options).await

@@ -47,7 +47,7 @@ pub use content::{
     StoredSubtask,
 };
 pub use inspect::{FoundCheckpoint, StateRows, find_checkpoint};
-pub use patient::patient;
+pub use patient::{patient, patient_reader};
 pub use restore::restored_state;
 pub use savepoint::{dispose_savepoint, open_savepoint, write_savepoint};
 pub use savepoint_writer::{SavepointWriter, StateOwner, check_savepoint_folder};

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,13 +22,38 @@ use super::files::patiently;
 
 /// `store`, with patience on `clock`.
 pub fn patient(store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>) -> Arc<dyn ObjectStore> {
-    Arc::new(PatientStore { store, clock })
+    Arc::new(PatientStore { store, clock, reads_max: None })
+}
+
+/// The same, where a read that takes longer than `reads_max`, all tries together, is an error.
+pub fn patient_reader(store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>, reads_max: Duration) -> Arc<dyn ObjectStore> {
+    Arc::new(PatientStore { store, clock, reads_max: Some(reads_max) })
 }
 
 #[derive(Debug)]
 struct PatientStore {
     store: Arc<dyn ObjectStore>,
     clock: Arc<dyn Clock>,
+    reads_max: Option<Duration>,
+}
+
+impl PatientStore {
+    /// Reads patiently, for as long as it may take.
+    async fn read<T, F>(&self, once: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let read = patiently(&*self.clock, once);
+        let Some(reads_max) = self.reads_max else { return read.await };
+        tokio::select! {
+            biased;
+            read = read => read,
+            () = self.clock.sleep(reads_max) => {
+                let silent = format!("the store has not answered for {reads_max:?}");
+                Err(object_store::Error::Generic { store: "patient", source: silent.into() })
+            }
+        }
+    }
 }
 
 impl fmt::Display for PatientStore {
@@ -57,11 +83,11 @@ impl ObjectStore for PatientStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        patiently(&*self.clock, || self.store.get_opts(location, options.clone())).await
+        self.read(|| self.store.get_opts(location, options.clone())).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        patiently(&*self.clock, || self.store.get_ranges(location, ranges)).await
+        self.read(|| self.store.get_ranges(location, ranges)).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

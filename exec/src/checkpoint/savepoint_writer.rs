@@ -92,9 +92,9 @@ impl SavepointWriter {
         Ok(StoredLayer { extent, schema, segment: path, chunks })
     }
 
-    /// The files.
-    pub fn finish(self) -> Vec<StoredSegment> {
-        self.written
+    /// The files so far.
+    pub fn written(&self) -> &[StoredSegment] {
+        &self.written
     }
 
     /// Deletes what was written, as well as it can.

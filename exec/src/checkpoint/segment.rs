@@ -151,14 +151,14 @@ impl SegmentWriter {
         Ok(StoredLayer { extent, schema, segment, chunks })
     }
 
-    /// Completes the file. If nothing was added there is none.
-    pub async fn finish(self) -> Result<Option<StoredSegment>> {
+    /// Completes the file. If nothing was added there is none. Nothing may be added afterwards.
+    pub async fn finish(&mut self) -> Result<Option<StoredSegment>> {
         let bytes = self.upload.finish().await?;
-        Ok((bytes > 0).then_some(StoredSegment { path: self.path, bytes }))
+        Ok((bytes > 0).then(|| StoredSegment { path: self.path.clone(), bytes }))
     }
 
     /// Gives it up, and takes back what the store has already got.
-    pub async fn abort(self) {
+    pub async fn abort(mut self) {
         self.upload.abort().await;
     }
 

@@ -53,8 +53,8 @@ impl Upload {
         Ok(offset)
     }
 
-    /// Completes the file, and says how many bytes it has. An empty one is not there.
-    pub async fn finish(mut self) -> Result<u64> {
+    /// Completes the file, and says how many bytes it has. An empty one is not there. Nothing may be added afterwards.
+    pub async fn finish(&mut self) -> Result<u64> {
         match self.complete().await {
             Ok(()) => Ok(self.bytes),
             Err(error) => {
@@ -65,9 +65,9 @@ impl Upload {
         }
     }
 
-    /// Takes back the parts that the store has got; if that fails they stay there.
-    pub async fn abort(mut self) {
-        if let Some(parts) = &mut self.parts {
+    /// Takes back the parts that the store has got of a file that is not complete; if that fails they stay there.
+    pub async fn abort(&mut self) {
+        if let Some(mut parts) = self.parts.take() {
             parts.on_their_way.clear();
             let _ = parts.upload.abort().await;
         }
@@ -88,6 +88,7 @@ impl Upload {
             }
             parts.upload.complete().await?;
         }
+        self.parts = None;
         Ok(())
     }
 

@@ -337,3 +337,24 @@ pub fn execute_from(
     );
     Ok(JobHandle { name, cancelled, is_cancelled_by_user, outcome, metrics, accumulators, failures, begun })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_failures_the_first_and_the_last_are_kept_and_all_are_counted() {
+        let failures = JobFailures::default();
+        assert_eq!((failures.count(), failures.all().len()), (0, 0));
+        for number in 1..=1_000_usize {
+            failures.push(number as i64, Error::unavailable(format!("failure {number}")));
+            let last = (number + 1).saturating_sub(FAILURES_KEPT - 1).max(2)..=number;
+            let expected: Vec<_> =
+                std::iter::once(1).chain(last).map(|n| (n, n as i64, format!("failure {n}"))).collect();
+            let told = |failure: JobFailure| (failure.number, failure.at, failure.error.message().to_owned());
+            assert_eq!(failures.all().into_iter().map(told).collect::<Vec<_>>(), expected);
+            assert_eq!(failures.count(), number);
+        }
+        assert_eq!(failures.all().len(), 64);
+    }
+}

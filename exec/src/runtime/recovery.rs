@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use object_store::ObjectStore;
@@ -17,7 +18,8 @@ use tidemill_core::{Error, ErrorKind, Result, Watermark};
 use tokio::sync::OnceCell;
 
 use crate::checkpoint::{
-    CheckpointContent, CheckpointKind, StoredOperator, StoredSubtask, newest_whole, patient, read_layer, restored_state,
+    CheckpointContent, CheckpointKind, StoredOperator, StoredSubtask, newest_whole, patient_reader, read_layer,
+    restored_state,
 };
 use crate::exchange::Partitioner;
 use crate::runtime::chain::Chain;
@@ -46,10 +48,11 @@ pub struct RestoredJob {
 }
 
 impl RestoredJob {
-    /// A checkpoint that lies in `folder`, whose store is asked with patience.
-    pub fn new(folder: StoreFolder, content: Arc<CheckpointContent>, clock: Arc<dyn Clock>) -> Self {
+    /// A checkpoint that lies in `folder`, whose store is asked with patience, but for no answer longer than `timeout`.
+    pub fn new(folder: StoreFolder, content: Arc<CheckpointContent>, clock: Arc<dyn Clock>, timeout: Duration) -> Self {
         let StoreFolder { store, root, url } = folder;
-        Self { store: patient(store, clock.clone()), root, content, url, clock, instead: OnceCell::new() }
+        let store = patient_reader(store, clock.clone(), timeout);
+        Self { store, root, content, url, clock, instead: OnceCell::new() }
     }
 
     /// Refuses state that no operator of `job` claims, unless that is allowed, and rows in flight that nobody reads.

@@ -277,7 +277,8 @@ impl JobRun {
 
     /// A checkpoint to go on from, whose segments are read with patience.
     fn restored(&self, folder: StoreFolder, content: Arc<CheckpointContent>) -> Arc<RestoredJob> {
-        Arc::new(RestoredJob::new(folder, content, self.environment.clock.clone()))
+        let (clock, timeout) = (self.environment.clock.clone(), self.settings.checkpoints().timeout);
+        Arc::new(RestoredJob::new(folder, content, clock, timeout))
     }
 
     /// Finishes what a process that ended with its job may have left to commit.
@@ -335,7 +336,12 @@ impl JobRun {
         }
         let (Expanded { subtasks, attempt }, stop) = match first {
             Some(first) => first,
-            None => self.expand_from(restored).await?,
+            // A store that does not answer keeps nobody who wants to end.
+            None => tokio::select! {
+                biased;
+                () = self.cancelled.wait() => return Err(cancelled()),
+                expanded = self.expand_from(restored) => expanded?,
+            },
         };
         checkpointer.begin(attempt);
         let ending = self.watch(subtasks, &stop, checkpointer).await?;

@@ -99,7 +99,12 @@ impl ChainTask {
         std::mem::take(&mut self.needs).wait(&self.cancelled).await?;
         self.chain.open(&self.contexts, &self.memory)?;
         if let Some(restored) = self.restored.take() {
-            restored.give_back(&mut self.chain, &mut self.input, &mut self.output).await?;
+            // A store that does not answer keeps nobody who wants to end.
+            tokio::select! {
+                biased;
+                () = self.cancelled.wait() => return Err(cancelled()),
+                given = restored.give_back(&mut self.chain, &mut self.input, &mut self.output) => given?,
+            }
         }
         self.input.demand();
         let mut slice_end = self.clock.monotonic() + WORK;

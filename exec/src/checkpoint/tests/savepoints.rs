@@ -35,7 +35,12 @@ async fn content(store: &Arc<dyn ObjectStore>) -> CheckpointContent {
         max_parallelism: 8,
         subtasks: vec![StoredSubtask { index: 0, states }],
     };
-    CheckpointContent { checkpoint: 4, segments: writer.finish(), operators: vec![operator], ..Default::default() }
+    CheckpointContent {
+        checkpoint: 4,
+        segments: writer.written().to_vec(),
+        operators: vec![operator],
+        ..Default::default()
+    }
 }
 
 async fn savepoint(
@@ -147,7 +152,7 @@ proptest! {
             let store = memory();
             let mut writer = begun(&store, chunk_rows).await;
             let layer = writer.write_batches(owner(), Extent::Whole, &descriptor, &batches).await.unwrap();
-            let bytes = writer.finish()[0].bytes;
+            let bytes = writer.written()[0].bytes;
             assert_eq!(layer.chunks.iter().map(|chunk| chunk.rows).sum::<u64>(), count as u64);
             assert!(layer.chunks.iter().all(|chunk| chunk.rows <= chunk_rows as u64 && chunk.end() < bytes));
             let read = read_layer(store.as_ref(), &root(), &layer, None).await.unwrap();

@@ -33,15 +33,15 @@ impl StateWriter {
         }
     }
 
-    /// Completes the files; those that there are.
-    pub async fn finish(self) -> Result<Vec<StoredSegment>> {
+    /// Completes the files; those that there are. They can still be given up.
+    pub async fn finish(&mut self) -> Result<Vec<StoredSegment>> {
         match self {
             Self::Segment(segment) => Ok(segment.finish().await?.into_iter().collect()),
-            Self::Savepoint(savepoint) => Ok(savepoint.finish()),
+            Self::Savepoint(savepoint) => Ok(savepoint.written().to_vec()),
         }
     }
 
-    /// Gives the files up.
+    /// Gives the files up. A segment that is complete stays until the job's next look at what no checkpoint names.
     pub async fn abort(self) {
         match self {
             Self::Segment(segment) => segment.abort().await,

@@ -58,7 +58,7 @@ pub struct Stored {
 struct Written {
     /// What is to be published.
     checkpoint: Option<CheckpointContent>,
-    /// The savepoint, which is complete.
+    /// The savepoint, of which the manifest is missing.
     savepoint: Option<CheckpointContent>,
 }
 
@@ -109,6 +109,11 @@ impl StoreStep {
             }
         };
         let target = self.pending.target.as_ref().map(|target| target.url.clone());
+        if let (Some(target), Some(content)) = (&self.pending.target, &savepoint) {
+            let (store, clock) = (target.store.clone(), self.clock.clone());
+            let written = write_savepoint(store, &target.root, clock, self.store.nonce, content.clone()).await;
+            written.map_err(|error| error.context(&target.url))?;
+        }
         let Some(content) = checkpoint else {
             let (content, path) = (savepoint.unwrap_or_default(), target.unwrap_or_default());
             return Ok(Durable { content, path, not_committed: None });
@@ -120,7 +125,7 @@ impl StoreStep {
         Ok(Durable { content, path: target.unwrap_or(published), not_committed })
     }
 
-    /// Writes all that the checkpoint names, and the savepoint if there is to be one.
+    /// Writes all that the checkpoint names, and what the savepoint does if there is to be one.
     async fn write(&mut self, writers: &mut Vec<StateWriter>) -> Result<Written> {
         let Barrier { id, kind, .. } = self.pending.barrier;
         let is_checkpoint = kind != BarrierKind::Savepoint;
@@ -135,17 +140,11 @@ impl StoreStep {
         }
         let stored = assemble(operators, previous.as_deref(), writers).await?;
         let mut contents = Vec::new();
-        for operators in stored {
-            let segments = writers.remove(0).finish().await?;
+        for (writer, operators) in writers.iter_mut().zip(stored) {
+            let segments = writer.finish().await?;
             contents.push(self.content(segments, operators, source_positions.clone()));
         }
         let savepoint = if target.is_some() { contents.pop() } else { None };
-        if let (Some(target), Some(content)) = (&target, &savepoint) {
-            let clock = self.clock.clone();
-            let (store, root) = (target.store.clone(), &target.root);
-            let written = write_savepoint(store, root, clock, self.store.nonce, content.clone()).await;
-            written.map_err(|error| error.context(&target.url))?;
-        }
         let Some(mut content) = contents.pop() else { return Ok(Written { checkpoint: None, savepoint }) };
         let needed = needed_files(&content.operators);
         let old = previous.iter().flat_map(|content| &content.segments);

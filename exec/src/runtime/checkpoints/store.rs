@@ -152,7 +152,7 @@ impl JobStore {
         }
         let mut writers = [StateWriter::Segment(self.segment(checkpoint))];
         let stored = assemble(operators, None, &mut writers).await?;
-        let [segment] = writers;
+        let [mut segment] = writers;
         let segments = segment.finish().await?;
         let content = CheckpointContent {
             checkpoint,
