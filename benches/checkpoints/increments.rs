@@ -94,6 +94,12 @@ fn increments(keys: u64, backend: &str, folder: &Path) -> Result<PathBuf> {
     let mean = new.iter().sum::<f64>() / new.len() as f64;
     let mut stalls: Vec<f64> = done.iter().map(|checkpoint| checkpoint.stalled.as_secs_f64() * 1e3).collect();
     stalls.sort_by(f64::total_cmp);
+    let mut longest: Vec<_> = done.iter().enumerate().collect();
+    longest.sort_by_key(|(_, checkpoint)| std::cmp::Reverse(checkpoint.stalled));
+    for (place, checkpoint) in longest.into_iter().take(5) {
+        let (stalled, new) = (checkpoint.stalled.as_secs_f64() * 1e3, bytes(checkpoint.new_bytes));
+        progress(format!("checkpoint {place} of {} stopped a task for {stalled:.1} ms and wrote {new}", done.len()));
+    }
     let at = |share: f64| stalls.get(((stalls.len() as f64 * share) as usize).min(stalls.len() - 1)).copied();
     println!(
         "Increments: {keys} keys, one in a hundred changed a second, state backend {backend}, {} checkpoints\n",

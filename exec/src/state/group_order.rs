@@ -14,8 +14,6 @@ use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
 use tidemill_core::key::{places, scatter};
 use tidemill_core::{Error, Result};
 
-use crate::operators::expression::batch_of;
-
 /// The most rows of a batch with texts: so few that those of a column stay below what 32 bits can count.
 pub const BATCH_ROWS: usize = 8192;
 
@@ -58,7 +56,7 @@ fn placed(schema: &SchemaRef, batches: Vec<RecordBatch>, groups: &[u32], max_par
     let groups: ArrayRef = Arc::new(UInt32Array::from(of_groups));
     let others = columns.into_iter().skip(1).map(|parts| place(parts, &places));
     let columns = [Ok(groups)].into_iter().chain(others).collect::<Result<_>>()?;
-    batch_of(schema, columns, places.len())
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
 /// The values of the parts of a column, each in its place.

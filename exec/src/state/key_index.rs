@@ -2,6 +2,7 @@
 //!
 //! A slot is a small dense number; accumulators and rows of state are columns indexed by it. Freed slots are used again.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, new_empty_array};
@@ -11,7 +12,11 @@ use arrow::downcast_primitive_array;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use tidemill_core::key::places;
 use tidemill_core::{Error, Result};
+
+/// So much of the table, five bytes each, stays in a core's cache beside the keys.
+const CACHED_BUCKETS: usize = 32 << 10;
 
 /// Slots by key.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub struct KeyIndex {
     /// Carried hash of each slot: for growing the table, and for the key group.
     hashes: Vec<u64>,
     free: Vec<u32>,
+    /// The first slot whose key was appended and is not in the table so far.
+    settled: usize,
     keys: Box<dyn KeyColumns>,
 }
 
@@ -30,6 +37,12 @@ trait KeyColumns: Send + std::fmt::Debug {
 
     /// Finds or adds the key of each row of the batch.
     fn intern(&mut self, table: &mut Interning<'_>, hashes: &[u64], slots: &mut Vec<usize>) -> Result<()>;
+
+    /// Stores the keys of the batch, of so many rows, in slots from this one on, behind all others.
+    fn append(&mut self, slot: usize, rows: usize);
+
+    /// Whether two slots have the same key.
+    fn are_same(&self, one: u32, other: u32) -> bool;
 
     /// Finds the key of each row of the batch.
     fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>);
@@ -92,14 +105,19 @@ impl KeyIndex {
     /// An empty index over keys of these types.
     pub fn new(types: &[DataType]) -> Result<Self> {
         let (table, hashes, free) = (HashTable::new(), Vec::new(), Vec::new());
-        Ok(Self { table, hashes, free, keys: columns_for(types)? })
+        Ok(Self { table, hashes, free, settled: 0, keys: columns_for(types)? })
     }
 
     /// Appends the slot of each key to `slots`; new keys get one.
     pub fn intern(&mut self, columns: &[ArrayRef], hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
         self.keys.begin(columns)?;
+        if self.unsettled() > 0 {
+            return Err(Error::internal("keys are looked up while others are appended"));
+        }
         let mut table = Interning { table: &mut self.table, hashes: &mut self.hashes, free: &mut self.free };
-        self.keys.intern(&mut table, hashes, slots)
+        let interned = self.keys.intern(&mut table, hashes, slots);
+        self.settled = self.hashes.len();
+        interned
     }
 
     /// Appends the slot of each key to `slots`, `None` for keys that are not there.
@@ -115,6 +133,56 @@ impl KeyIndex {
         table.reserve(keys, |slot| spread(hashes[*slot as usize]));
         hashes.reserve(keys);
         self.keys.reserve(keys);
+    }
+
+    /// Adds keys that are not there, each once and none of them NULL, in slots of their own behind all others, and says in which. They
+    /// are found, and counted, from [`Self::settle`] on.
+    pub fn append(&mut self, columns: &[ArrayRef], hashes: &[u64]) -> Result<Range<usize>> {
+        if columns.is_empty() || columns.iter().any(|column| column.null_count() > 0) {
+            return Err(Error::internal("keys that are NULL, or without columns, cannot be appended"));
+        }
+        self.keys.begin(columns)?;
+        let begin = self.hashes.len();
+        self.keys.append(begin, hashes.len());
+        self.hashes.extend_from_slice(hashes);
+        Ok(begin..self.hashes.len())
+    }
+
+    /// How many keys were appended and not settled.
+    pub fn unsettled(&self) -> usize {
+        self.hashes.len() - self.settled
+    }
+
+    /// Brings the keys that were appended into the table, in the order in which it has places for them: each part of it stays in the
+    /// caches as long as it is needed.
+    ///
+    /// Errors: a key was there already.
+    pub fn settle(&mut self) -> Result<()> {
+        let Self { table, hashes, settled, keys, .. } = self;
+        let fresh = &hashes[*settled..];
+        table.reserve(fresh.len(), |slot| spread(hashes[*slot as usize]));
+        let parts = (table.num_buckets() / CACHED_BUCKETS).max(1);
+        let part = |hash: &u64| ((spread(*hash) as usize & (table.num_buckets() - 1)) / CACHED_BUCKETS) as u32;
+        let part_of: Vec<u32> = fresh.iter().map(part).collect();
+        let (places, _) = places(&part_of, parts);
+        drop(part_of);
+        let mut ordered = vec![(0, 0); fresh.len()];
+        for ((place, hash), slot) in places.iter().zip(fresh).zip(*settled as u32..) {
+            ordered[*place as usize] = (*hash as u32, slot);
+        }
+        drop(places);
+        for (low, slot) in ordered {
+            match table.entry(
+                spread(low.into()),
+                |other| keys.are_same(*other, slot),
+                |other| spread(hashes[*other as usize]),
+            ) {
+                Entry::Occupied(_) => return Err(Error::corrupt("a key stands twice among those that were stored")),
+                Entry::Vacant(entry) => entry.insert(slot),
+            };
+        }
+        *settled = hashes.len();
+        Ok(())
     }
 
     /// Forgets the key of `slot`; the slot will be used again.
@@ -203,6 +271,12 @@ impl KeyColumns for NoKeys {
         Ok(())
     }
 
+    fn append(&mut self, _slot: usize, _rows: usize) {}
+
+    fn are_same(&self, _one: u32, _other: u32) -> bool {
+        true
+    }
+
     fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>) {
         let slot = table.find(0, |_| true).map(|slot| *slot as usize);
         slots.resize(slots.len() + hashes.len(), slot);
@@ -273,6 +347,17 @@ impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
             slots.push(slot);
         }
         Ok(())
+    }
+
+    fn append(&mut self, slot: usize, rows: usize) {
+        let Some(batch) = self.batch.take() else { return };
+        self.values.resize(slot, T::Native::default());
+        self.values.extend_from_slice(&batch.values()[..rows]);
+    }
+
+    fn are_same(&self, one: u32, other: u32) -> bool {
+        let is_null = |slot| Some(slot) == self.null_slot;
+        self.values[one as usize] == self.values[other as usize] && is_null(one) == is_null(other)
     }
 
     fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>) {
@@ -382,6 +467,23 @@ impl KeyColumns for RowKeys {
         Ok(())
     }
 
+    fn append(&mut self, slot: usize, rows: usize) {
+        self.ranges.resize(slot, (0, 0));
+        for row in 0..rows {
+            let begin = self.bytes.len();
+            self.bytes.extend_from_slice(self.batch.row(row).as_ref());
+            self.ranges.push((begin, self.bytes.len()));
+        }
+    }
+
+    fn are_same(&self, one: u32, other: u32) -> bool {
+        let key = |slot: u32| {
+            let (begin, end) = self.ranges[slot as usize];
+            &self.bytes[begin..end]
+        };
+        key(one) == key(other)
+    }
+
     fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>) {
         slots.extend(hashes.iter().enumerate().map(|(row, hash)| {
             let row = self.batch.row(row);
@@ -488,6 +590,29 @@ mod tests {
                 }
                 prop_assert_eq!(index.len(), model.len());
             }
+        }
+    }
+
+    #[test]
+    fn keys_that_were_appended_are_found_where_they_are() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values((0..100_000).map(|n| n * 7)));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..100_000).map(|n| format!("{n}"))));
+        for columns in [vec![numbers.clone()], vec![texts.clone()], vec![numbers, texts]] {
+            let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+            let hashes = hash_columns(&columns, 100_000).unwrap();
+            let mut index = KeyIndex::new(&types).unwrap();
+            let part = |begin: usize, rows: usize| -> Vec<ArrayRef> {
+                columns.iter().map(|column| column.slice(begin, rows)).collect()
+            };
+            assert_eq!(intern(&mut index, &part(0, 10)), (0..10).collect::<Vec<_>>());
+            assert_eq!(index.append(&part(10, 80_000), &hashes[10..80_010]).unwrap(), 10..80_010);
+            assert_eq!((index.unsettled(), index.len()), (80_000, 10));
+            index.settle().unwrap();
+            assert_eq!((index.unsettled(), index.len(), index.slots()), (0, 80_010, 80_010));
+            assert_eq!(intern(&mut index, &columns), (0..100_000).collect::<Vec<_>>());
+            assert_eq!(index.keys(&[70_000, 5]).unwrap()[0].slice(0, 1).as_ref(), columns[0].slice(70_000, 1).as_ref());
+            index.append(&part(70_000, 1), &hashes[70_000..=70_000]).unwrap();
+            assert!(index.settle().unwrap_err().to_string().contains("stands twice"));
         }
     }
 

@@ -95,6 +95,11 @@ impl Outside {
         }
     }
 
+    /// Makes room for so many more slots.
+    pub fn reserve(&mut self, slots: usize) {
+        self.marks.reserve(slots);
+    }
+
     /// Takes note of slots that were looked up, of `slots` that there are; those that had no key before, each once, with their
     /// place in the list.
     pub fn note(&mut self, looked_up: &[usize], slots: usize) -> Vec<(usize, usize)> {

@@ -1,8 +1,10 @@
-//! Restored rows on their way back into columns: one layer over the other, a batch at a time, out of memory again where there is
-//! too little of it.
+//! Restored rows on their way back into columns: one layer over the other, out of memory again where there is too little of it.
+//!
+//! Keys of key groups that nobody has stored anything of so far need not be looked for: where all have room they are appended, and
+//! brought into the index many at a time.
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Fields, UInt32Type};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, FieldRef, Fields, UInt32Type};
 use tidemill_core::state::{
     KeyedStates, RestoredState, StateDescriptor, StateId, StateKind, StateLayer, adapt, key_hashes, keyed_schema,
     not_restorable,
@@ -10,6 +12,54 @@ use tidemill_core::state::{
 use tidemill_core::{Error, Result};
 
 use super::{BATCH_ROWS, MemoryStates, State};
+
+/// Bytes that the index holds of a key beside its columns: its hash, and its place in a table of which up to half is empty.
+const KEY_BYTES: usize = 8 + 10;
+
+/// Keys that are brought into the index together: many for each part of it that a cache holds, and few megabytes.
+const SETTLED_KEYS: usize = 512 << 10;
+
+/// Bytes of columns of which nobody knows how long their values are.
+const VALUE_BYTES: usize = 16;
+
+/// Bytes that these columns have of a key, if all of them have as many.
+fn width(fields: &Fields) -> Option<usize> {
+    let of_type = |field: &FieldRef| match field.data_type() {
+        DataType::Struct(fields) => width(fields),
+        DataType::Boolean => Some(1),
+        other => other.primitive_width(),
+    };
+    fields.iter().map(of_type).sum()
+}
+
+/// Key groups of which only the layer at hand has rows: it has each of its keys once, and they are new.
+struct FreshGroups {
+    of_layers_before: Vec<bool>,
+    of_layer: Vec<bool>,
+}
+
+impl FreshGroups {
+    fn new(groups: u32) -> Self {
+        Self { of_layers_before: vec![false; groups as usize], of_layer: vec![false; groups as usize] }
+    }
+
+    /// Takes note of the groups of some rows; whether no layer before had rows of any of them.
+    fn meet(&mut self, groups: &[u32]) -> bool {
+        let mut are_fresh = true;
+        for group in groups {
+            match (self.of_layers_before.get(*group as usize), self.of_layer.get_mut(*group as usize)) {
+                (Some(false), Some(met)) => *met = true,
+                _ => are_fresh = false,
+            }
+        }
+        are_fresh
+    }
+
+    fn end_layer(&mut self) {
+        let met = self.of_layers_before.iter_mut().zip(&self.of_layer);
+        met.for_each(|(before, of_layer)| *before |= of_layer);
+    }
+}
 
 /// Roughly how many keys the layers of a state have: the large ones are what several subtasks had, the small ones are changes of it.
 fn keys_coming(layers: &[StateLayer]) -> usize {
@@ -41,11 +91,8 @@ impl MemoryStates {
         let (descriptor, layers) = self.restored.swap_remove(place);
         // Subtasks without rows refuse it too.
         adapt(&state.name, &RecordBatch::new_empty(descriptor.schema), &state.schema)?;
-        if self.outside.is_none() {
-            let coming = keys_coming(&layers);
-            self.index.reserve(coming.saturating_sub(self.index.len()));
-            self.states[id.index()].column.reserve(coming);
-        }
+        let has_room = self.expect(id, keys_coming(&layers));
+        let mut groups = (has_room && self.index.slots() == 0).then(|| FreshGroups::new(self.max_parallelism));
         for layer in layers {
             self.restored_bytes = self.restored_bytes.saturating_sub(layer.rows().memory_bytes());
             let (rows, are_removed) = match layer {
@@ -54,29 +101,54 @@ impl MemoryStates {
             };
             for batch in rows {
                 let batch = batch?;
+                let own = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt32Type>());
+                let are_fresh = groups.as_mut().zip(own).is_some_and(|(groups, own)| groups.meet(own.values()));
                 for begin in (0..batch.num_rows()).step_by(BATCH_ROWS) {
                     let rows = batch.slice(begin, BATCH_ROWS.min(batch.num_rows() - begin));
-                    if are_removed {
-                        self.take_out(id, &rows)?
-                    } else {
-                        self.put_back(id, &rows)?
-                    }
-                    if self.outside.is_some() {
-                        self.release()?;
+                    match are_removed {
+                        true => self.take_out(id, &rows)?,
+                        false => self.put_back(id, &rows, are_fresh)?,
                     }
                 }
             }
+            groups.iter_mut().for_each(FreshGroups::end_layer);
         }
-        Ok(())
+        self.settle()
     }
 
-    /// Decodes restored rows of a state.
-    fn put_back(&mut self, id: StateId, batch: &RecordBatch) -> Result<()> {
+    /// Makes room for so many keys of a state at once, where memory has it: to grow with them would move and hash them again and again.
+    /// Whether all of them have room for sure.
+    fn expect(&mut self, id: StateId, keys: usize) -> bool {
+        let new = keys.saturating_sub(self.index.len());
+        let of_key = width(&self.key_fields);
+        let of_value = width(self.states[id.index()].column.fields());
+        let bytes = |width: Option<usize>| width.unwrap_or(VALUE_BYTES);
+        let held = self.memory_bytes_now() + new * (KEY_BYTES + bytes(of_key)) + keys * bytes(of_value);
+        if let Some(outside) = &mut self.outside {
+            if outside.room.is_some() || outside.excess(held).is_some() {
+                return false;
+            }
+            outside.reserve(new);
+        }
+        self.index.reserve(new);
+        self.states[id.index()].column.reserve(keys);
+        of_key.is_some() && of_value.is_some()
+    }
+
+    /// Decodes restored rows of a state. Those whose keys are new for sure are appended.
+    fn put_back(&mut self, id: StateId, batch: &RecordBatch, are_new: bool) -> Result<()> {
         let state = &self.states[id.index()];
         let (saved, batch) = (batch.schema(), adapt(&state.name, batch, &state.schema)?);
         let (keys, values) = batch.columns()[1..].split_at(self.key_fields.len());
+        let hashes = key_hashes(&self.key_fields, keys, batch.num_rows())?;
         let (mut slots, suspects) = (Vec::with_capacity(batch.num_rows()), self.suspects.len());
-        self.lookup(keys, &key_hashes(&self.key_fields, keys, batch.num_rows())?, &mut slots)?;
+        let is_appended = are_new && !keys.is_empty() && keys.iter().all(|column| column.null_count() == 0);
+        if is_appended {
+            self.append(keys, &hashes, &mut slots)?;
+        } else {
+            self.settle()?;
+            self.lookup(keys, &hashes, &mut slots)?;
+        }
         self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &slots)?;
         let State { name, schema, column, .. } = &mut self.states[id.index()];
         let decoded = column.decode(&slots, values);
@@ -87,11 +159,43 @@ impl MemoryStates {
         // What has just been put back is not vacant, unless it was restored so.
         self.suspects.truncate(suspects);
         self.mark(id, &slots);
+        match is_appended {
+            true if self.index.unsettled() < SETTLED_KEYS => Ok(()),
+            true => self.settle(),
+            false => self.release_if_tiered(),
+        }
+    }
+
+    /// Slots for plain keys that are not there.
+    fn append(&mut self, keys: &[ArrayRef], hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
+        slots.extend(self.index.append(&self.plain(keys)?, hashes)?);
+        let count = self.column_slots();
+        self.states.iter_mut().for_each(|state| state.column.resize(count));
+        if let Some(outside) = &mut self.outside {
+            outside.note(slots, count);
+        }
         Ok(())
+    }
+
+    /// Makes keys that were appended such as are found.
+    fn settle(&mut self) -> Result<()> {
+        match self.index.unsettled() {
+            0 => Ok(()),
+            _ => self.index.settle(),
+        }
+    }
+
+    /// Lets keys go where there is too little memory for them.
+    fn release_if_tiered(&mut self) -> Result<()> {
+        match self.outside {
+            Some(_) => self.release(),
+            None => Ok(()),
+        }
     }
 
     /// Clears a state of keys that were removed after they were stored.
     fn take_out(&mut self, id: StateId, batch: &RecordBatch) -> Result<()> {
+        self.settle()?;
         let schema = keyed_schema(&self.key_fields, &Fields::empty());
         let batch = adapt(&self.states[id.index()].name, batch, &schema)?;
         let (keys, mut slots) = (&batch.columns()[1..], Vec::with_capacity(batch.num_rows()));
@@ -99,7 +203,7 @@ impl MemoryStates {
         let slots: Vec<usize> = slots.into_iter().flatten().collect();
         slots.iter().for_each(|slot| self.states[id.index()].column.clear(*slot));
         self.mark(id, &slots);
-        Ok(())
+        self.release_if_tiered()
     }
 
     /// Restored rows stand under the key group that their keys belong to, and this subtask owns it.
