@@ -2,7 +2,8 @@
 //!
 //! A folder of checkpoints is named by the sinks of its job, so that two `INSERT`s into `out` have `out` and `out-2`. Which of the
 //! two is whose follows from what the statements say, not from where they stand: a script in which they have changed places goes
-//! on as if they had not.
+//! on as if they had not. A statement that says something new has changed if it comes in place of one of the last script. What went
+//! before that script is no sign of a change: its folder waits for the statement that it was of.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +59,15 @@ impl std::fmt::Display for Fingerprint {
 /// For the sinks of each job the statements that write to them, by the number of their folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct StatementFolders(BTreeMap<String, BTreeMap<usize, Fingerprint>>);
+pub struct StatementFolders(BTreeMap<String, BTreeMap<usize, Owner>>);
+
+/// Whose a folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Owner {
+    statement: Fingerprint,
+    /// Whether the last script did without the statement. The folder is then kept for it, and dealt to no other.
+    is_gone: bool,
+}
 
 impl StatementFolders {
     /// Forgets the folders that are not there any more.
@@ -69,30 +78,30 @@ impl StatementFolders {
     }
 
     /// Deals the folders that are known to the statements of a script: to each the one that it had. A statement that has changed
-    /// gets the one that is left over where there is but one of both; new ones get new folders.
+    /// gets the one that the last script used and this one does not, where there is but one of both; new ones get new folders.
     ///
     /// Errors: who goes on from which folder is not known.
     pub fn deal(&self, script: &[Parsed]) -> Result<Self> {
-        let mut wanted = BTreeMap::<String, Vec<Fingerprint>>::new();
+        // Also those that this script does without.
+        let mut wanted: BTreeMap<String, Vec<Fingerprint>> = self.0.keys().map(|job| (job.clone(), vec![])).collect();
         for Parsed { statement, .. } in script {
             if let (Some(job), Some(fingerprint)) = (job_of(statement)?, Fingerprint::of(statement)) {
                 wanted.entry(job).or_default().push(fingerprint);
             }
         }
-        let mut dealt = self.clone();
-        for (job, statements) in wanted {
-            let known = dealt.0.remove(&job).unwrap_or_default();
-            let numbers = deal(&job, &known, &statements)?;
-            dealt.0.insert(job, numbers);
-        }
-        Ok(dealt)
+        let nobody = BTreeMap::new();
+        let dealt = wanted.into_iter().map(|(job, statements)| {
+            let owners = deal(&job, self.0.get(&job).unwrap_or(&nobody), &statements)?;
+            Ok((job, owners))
+        });
+        dealt.collect::<Result<_>>().map(Self)
     }
 
     /// The numbers of the folders of a job: those that were dealt to this statement, then those that are nobody's.
     pub(super) fn numbers(&self, job: &str, of: Option<Fingerprint>) -> impl Iterator<Item = usize> + use<> {
         let dealt = self.0.get(&job.to_lowercase()).cloned().unwrap_or_default();
         let own: Vec<usize> =
-            dealt.iter().filter(|(_, statement)| Some(**statement) == of).map(|(number, _)| *number).collect();
+            dealt.iter().filter(|(_, owner)| Some(owner.statement) == of).map(|(number, _)| *number).collect();
         own.into_iter().chain((1..).filter(move |number| !dealt.contains_key(number)))
     }
 }
@@ -111,14 +120,10 @@ fn job_of(statement: &Statement) -> Result<Option<String>> {
 }
 
 /// Deals the folders of jobs with the same sinks, which are called `job`: who they belong to afterwards.
-fn deal(
-    job: &str,
-    known: &BTreeMap<usize, Fingerprint>,
-    statements: &[Fingerprint],
-) -> Result<BTreeMap<usize, Fingerprint>> {
+fn deal(job: &str, known: &BTreeMap<usize, Owner>, statements: &[Fingerprint]) -> Result<BTreeMap<usize, Owner>> {
     let (mut left, mut dealt, mut changed) = (known.clone(), BTreeMap::new(), Vec::new());
     for statement in statements {
-        match left.iter().find(|(_, known)| *known == statement).map(|(number, _)| *number) {
+        match left.iter().find(|(_, owner)| owner.statement == *statement).map(|(number, _)| *number) {
             Some(number) => {
                 left.remove(&number);
                 dealt.insert(number, *statement);
@@ -126,22 +131,22 @@ fn deal(
             None => changed.push(*statement),
         }
     }
-    match (changed.as_slice(), left.first_key_value()) {
-        (_, None) | ([], _) => {
+    let missing: Vec<usize> = left.iter().filter(|(_, owner)| !owner.is_gone).map(|(number, _)| *number).collect();
+    match (changed.as_slice(), missing.as_slice()) {
+        (_, []) | ([], _) => {
             let new = (1..).filter(|number| !known.contains_key(number));
             dealt.extend(new.zip(changed));
         }
-        ([only], Some((number, _))) if left.len() == 1 => {
-            let number = *number;
-            left.clear();
-            dealt.insert(number, *only);
+        ([only], [number]) => {
+            left.remove(number);
+            dealt.insert(*number, *only);
         }
-        (changed, _) => {
+        (changed, missing) => {
             let new = match changed.len() {
                 1 => "one statement is new or has changed".to_owned(),
                 several => format!("{several} statements are new or have changed"),
             };
-            let folders: Vec<String> = left.keys().map(|number| folder_name(job, *number)).collect();
+            let folders: Vec<String> = missing.iter().map(|number| folder_name(job, *number)).collect();
             let folders = folders.join(", ");
             let error =
                 format!("{job}: {new}, and who goes on from which checkpoints is not known: nobody's are {folders}");
@@ -151,9 +156,10 @@ fn deal(
             ));
         }
     }
+    let dealt = dealt.into_iter().map(|(number, statement)| (number, Owner { statement, is_gone: false }));
     // Whoever comes back finds what it had.
-    dealt.extend(left);
-    Ok(dealt)
+    let gone = left.into_iter().map(|(number, owner)| (number, Owner { is_gone: true, ..owner }));
+    Ok(dealt.chain(gone).collect())
 }
 
 #[cfg(test)]
@@ -165,18 +171,24 @@ mod tests {
         Fingerprint::of(&parse_script(sql).unwrap()[0].statement).unwrap()
     }
 
-    /// The folders of the statements of a script, behind one that had these.
-    fn folders(before: &[&str], now: &[&str]) -> Result<Vec<usize>> {
-        let parsed = |statements: &[&str]| parse_script(&statements.join(";")).unwrap();
-        let known = StatementFolders::default().deal(&parsed(before))?;
-        let dealt = known.deal(&parsed(now))?;
-        Ok(now.iter().map(|sql| dealt.numbers("insert into out", Some(of(sql))).next().unwrap()).collect())
+    /// What is known behind these scripts.
+    fn known(scripts: &[&[&str]]) -> Result<StatementFolders> {
+        let nothing = StatementFolders::default();
+        scripts.iter().try_fold(nothing, |known, script| known.deal(&parse_script(&script.join(";")).unwrap()))
+    }
+
+    /// The folders of the statements of the last of these scripts.
+    fn folders(scripts: &[&[&str]]) -> Result<Vec<usize>> {
+        let known = known(scripts)?;
+        let folder = |sql: &&str| known.numbers("insert into out", Some(of(sql))).next().unwrap();
+        Ok(scripts.last().unwrap().iter().map(folder).collect())
     }
 
     const A: &str = "INSERT INTO out SELECT a FROM t";
     const B: &str = "INSERT INTO out SELECT b FROM t";
     const C: &str = "INSERT INTO out SELECT c FROM t";
     const D: &str = "INSERT INTO OUT SELECT d FROM t";
+    const ELSEWHERE: &str = "INSERT INTO other SELECT a FROM t";
 
     #[test]
     fn layout_comments_and_the_order_within_a_set_say_nothing() {
@@ -191,31 +203,65 @@ mod tests {
 
     #[test]
     fn each_statement_gets_the_folder_that_it_had() {
-        assert_eq!(folders(&[A, B], &[A, B]).unwrap(), [1, 2]);
-        assert_eq!(folders(&[A, B], &[B, A]).unwrap(), [2, 1]);
-        assert_eq!(folders(&[A, B], &[B]).unwrap(), [2]);
-        assert_eq!(folders(&[A, B], &[C, B, A]).unwrap(), [3, 2, 1]);
-        assert_eq!(folders(&[A], &[B, A]).unwrap(), [2, 1]);
-        assert_eq!(folders(&[], &[B, A]).unwrap(), [1, 2]);
+        assert_eq!(folders(&[&[A, B], &[A, B]]).unwrap(), [1, 2]);
+        assert_eq!(folders(&[&[A, B], &[B, A]]).unwrap(), [2, 1]);
+        assert_eq!(folders(&[&[A, B], &[B]]).unwrap(), [2]);
+        assert_eq!(folders(&[&[A, B], &[C, B, A]]).unwrap(), [3, 2, 1]);
+        assert_eq!(folders(&[&[A], &[B, A]]).unwrap(), [2, 1]);
+        assert_eq!(folders(&[&[], &[B, A]]).unwrap(), [1, 2]);
     }
 
     #[test]
     fn one_that_has_changed_gets_what_is_left_over_and_among_several_nobody_guesses() {
-        assert_eq!(folders(&[A], &[B]).unwrap(), [1]);
-        assert_eq!(folders(&[A, B], &[C, A]).unwrap(), [2, 1]);
-        assert_eq!(folders(&[A, B, C], &[B, D, A]).unwrap(), [2, 3, 1]);
+        assert_eq!(folders(&[&[A], &[B]]).unwrap(), [1]);
+        assert_eq!(folders(&[&[A, B], &[C, A]]).unwrap(), [2, 1]);
+        assert_eq!(folders(&[&[A, B, C], &[B, D, A]]).unwrap(), [2, 3, 1]);
         for (before, now) in [(&[A, B][..], &[C, D][..]), (&[A, B], &[C]), (&[A], &[B, C])] {
-            let error = folders(before, now).unwrap_err().to_string();
+            let error = folders(&[before, now]).unwrap_err().to_string();
             assert!(error.contains("insert into out: ") && error.contains("one statement at a time"), "{error}");
         }
     }
 
     #[test]
+    fn what_went_before_the_last_script_is_given_to_nobody_else() {
+        assert_eq!(folders(&[&[A, B], &[B], &[B, C]]).unwrap(), [2, 3]);
+        assert_eq!(folders(&[&[A, B], &[B], &[C, D, B]]).unwrap(), [3, 4, 2]);
+        assert_eq!(folders(&[&[A, A], &[A], &[A, B]]).unwrap(), [1, 3]);
+        // Also where it was the only one.
+        assert_eq!(folders(&[&[A], &[ELSEWHERE], &[B]]).unwrap(), [2]);
+        // A statement that has changed is still known by what is missing now.
+        assert_eq!(folders(&[&[A, B], &[B], &[C]]).unwrap(), [2]);
+        assert_eq!(folders(&[&[A, B, C], &[C], &[D]]).unwrap(), [3]);
+        assert_eq!(folders(&[&[A, B], &[B], &[B, C], &[D, B]]).unwrap(), [3, 2]);
+        let error = folders(&[&[A, B], &[B], &[C, D]]).unwrap_err().to_string();
+        assert!(error.contains("nobody's are out-2;"), "{error}");
+    }
+
+    #[test]
+    fn whoever_comes_back_finds_what_it_had() {
+        assert_eq!(folders(&[&[A, B], &[B], &[B, A]]).unwrap(), [2, 1]);
+        assert_eq!(folders(&[&[A, B], &[B], &[B, C], &[C, A, B]]).unwrap(), [3, 1, 2]);
+        assert_eq!(folders(&[&[A], &[ELSEWHERE], &[A]]).unwrap(), [1]);
+        // From then on it is as if it had never gone: it can change.
+        assert_eq!(folders(&[&[A, B], &[B], &[A, B], &[C, B]]).unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_known_reads_as_it_was_written() {
+        let known = known(&[&[A, B], &[B]]).unwrap();
+        let text = serde_json::to_string(&known).unwrap();
+        assert_eq!(serde_json::from_str::<StatementFolders>(&text).unwrap(), known);
+        for (number, statement, is_gone) in [(1, A, true), (2, B, false)] {
+            let owner = format!(r#""{number}":{{"statement":{},"is_gone":{is_gone}}}"#, of(statement).0);
+            assert!(text.contains(&owner), "{text}");
+        }
+    }
+
+    #[test]
     fn a_folder_that_was_deleted_is_nobodys() {
-        let parsed = |sql: &str| parse_script(sql).unwrap();
-        let mut known = StatementFolders::default().deal(&parsed(&format!("{A};{B}"))).unwrap();
+        let mut known = known(&[&[A, B]]).unwrap();
         known.keep(|folder| folder == "out");
-        let dealt = known.deal(&parsed(C)).unwrap();
+        let dealt = known.deal(&parse_script(C).unwrap()).unwrap();
         assert_eq!(dealt.numbers("insert into out", Some(of(C))).next(), Some(1));
     }
 }

@@ -5,6 +5,8 @@
 //! group, and into as many subtasks as there are; twice on the way all of these are replaced by new ones, which know no more than
 //! what the old ones gave to a snapshot.
 
+mod lateness;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,12 +157,12 @@ impl<'a> Subtasks<'a> {
         stored
     }
 
-    /// Others in their place, with their state.
-    fn replace(self, parallelism: usize) -> Self {
+    /// Those of a job in their place, with their state.
+    fn replace(self, job: &'a JobGraph, parallelism: usize) -> Self {
         let mut old = self;
         let stored = old.snapshot();
         assert!(!stored.is_empty());
-        let mut new = Self::open(old.job, old.vertex, parallelism);
+        let mut new = Self::open(job, old.vertex, parallelism);
         for (subtask, operator) in new.operators.iter_mut().enumerate() {
             let key_groups = groups_of(subtask, parallelism, GROUPS);
             let share = |(descriptor, subtasks): &(StateDescriptor, Vec<Vec<RecordBatch>>)| {
@@ -188,8 +190,11 @@ fn rows() -> Vec<Row> {
     (0..90i64).map(|n| (format!("k{}", n * 7 % 5), n * 2 + n * 31 % 9, (n * 37) % 23 - 5)).collect()
 }
 
-/// The lines of a run in which the operator is replaced by `parallelisms` in turn.
-fn run(program: &dyn Fn(&DataStream<Row>, &DataStream<Row>) -> DataSink, stops: &[(usize, usize)]) -> Vec<Vec<String>> {
+/// What comes of two streams of rows.
+type Program<'a> = &'a dyn Fn(&DataStream<Row>, &DataStream<Row>) -> DataSink;
+
+/// The job of a program.
+fn job(program: Program<'_>) -> JobGraph {
     let environment = Environment::collections();
     let timed = || {
         let watermarks = Watermarks::bounded_out_of_orderness(Duration::from_millis(12));
@@ -197,7 +202,17 @@ fn run(program: &dyn Fn(&DataStream<Row>, &DataStream<Row>) -> DataSink, stops: 
     };
     program(&timed(), &timed());
     let sinks = environment.program().pending().to_vec();
-    let (job, _) = environment.job("test", &sinks).unwrap();
+    environment.job("test", &sinks).unwrap().0
+}
+
+/// The lines of a run in which the operator is replaced at some steps, by so many subtasks.
+fn run(program: Program<'_>, stops: &[(usize, usize)]) -> Vec<Vec<String>> {
+    run_changed([program, program], stops)
+}
+
+/// The same, where a program goes on from the first stop on with what another one kept.
+fn run_changed([before, after]: [Program<'_>; 2], stops: &[(usize, usize)]) -> Vec<Vec<String>> {
+    let (job, changed) = (job(before), job(after));
     // The task under test reads over an exchange by key; what feeds its inputs are the sources.
     let vertex = job.edges.iter().find(|edge| matches!(edge.partitioning, Partitioning::Hash(_))).unwrap().target;
     let mut above: Vec<(usize, Box<dyn Operator>)> = vec![];
@@ -223,7 +238,7 @@ fn run(program: &dyn Fn(&DataStream<Row>, &DataStream<Row>) -> DataSink, stops: 
             }
         }
         if let Some((_, parallelism)) = stops.iter().find(|(stop, _)| *stop == step) {
-            subtasks = subtasks.replace(*parallelism);
+            subtasks = subtasks.replace(&changed, *parallelism);
         }
         subtasks.advance(watermarks.iter().copied().min().unwrap());
         let mut lines = std::mem::take(&mut subtasks.lines);

@@ -27,7 +27,8 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         let decode = |columns: &[ArrayRef], rows| plan.codec.decode_keys(columns, rows);
         let keys = LazyKeys::new(keys, slots.len(), &decode);
         self.function.begin();
-        let ending = self.plan.assigner.window_ending_with(time);
+        let has_fired = time <= self.fired;
+        let ending = self.plan.assigner.window_ending_with(time).filter(|_| !has_fired);
         let over = self.plan.assigner.window_ending_with(time.saturating_sub(self.plan.lateness));
         for window in ending.into_iter().chain(over.filter(|over| Some(*over) != ending)) {
             self.function.bring_in(&keys, window)?;
@@ -38,6 +39,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
             let mut panes = std::mem::take(kept.panes::<L::State>()?.cell(slot));
             let at = At { keys: &keys, row, slot };
             let ending = match self.plan.assigner {
+                Assigner::Session { .. } if has_fired => Vec::new(),
                 Assigner::Session { .. } => sessions_ending(&panes, time),
                 // A time that ends none is there to forget.
                 Assigner::Sliced(_) | Assigner::Whole => ending.into_iter().collect(),

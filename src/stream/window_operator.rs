@@ -20,7 +20,7 @@ use tidemill_core::operator::{Operator, OperatorContext, Output, Progress};
 use tidemill_core::state::{Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateId};
 use tidemill_core::window::Window;
 use tidemill_core::{Batch, Error, Result, Watermark};
-use tidemill_exec::operators::saved::{freeze_watermark, restored_watermark};
+use tidemill_exec::operators::saved::{freeze_numbers, freeze_watermark, restored_numbers, restored_watermark};
 
 use super::cells::Cells;
 use super::layout::{KeyedCodec, KeyedRows, PlainCodec};
@@ -41,6 +41,8 @@ pub(super) const LATE_PORT: usize = 1;
 
 /// The state that holds the panes of each key.
 const PANES: &str = "panes";
+/// The state that holds for how long windows were kept after they fired.
+const LATENESS: &str = "allowed lateness";
 
 /// What all subtasks of a window operator agree on.
 pub(super) struct WindowPlan<K, T, L> {
@@ -69,6 +71,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Head for WindowHe
             kept: None,
             times: Vec::new(),
             passed: NO_TIME,
+            fired: NO_TIME,
             windows: (NO_TIME, Vec::new()),
             function: WindowFunction::new(self.plan.logic.clone(), sides),
             late: Rows::default(),
@@ -95,6 +98,8 @@ pub(super) struct WindowOperator<K, T, R, L: WindowLogic<K, T, R>> {
     pub(super) times: Vec<(usize, i64)>,
     /// Event time that has passed; always [`NO_TIME`] in processing time, in which nothing is late.
     pub(super) passed: i64,
+    /// Windows whose last moment is not later had fired when the state was stored from which this one was restored.
+    pub(super) fired: i64,
     /// The windows of the slice that the last row fell into: the next one is likely to fall there too.
     pub(super) windows: (i64, Vec<Window>),
     pub(super) function: WindowFunction<K, T, R, L>,
@@ -211,12 +216,16 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
         let mut snapshot = self.kept.as_mut().ok_or_else(not_open)?.states.snapshot(scope)?;
         self.function.snapshot(scope, &mut snapshot)?;
         snapshot.push(Extent::Whole, freeze_watermark(Watermark(self.passed))?);
+        snapshot.push(Extent::Whole, freeze_numbers(LATENESS, &[self.plan.lateness])?);
         Ok(snapshot)
     }
 
     fn restore(&mut self, mut state: RestoredState) -> Result<()> {
         self.function.watermark = restored_watermark(&mut state)?;
         self.passed = self.function.watermark.0;
+        self.fired = self.passed;
+        let lateness = restored_numbers(&mut state, LATENESS)?.into_iter().max().unwrap_or(self.plan.lateness);
+        let over_before = self.fired.saturating_sub(lateness);
         self.function.restore(&mut state)?;
         let mut kept = self.kept.take().ok_or_else(not_open)?;
         kept.states.restore(&mut state)?;
@@ -224,7 +233,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
         kept.states.all(&mut slots)?;
         for slot in slots {
             for pane in kept.panes::<L::State>()?.cell(slot).iter() {
-                self.look_again(slot, &pane.window)?;
+                self.look_again(slot, &pane.window, over_before)?;
             }
         }
         kept.times.add(&*kept.states, &mut self.times)?;
@@ -271,8 +280,9 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         Ok(())
     }
 
-    /// Notes when a pane is to be looked at: at the last moment of each window that has not passed, and when it is over.
-    pub(super) fn look_again(&mut self, slot: usize, pane: &Window) -> Result<()> {
+    /// Notes when a pane is to be looked at: at the last moment of each window that has not passed, and when it is over. Those that end
+    /// by `over_before` were over before. (Others may be over now, by a smaller lateness than the one they were kept with.)
+    pub(super) fn look_again(&mut self, slot: usize, pane: &Window, over_before: i64) -> Result<()> {
         let windows = match self.plan.assigner {
             Assigner::Session { .. } => vec![*pane],
             _ => self.plan.assigner.windows_of_slice(pane.start)?,
@@ -282,9 +292,9 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         // The pane goes with the last of them; a rich function is told of each.
         let told = if L::IS_RICH { &windows[..] } else { &windows[windows.len().saturating_sub(1)..] };
         for window in told {
-            let over = self.cleanup_time(window);
-            if over != last_moment(window) && over > self.passed {
-                self.times.push((slot, over));
+            let last = last_moment(window);
+            if last > over_before {
+                self.times.push((slot, self.cleanup_time(window)));
             }
         }
         Ok(())
@@ -295,6 +305,14 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         match self.plan.domain {
             TimeDomain::Event => last_moment(window).saturating_add(self.plan.lateness),
             TimeDomain::Processing => last_moment(window),
+        }
+    }
+
+    /// Windows that end by then take no more rows.
+    pub(super) fn over_until(&self) -> i64 {
+        match self.passed {
+            NO_TIME => NO_TIME,
+            passed => passed.saturating_sub(self.plan.lateness),
         }
     }
 

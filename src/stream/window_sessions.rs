@@ -48,7 +48,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         let mut state = state.unwrap_or_else(|| self.function.logic.create());
         self.function.logic.add(&mut state, value);
         if !had_end {
-            self.look_again(slot, &merged)?;
+            self.look_again(slot, &merged, self.over_until())?;
         }
         panes.insert(from, Pane { window: merged, state });
         let again = last_moment(&merged) <= self.passed;

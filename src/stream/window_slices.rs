@@ -45,7 +45,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
             Ok(place) => place,
             Err(place) => {
                 let pane = Pane { window: Window { start: slice, end: last.end }, state: self.function.logic.create() };
-                self.look_again(slot, &pane.window)?;
+                self.look_again(slot, &pane.window, self.over_until())?;
                 panes.insert(place, pane);
                 place
             }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use expect_test::expect;
 
-use super::{Folder, Running, code, error, stderr, stdout, until};
+use super::{Folder, Running, code, error, stderr, stdout, until, until_checkpoints};
 
 /// Where the jobs of `job.sql` keep what they need.
 const DIR: [&str; 2] = ["--dir", ".tidemill/job.sql"];
@@ -38,13 +38,6 @@ fn info(folder: &Folder) -> Result<serde_json::Value, String> {
         0 => Ok(serde_json::from_str::<serde_json::Value>(&stdout(&output)).unwrap()[0].clone()),
         _ => Err(stderr(&output)),
     }
-}
-
-fn until_checkpoints(folder: &Folder, count: u64) {
-    until("checkpoints", || match info(folder)? {
-        info if info["checkpoints_completed"].as_u64().unwrap() >= count => Ok(()),
-        info => Err(info.to_string()),
-    });
 }
 
 /// The minutes in the files, and how many rows each has.

@@ -1,10 +1,7 @@
 //! A savepoint of a job that goes on: whoever begins from it, and however often, takes nothing from that job's files.
 
-use std::process::Child;
-use std::time::Duration;
-
 use super::recovery::{ROWS, lines, script};
-use super::{Folder, code, error, stderr, stdout};
+use super::{Folder, Running, code, error, killed_after_checkpoints, stderr, stdout, until_checkpoints};
 
 /// The script above in another format and into another folder than `copies`, without its second insert.
 fn copying(rate: u64, format: &str, path: &str) -> String {
@@ -13,19 +10,8 @@ fn copying(rate: u64, format: &str, path: &str) -> String {
     script.split_once("INSERT INTO counts").unwrap().0.to_owned()
 }
 
-fn running(folder: &Folder) -> Child {
-    folder.command(&["run", "--local", "-f", "job.sql", "-p", "1"]).spawn().unwrap()
-}
-
-/// Waits until the job has completed so many checkpoints.
-fn wait_for_checkpoints(folder: &Folder, count: usize) {
-    let completed = || {
-        let output = folder.run(&["checkpoints", "copies", "--dir", ".tidemill/job.sql", "--format", "json"]);
-        stdout(&output).matches("\"completed\"").count()
-    };
-    while completed() < count {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+fn running(folder: &Folder) -> Running {
+    Running(folder.command(&["run", "--local", "-f", "job.sql", "-p", "1"]).spawn().unwrap())
 }
 
 fn savepoint(folder: &Folder, path: &str) {
@@ -58,7 +44,7 @@ fn a_job_that_begins_from_the_savepoint_of_one_at_work_takes_nothing_from_its_fi
         let folder = Folder::new();
         folder.write("job.sql", &copying(20_000, format, "copies"));
         let mut first = running(&folder);
-        wait_for_checkpoints(&folder, 3);
+        until_checkpoints(&folder, 3);
         savepoint(&folder, "saved");
         folder.write(
             "fork.sql",
@@ -66,7 +52,7 @@ fn a_job_that_begins_from_the_savepoint_of_one_at_work_takes_nothing_from_its_fi
         );
         let fork = folder.run(&["run", "--local", "-f", "fork.sql", "-p", "1", "-s", "saved"]);
         assert_eq!(code(&fork), 0, "{}", stderr(&fork));
-        assert!(first.wait().unwrap().success());
+        assert!(first.0.wait().unwrap().success());
         // Rows up to the savepoint are there once, those behind it from both jobs.
         let counts = counts(&folder, "copies", format);
         let saved = counts.iter().position(|count| *count != 1).unwrap_or(counts.len());
@@ -78,11 +64,11 @@ fn a_job_that_begins_from_the_savepoint_of_one_at_work_takes_nothing_from_its_fi
 #[test]
 fn a_savepoint_is_good_for_as_many_jobs_as_begin_from_it_whatever_became_of_its_own() {
     let folder = Folder::new();
-    folder.write("job.sql", &copying(100_000, "csv", "copies"));
+    folder.write("job.sql", &copying(50_000, "csv", "copies"));
     let mut first = running(&folder);
-    wait_for_checkpoints(&folder, 2);
+    until_checkpoints(&folder, 2);
     savepoint(&folder, "saved");
-    assert!(first.wait().unwrap().success());
+    assert!(first.0.wait().unwrap().success());
     assert!(counts(&folder, "copies", "csv").iter().all(|count| *count == 1));
     for (number, name) in ["second", "third"].into_iter().enumerate() {
         folder.write(&format!("{name}.sql"), &copying(1_000_000, "csv", "copies"));
@@ -98,10 +84,7 @@ fn a_savepoint_is_good_for_as_many_jobs_as_begin_from_it_whatever_became_of_its_
 fn a_checkpoint_whose_rows_nobody_would_commit_is_nothing_to_begin_from() {
     let folder = Folder::new();
     folder.write("job.sql", &copying(20_000, "csv", "copies"));
-    let mut first = running(&folder);
-    wait_for_checkpoints(&folder, 3);
-    first.kill().unwrap();
-    first.wait().unwrap();
+    killed_after_checkpoints(&folder, 3, &["-p", "1"]);
     // Of another table, which lies elsewhere; what the checkpoint holds of `copies` would be lost.
     let other = copying(1_000_000, "csv", "others")
         .replace("INTO copies", "INTO others")
@@ -128,10 +111,7 @@ fn a_checkpoint_whose_rows_nobody_would_commit_is_nothing_to_begin_from() {
 fn a_changed_query_goes_on_with_the_files_of_its_table() {
     let folder = Folder::new();
     folder.write("job.sql", &copying(20_000, "csv", "copies"));
-    let mut first = running(&folder);
-    wait_for_checkpoints(&folder, 3);
-    first.kill().unwrap();
-    first.wait().unwrap();
+    killed_after_checkpoints(&folder, 3, &["-p", "1"]);
     let changed = copying(1_000_000, "csv", "copies").replace("SELECT id, kind FROM", "SELECT id + 0, kind FROM");
     folder.write("job.sql", &changed);
     let resumed = folder.run(&["run", "--local", "-f", "job.sql", "-p", "1", "--resume"]);

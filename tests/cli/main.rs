@@ -97,6 +97,24 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
+/// Waits until each job of the script `job.sql` has completed so many checkpoints.
+fn until_checkpoints(folder: &Folder, count: u64) {
+    until("checkpoints of each job", || {
+        let listed = folder.run(&["list", "--dir", ".tidemill/job.sql", "--format", "json"]);
+        let jobs: Vec<serde_json::Value> = serde_json::from_str(&stdout(&listed)).map_err(|_| stderr(&listed))?;
+        let has_them = |job: &serde_json::Value| job["checkpoints_completed"].as_u64().unwrap() >= count;
+        if jobs.iter().all(has_them) { Ok(()) } else { Err(stdout(&listed)) }
+    });
+}
+
+/// Runs the script `job.sql` until each of its jobs has completed so many checkpoints, and kills the process.
+fn killed_after_checkpoints(folder: &Folder, count: u64, arguments: &[&str]) {
+    let arguments = [&["run", "--local", "-f", "job.sql"], arguments].concat();
+    let running = Running(folder.command(&arguments).spawn().unwrap());
+    until_checkpoints(folder, count);
+    drop(running);
+}
+
 fn sql(arguments: &[&str]) -> Output {
     Folder::new().run(&[&["sql"], arguments].concat())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Folder, code, error, stderr, stdout};
+use super::{Folder, Running, code, error, killed_after_checkpoints, stderr, stdout, until_checkpoints};
 
 /// Rows of the job below.
 pub const ROWS: u64 = 60_000;
@@ -110,20 +110,12 @@ fn kill_9_at_twenty_moments_loses_nothing_and_repeats_nothing() {
 fn checkpoints_are_not_overwritten_and_one_folder_has_one_process() {
     let folder = Folder::new();
     folder.write("job.sql", &script(5_000));
-    let mut running = folder.command(&["run", "--local", "-f", "job.sql"]).spawn().unwrap();
-    let completed = || {
-        let output = folder.run(&["checkpoints", "copies", "--dir", ".tidemill/job.sql", "--format", "json"]);
-        stdout(&output).matches("\"completed\"").count()
-    };
-    while completed() < 2 {
-        assert!(running.try_wait().unwrap().is_none(), "the job ended before it had two checkpoints");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let running = Running(folder.command(&["run", "--local", "-f", "job.sql"]).spawn().unwrap());
+    until_checkpoints(&folder, 2);
     let second = folder.run(&["run", "--local", "-f", "job.sql", "--resume"]);
     assert_eq!(code(&second), 1, "{}", stderr(&second));
     assert!(error(&second).contains("another process runs the jobs of"), "{}", error(&second));
-    running.kill().unwrap();
-    running.wait().unwrap();
+    drop(running);
     let anew = folder.run(&["run", "--local", "-f", "job.sql"]);
     assert_eq!(code(&anew), 1, "{}", stderr(&anew));
     assert_eq!(errors_with(&anew, &["holds checkpoints", "--resume"]), 2, "{}", stderr(&anew));
@@ -183,23 +175,11 @@ fn what_is_no_job_is_said_before_anything_runs() {
     assert!(error(&cluster).contains("--local"), "{}", error(&cluster));
 }
 
-/// A folder with the job's script, stopped by a kill after a few checkpoints of `copies`.
-fn killed_after_checkpoints(settings: &[&str]) -> (Folder, std::path::PathBuf) {
+/// A folder with the job's script, killed after a few checkpoints, and the folder of those of `counts`.
+fn killed(settings: &[&str]) -> (Folder, std::path::PathBuf) {
     let folder = Folder::new();
     folder.write("job.sql", &script(10_000));
-    let arguments =
-        [&["run", "--local", "-f", "job.sql", "-D", "execution.checkpointing.num-retained=2"], settings].concat();
-    let mut running = folder.command(&arguments).spawn().unwrap();
-    let completed = || {
-        let output = folder.run(&["checkpoints", "counts", "--dir", ".tidemill/job.sql", "--format", "json"]);
-        stdout(&output).matches("\"completed\"").count()
-    };
-    while completed() < 3 {
-        assert!(running.try_wait().unwrap().is_none(), "the job ended before it had three checkpoints");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    running.kill().unwrap();
-    running.wait().unwrap();
+    killed_after_checkpoints(&folder, 3, &[&["-D", "execution.checkpointing.num-retained=2"], settings].concat());
     let job = folder.path().join(".tidemill/job.sql/counts");
     (folder, job)
 }
@@ -219,7 +199,7 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn a_damaged_newest_checkpoint_is_named_and_so_is_the_newest_good_one() {
-    let (folder, job) = killed_after_checkpoints(&[]);
+    let (folder, job) = killed(&[]);
     let manifests = files(&job.join("manifests"));
     let newest = manifests.last().unwrap();
     let mut bytes = std::fs::read(newest).unwrap();
@@ -236,7 +216,7 @@ fn a_damaged_newest_checkpoint_is_named_and_so_is_the_newest_good_one() {
 
 #[test]
 fn a_damaged_segment_is_named_with_its_checkpoint_and_the_newest_good_one() {
-    let (folder, job) = killed_after_checkpoints(&["-D", "execution.checkpointing.num-retained=3"]);
+    let (folder, job) = killed(&["-D", "execution.checkpointing.num-retained=3"]);
     let number = |path: &Path| -> u64 {
         path.file_name().unwrap().to_str().unwrap().split('-').nth(1).unwrap().parse().unwrap()
     };
@@ -283,7 +263,7 @@ fn newest_checkpoint(folder: &Folder, job: &str) -> u64 {
 
 #[test]
 fn a_missing_segment_is_named_and_no_restart_strategy_tries_again() {
-    let (folder, job) = killed_after_checkpoints(&[]);
+    let (folder, job) = killed(&[]);
     for segment in files(&job.join("segments")) {
         std::fs::remove_file(segment).unwrap();
     }
@@ -294,7 +274,7 @@ fn a_missing_segment_is_named_and_no_restart_strategy_tries_again() {
 
 #[test]
 fn another_number_of_key_groups_is_refused() {
-    let (folder, _) = killed_after_checkpoints(&[]);
+    let (folder, _) = killed(&[]);
     let resume = ["run", "--local", "-f", "job.sql", "--resume"];
     let output =
         folder.run(&[&resume[..], &["-D", "pipeline.max-parallelism=64", "-D", "restart-strategy.type=none"]].concat());
@@ -307,7 +287,7 @@ fn another_number_of_key_groups_is_refused() {
 
 #[test]
 fn a_checkpoint_of_a_newer_release_is_named_with_both_versions() {
-    let (folder, job) = killed_after_checkpoints(&[]);
+    let (folder, job) = killed(&[]);
     let manifests = files(&job.join("manifests"));
     let newest = manifests.last().unwrap();
     let mut bytes = std::fs::read(newest).unwrap();
@@ -327,17 +307,7 @@ fn a_checkpoint_of_a_newer_release_is_named_with_both_versions() {
 fn killed_within_a_window(id: &str, result: &str) -> Folder {
     let folder = Folder::new();
     folder.write("job.sql", &maxima(id, "BIGINT", result, 10_000));
-    let mut running = folder.command(&["run", "--local", "-f", "job.sql"]).spawn().unwrap();
-    let completed = || {
-        let output = folder.run(&["checkpoints", "maxima", "--dir", ".tidemill/job.sql", "--format", "json"]);
-        stdout(&output).matches("\"completed\"").count()
-    };
-    while completed() < 2 {
-        assert!(running.try_wait().unwrap().is_none(), "the job ended before it had two checkpoints");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    running.kill().unwrap();
-    running.wait().unwrap();
+    killed_after_checkpoints(&folder, 2, &[]);
     folder
 }
 
@@ -401,7 +371,7 @@ fn a_query_whose_state_cannot_evolve_is_refused_with_both_schemas() {
 
 #[test]
 fn state_that_nobody_claims_is_refused_unless_it_may_be_dropped() {
-    let (folder, _) = killed_after_checkpoints(&[]);
+    let (folder, _) = killed(&[]);
     let script = script(60_000);
     let (before, _) = script.split_once("INSERT INTO counts").unwrap();
     let changed = "INSERT INTO counts SELECT CAST(ts AS TIMESTAMP(3)), kind, 1 FROM numbers;";

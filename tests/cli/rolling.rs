@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use super::{Folder, Running, code, stderr, stdout, until};
+use super::{Folder, Running, code, stderr, until, until_checkpoints};
 
 /// Starts a job with so much time between checkpoints that copies rows of a table into `out`, whose sink has these options.
 fn start(folder: &Folder, interval: &str, source: &str, options: &str) -> Running {
@@ -26,16 +26,6 @@ fn files(folder: &Folder) -> Vec<String> {
     let entries = std::fs::read_dir(folder.path().join("out")).into_iter().flatten().flatten();
     let is_shown = |entry: &std::fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
     entries.filter(is_shown).map(|entry| std::fs::read_to_string(entry.path()).unwrap()).collect()
-}
-
-fn until_checkpoints(folder: &Folder, count: usize) {
-    until("checkpoints", || {
-        let output = folder.run(&["checkpoints", "--dir", ".tidemill/job.sql", "--format", "json"]);
-        match code(&output) == 0 && stdout(&output).matches("\"completed\"").count() >= count {
-            true => Ok(()),
-            false => Err(stderr(&output)),
-        }
-    });
 }
 
 const TICKS: &str = "'connector' = 'datagen', 'rows-per-second' = '500'";

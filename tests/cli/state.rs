@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use expect_test::expect;
 
-use super::{Folder, Running, code, error, stderr, stdout, until};
+use super::{Folder, Running, code, error, stderr, stdout, until, until_checkpoints};
 
 /// Sums, the two best and open windows of each user.
 const SCRIPT: &str = "
@@ -212,11 +212,7 @@ fn sums_from_savepoint(mode: &[&str]) -> Folder {
     assert!(before.len() > 1, "{before:?}");
     let keep = ["-s", "saved", "-D", "execution.checkpointing.num-retained=2"];
     let running = start(&folder, &[&keep[..], mode].concat());
-    until("three checkpoints", || {
-        let output = folder.run(&["checkpoints", "--dir", ".tidemill/job.sql", "--format", "json"]);
-        let completed = stdout(&output).matches("\"completed\"").count();
-        if completed >= 3 { Ok(()) } else { Err(stderr(&output)) }
-    });
+    until_checkpoints(&folder, 3);
     drop(running);
     folder
 }

@@ -2,10 +2,8 @@
 //!
 //! The queries have the same shape and types, so that nothing but what they say tells their states apart.
 
-use std::process::Stdio;
-
 use super::recovery::lines;
-use super::{Folder, Running, code, error, stderr, stdout, until};
+use super::{Folder, code, error, killed_after_checkpoints, stderr};
 
 const ROWS: u64 = 60_000;
 
@@ -48,15 +46,7 @@ fn set(inserts: [&str; 2]) -> String {
 /// Runs these statements until each job has two checkpoints, and kills the process.
 fn killed(folder: &Folder, statements: &str) {
     folder.write("job.sql", &script(8_000, statements));
-    let arguments = ["run", "--local", "-f", "job.sql", "-p", "1"];
-    let running = Running(folder.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    until("two checkpoints of each job", || {
-        let listed = folder.run(&["list", "--dir", ".tidemill/job.sql", "--format", "json"]);
-        let jobs: serde_json::Value = serde_json::from_str(&stdout(&listed)).map_err(|_| stderr(&listed))?;
-        let has_two = |job: &serde_json::Value| job["checkpoints_completed"].as_u64().unwrap() >= 2;
-        if jobs.as_array().unwrap().iter().all(has_two) { Ok(()) } else { Err(jobs.to_string()) }
-    });
-    drop(running);
+    killed_after_checkpoints(folder, 2, &["-p", "1"]);
 }
 
 /// Goes on with these statements; what standard error says.
@@ -118,6 +108,20 @@ fn a_statement_that_has_changed_gets_what_is_left_and_of_two_nobody_guesses() {
     // It was refused before anything was touched.
     goes_on(&folder, &[MINUS, &PLUS.replace("SELECT 1, ", "SELECT 0 + 1, ")].concat(), 2);
     assert_eq!(out(&folder), sums());
+}
+
+#[test]
+fn a_new_statement_does_not_take_what_one_had_that_went_before() {
+    let folder = Folder::new();
+    killed(&folder, &[PLUS, MINUS].concat());
+    goes_on(&folder, MINUS, 1);
+    let twice = PLUS.replace("SELECT 1, SUM(id)", "SELECT 3, SUM(id * 2)");
+    goes_on(&folder, &[MINUS, &twice].concat(), 0);
+    let twice_the_sum = format!("3,{}", ROWS * (ROWS - 1));
+    assert_eq!(out(&folder), [sums()[1].clone(), twice_the_sum.clone()]);
+    // Who comes back finds it.
+    goes_on(&folder, &[MINUS, &twice, PLUS].concat(), 1);
+    assert_eq!(out(&folder), [sums(), vec![twice_the_sum]].concat());
 }
 
 #[test]

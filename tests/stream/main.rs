@@ -26,7 +26,7 @@ mod windows;
 
 use std::fmt::Debug;
 
-use tidemill::stream::{DataStream, Environment, Record};
+use tidemill::stream::{AggregateFunction, DataStream, Environment, Record};
 use tidemill_core::Settings;
 use tidemill_core::settings::Origin;
 
@@ -97,6 +97,30 @@ fn restarting(parallelism: usize) -> Environment {
     environment.set("restart-strategy.type", "fixed-delay");
     environment.set("restart-strategy.fixed-delay.attempts", "3").set("restart-strategy.fixed-delay.delay", "1 ms");
     environment
+}
+
+/// The sum of what a function says of each record.
+struct SumOf<F>(F);
+
+impl<T, F: Fn(T) -> i64 + Send + Sync + 'static> AggregateFunction<T> for SumOf<F> {
+    type Accumulator = i64;
+    type Output = i64;
+
+    fn create(&self) -> i64 {
+        0
+    }
+
+    fn add(&self, sum: &mut i64, record: T) {
+        *sum += (self.0)(record);
+    }
+
+    fn result(&self, sum: &i64) -> i64 {
+        *sum
+    }
+
+    fn merge(&self, sum: &mut i64, other: &i64) {
+        *sum += other;
+    }
 }
 
 fn words(text: &str) -> Vec<String> {

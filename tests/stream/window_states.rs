@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidemill::stream::{
-    AggregateFunction, AggregatingState, Collector, DataStream, Environment, ListState, MapState, OutputTag,
-    ProcessWindowFunction, ReducingState, RuntimeContext, Session, Sliding, Tumbling, ValueState, Watermarks, Window,
-    WindowContext, Windows,
+    AggregatingState, Collector, DataStream, Environment, ListState, MapState, OutputTag, ProcessWindowFunction,
+    ReducingState, RuntimeContext, Session, Sliding, Tumbling, ValueState, Watermarks, Window, WindowContext, Windows,
 };
 use tidemill::{Error, Result};
 
-use super::{Setup, check, one, restarting};
+use super::{Setup, SumOf, check, one, restarting};
 
 /// Key, event time.
 type Row = (i64, i64);
@@ -31,29 +30,6 @@ fn row_by_row() -> Environment {
 
 fn timed(rows: &DataStream<Row>, delay: i64) -> DataStream<Row> {
     rows.assign_timestamps_and_watermarks(Watermarks::bounded_out_of_orderness(millis(delay)), |row| row.1)
-}
-
-struct Count;
-
-impl<T: 'static> AggregateFunction<T> for Count {
-    type Accumulator = i64;
-    type Output = i64;
-
-    fn create(&self) -> i64 {
-        0
-    }
-
-    fn add(&self, count: &mut i64, _value: T) {
-        *count += 1;
-    }
-
-    fn result(&self, count: &i64) -> i64 {
-        *count
-    }
-
-    fn merge(&self, count: &mut i64, other: &i64) {
-        *count += other;
-    }
 }
 
 /// How often a window has fired, as it remembers; what it forgets when it is over goes to a side output, with how much that was.
@@ -150,7 +126,7 @@ proptest! {
             .window(Sliding::of(millis(size), millis(slide)))
             .allowed_lateness(millis(lateness));
         let fired = match aggregates {
-            true => windows.aggregate_then_process(Count, function.clone()),
+            true => windows.aggregate_then_process(SumOf(|_: Row| 1), function.clone()),
             false => windows.rich_process(function.clone()),
         };
         let sorted = |stream: DataStream<Seen>| {
@@ -226,7 +202,7 @@ fn what_is_kept_for_a_key_outlives_its_windows() {
     check(totals(tens), |environment| {
         let windows =
             timed(&environment.from_collection(rows()), 200).key_by(|row| row.0).window(Tumbling::of(millis(10)));
-        windows.aggregate_then_process(Count, Totals::default())
+        windows.aggregate_then_process(SumOf(|_: Row| 1), Totals::default())
     });
 }
 
@@ -249,7 +225,7 @@ fn sessions_keep_something_for_their_key() {
     check(totals(sessions), |environment| {
         let windows =
             timed(&environment.from_collection(rows()), 200).key_by(|row| row.0).window(Session::with_gap(millis(3)));
-        windows.aggregate_then_process(Count, Totals::default())
+        windows.aggregate_then_process(SumOf(|_: Row| 1), Totals::default())
     });
 }
 
@@ -316,7 +292,7 @@ fn every_kind_of_state_can_belong_to_a_window() {
             self.list = windows.list_state("list")?;
             self.map = windows.map_state("map")?;
             self.most = windows.reducing_state("most", i64::max)?;
-            self.count = windows.aggregating_state("count", Count)?;
+            self.count = windows.aggregating_state("count", SumOf(|_: i64| 1))?;
             Ok(())
         }
 

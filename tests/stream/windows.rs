@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidemill::stream::{AggregateFunction, DataStream, Session, Sliding, Tumbling, Watermarks, Windows};
+use tidemill::stream::{DataStream, Session, Sliding, Tumbling, Watermarks, Windows};
 
-use super::{Setup, check, one};
+use super::{Setup, SumOf, check, one};
 
 /// Key, event time, value.
 type Row = (i64, i64, i64);
@@ -85,27 +85,8 @@ fn any_shape() -> impl Strategy<Value = Shape> {
     ]
 }
 
-struct Sum;
-
-impl AggregateFunction<Row> for Sum {
-    type Accumulator = i64;
-    type Output = i64;
-
-    fn create(&self) -> i64 {
-        0
-    }
-
-    fn add(&self, sum: &mut i64, row: Row) {
-        *sum += row.2;
-    }
-
-    fn result(&self, sum: &i64) -> i64 {
-        *sum
-    }
-
-    fn merge(&self, sum: &mut i64, other: &i64) {
-        *sum += other;
-    }
+fn value(row: Row) -> i64 {
+    row.2
 }
 
 fn timed(rows: &DataStream<Row>) -> DataStream<Row> {
@@ -124,7 +105,7 @@ proptest! {
     ) {
         let environment = Setup::grid()[setup].environment();
         let windowed = timed(&environment.from_collection(rows.clone())).key_by(|row| row.0).window(shape.windows());
-        let aggregated = windowed.aggregate_with(Sum, |key, window, sum, out| out.collect((*key, window.start, window.end, sum)));
+        let aggregated = windowed.aggregate_with(SumOf(value), |key, window, sum, out| out.collect((*key, window.start, window.end, sum)));
         let processed = windowed.process(|key, window, rows, out| {
             out.collect((*key, window.start, window.end, rows.iter().map(|row| row.2).sum()));
         });
@@ -158,7 +139,7 @@ fn windows_over_windows_line_up() {
     let expected: Vec<(i64, i64)> = greatest.into_iter().collect();
     check(expected, |environment| {
         let keyed = timed(&environment.from_collection(rows()).map(|row| row)).key_by(|row| row.0);
-        let sums = keyed.window(Tumbling::of(millis(10))).aggregate(Sum);
+        let sums = keyed.window(Tumbling::of(millis(10))).aggregate(SumOf(value));
         sums.window_all(Tumbling::of(millis(10))).process(|_, window, sums, out| {
             out.extend(sums.iter().max().map(|greatest| (window.start, *greatest)));
         })
@@ -201,6 +182,7 @@ fn a_union_waits_for_the_slower_clock() {
         let (left, right) = (environment.from_collection(rows()), environment.from_collection(rows()));
         let all = timed(&left).union(&timed(&right));
         let windowed = all.key_by(|row| row.0).window(Tumbling::of(millis(50)));
-        windowed.aggregate_with(Sum, |key, window, sum, out| out.collect((*key, window.start, window.end, sum)))
+        windowed
+            .aggregate_with(SumOf(value), |key, window, sum, out| out.collect((*key, window.start, window.end, sum)))
     });
 }

@@ -199,24 +199,46 @@ mod tests {
         FolderBegin { from: from.map(claimed), resume }.origin(known.map(claimed).as_ref())
     }
 
+    fn stores() -> Stores {
+        Stores::local().with("mem://store", Arc::new(object_store::memory::InMemory::new()))
+    }
+
+    /// Takes a folder for a process that goes on, with its own folder on this machine and the one for the locks of all.
+    async fn take(stores: &Stores, beside: &Path, locks: &Path, dir: &str) -> Result<Folder> {
+        let here = OnThisMachine { beside, locks: Some(locks) };
+        let begin = FolderBegin { from: None, resume: true };
+        Folder::take(stores.resolve(dir).unwrap(), here, format!("{} {dir}", beside.display()), begin, &[]).await
+    }
+
+    fn assert_is_taken(taken: Result<Folder>) {
+        let error = taken.unwrap_err().to_string();
+        assert!(error.contains("another process runs the jobs of 'mem://store/jobs'"), "{error}");
+    }
+
     #[tokio::test]
     async fn a_folder_in_a_store_has_one_process_of_a_machine_wherever_that_was_started() {
         let temporary = tempfile::tempdir().unwrap();
-        let places = ["a", "b", "locks"].map(|name| temporary.path().join(name));
-        let stores = Stores::local().with("mem://store", Arc::new(object_store::memory::InMemory::new()));
-        let take = async |beside: &Path, dir: &str| {
-            let here = OnThisMachine { beside, locks: Some(&places[2]) };
-            let begin = FolderBegin { from: None, resume: true };
-            Folder::take(stores.resolve(dir).unwrap(), here, format!("{} {dir}", beside.display()), begin, &[]).await
-        };
-        let first = take(&places[0], "mem://store/jobs").await.unwrap();
-        let error = take(&places[1], "mem://store/jobs").await.unwrap_err();
-        assert!(error.to_string().contains("another process runs the jobs of 'mem://store/jobs'"), "{error}");
+        let [a, b, locks] = ["a", "b", "locks"].map(|name| temporary.path().join(name));
+        let stores = stores();
+        let first = take(&stores, &a, &locks, "mem://store/jobs").await.unwrap();
+        assert_is_taken(take(&stores, &b, &locks, "mem://store/jobs").await);
         // Another folder of the store is another one, though not beside the first.
-        drop(take(&places[1], "mem://store/others").await.unwrap());
+        drop(take(&stores, &b, &locks, "mem://store/others").await.unwrap());
         let id = first.id.clone();
         drop(first);
-        assert_eq!(take(&places[1], "mem://store/jobs").await.unwrap().id, id);
+        assert_eq!(take(&stores, &b, &locks, "mem://store/jobs").await.unwrap().id, id);
+    }
+
+    #[tokio::test]
+    async fn who_has_no_place_for_locks_takes_a_folder_in_a_store_all_the_same() {
+        let temporary = tempfile::tempdir().unwrap();
+        let [a, b, file] = ["a", "b", "file"].map(|name| temporary.path().join(name));
+        std::fs::write(&file, "").unwrap();
+        let (stores, locks) = (stores(), file.join("locks"));
+        let first = take(&stores, &a, &locks, "mem://store/jobs").await.unwrap();
+        // The lock beside it is still there; only from elsewhere nobody finds it.
+        assert_is_taken(take(&stores, &a, &locks, "mem://store/jobs").await);
+        assert_eq!(take(&stores, &b, &locks, "mem://store/jobs").await.unwrap().id, first.id);
     }
 
     #[test]

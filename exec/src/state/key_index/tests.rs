@@ -1,0 +1,91 @@
+use std::collections::BTreeMap;
+
+use arrow::array::{Float64Array, Int64Array, StringArray};
+use proptest::prelude::*;
+use tidemill_core::key::hash_columns;
+
+use super::*;
+
+fn intern(index: &mut KeyIndex, columns: &[ArrayRef]) -> Vec<usize> {
+    let hashes = hash_columns(columns, columns[0].len()).unwrap();
+    let mut slots = vec![];
+    index.intern(columns, &hashes, &mut slots).unwrap();
+    slots
+}
+
+proptest! {
+    /// Against the obvious: a map from key to first place, with removals in between.
+    #[test]
+    fn slots_are_those_of_a_map(keys in prop::collection::vec((prop::option::of(-5..5i64), prop::option::of("[ab]{0,2}")), 1..80),
+                                two_columns in any::<bool>(), remove in prop::collection::vec(any::<bool>(), 80)) {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter(keys.iter().map(|key| key.0)));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter(keys.iter().map(|key| key.1.clone())));
+        let columns = if two_columns { vec![numbers, texts] } else { vec![numbers] };
+        let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+        let mut index = KeyIndex::new(&types).unwrap();
+        let mut model: BTreeMap<(Option<i64>, Option<String>), usize> = BTreeMap::new();
+        for (row, key) in keys.iter().enumerate() {
+            let key = if two_columns { key.clone() } else { (key.0, None) };
+            let row_columns: Vec<ArrayRef> = columns.iter().map(|column| column.slice(row, 1)).collect();
+            let slot = intern(&mut index, &row_columns)[0];
+            match model.get(&key) {
+                Some(known) => prop_assert_eq!(*known, slot),
+                None => prop_assert!(model.values().all(|other| *other != slot)),
+            }
+            model.insert(key.clone(), slot);
+            let back = index.keys(&[slot]).unwrap();
+            for (column, back) in row_columns.iter().zip(&back) {
+                prop_assert_eq!(column, back);
+            }
+            if remove[row] {
+                index.remove(slot);
+                model.remove(&key);
+            }
+            prop_assert_eq!(index.len(), model.len());
+        }
+    }
+}
+
+#[test]
+fn keys_that_were_appended_are_found_where_they_are() {
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values((0..100_000).map(|n| n * 7)));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..100_000).map(|n| format!("{n}"))));
+    for columns in [vec![numbers.clone()], vec![texts.clone()], vec![numbers, texts]] {
+        let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+        let hashes = hash_columns(&columns, 100_000).unwrap();
+        let mut index = KeyIndex::new(&types).unwrap();
+        let part = |begin: usize, rows: usize| -> Vec<ArrayRef> {
+            columns.iter().map(|column| column.slice(begin, rows)).collect()
+        };
+        assert_eq!(intern(&mut index, &part(0, 10)), (0..10).collect::<Vec<_>>());
+        assert_eq!(index.append(&part(10, 80_000), &hashes[10..80_010]).unwrap(), 10..80_010);
+        assert_eq!((index.unsettled(), index.len()), (80_000, 10));
+        index.settle().unwrap();
+        assert_eq!((index.unsettled(), index.len(), index.slots()), (0, 80_010, 80_010));
+        assert_eq!(intern(&mut index, &columns), (0..100_000).collect::<Vec<_>>());
+        assert_eq!(index.keys(&[70_000, 5]).unwrap()[0].slice(0, 1).as_ref(), columns[0].slice(70_000, 1).as_ref());
+        index.append(&part(70_000, 1), &hashes[70_000..=70_000]).unwrap();
+        assert!(index.settle().unwrap_err().to_string().contains("stands twice"));
+    }
+}
+
+#[test]
+fn keys_that_come_and_go_leave_no_bytes_behind() {
+    let mut index = KeyIndex::new(&[DataType::Utf8]).unwrap();
+    let key = |number: i32| -> Vec<ArrayRef> { vec![Arc::new(StringArray::from(vec![format!("{number:032}")]))] };
+    let stays = intern(&mut index, &key(-1))[0];
+    for number in 0..10_000 {
+        let slot = intern(&mut index, &key(number))[0];
+        assert_eq!(index.keys(&[stays, slot]).unwrap()[0].as_string::<i32>().value(1), format!("{number:032}"));
+        index.remove(slot);
+    }
+    assert!(index.size_bytes() < 50_000, "{}", index.size_bytes());
+    assert_eq!(intern(&mut index, &key(-1)), [stays]);
+}
+
+#[test]
+fn zeros_are_one_key_and_so_are_nans() {
+    let mut index = KeyIndex::new(&[DataType::Float64]).unwrap();
+    let column: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, -f64::NAN]));
+    assert_eq!(intern(&mut index, &[column]), [0, 0, 1, 1]);
+}
