@@ -1,3 +1,5 @@
+//! Against a map, and where keys were appended.
+
 use std::collections::BTreeMap;
 
 use arrow::array::{Float64Array, Int64Array, StringArray};
