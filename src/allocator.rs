@@ -10,10 +10,11 @@ use std::ffi::{c_int, c_long};
 
 /// `mi_option_purge_delay`, which has no name in the bindings.
 pub const PURGE_DELAY: c_int = 15;
-/// Longer than checkpoints are apart, shorter than anybody waits for memory.
+/// Of what threads hold; what they gave back to all is kept ten times as long (`mi_option_arena_purge_mult`). Longer than checkpoints are
+/// apart, and their compactions; shorter than anybody waits for memory.
 pub const KEPT_MILLIS: c_long = 10_000;
 
-/// Lets mimalloc keep freed pages for ten seconds, where its environment variables do not say otherwise. For the beginning of
+/// Lets mimalloc keep freed pages for ten seconds to a hundred, where its environment variables do not say otherwise. For the beginning of
 /// `main`, before there are threads: options are no atomics.
 pub fn keep_freed_pages() {
     if std::env::var_os("MIMALLOC_PURGE_DELAY").is_some() {

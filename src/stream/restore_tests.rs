@@ -237,7 +237,7 @@ fn run_changed([before, after]: [Program<'_>; 2], stops: &[(usize, usize)]) -> V
                 }
             }
         }
-        if let Some((_, parallelism)) = stops.iter().find(|(stop, _)| *stop == step) {
+        for (_, parallelism) in stops.iter().filter(|(stop, _)| *stop == step) {
             subtasks = subtasks.replace(&changed, *parallelism);
         }
         subtasks.advance(watermarks.iter().copied().min().unwrap());

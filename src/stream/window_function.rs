@@ -18,6 +18,7 @@ use super::rows::{Collector, Rows};
 use super::stage::Tail;
 use super::window_context::{WindowContext, WindowStates};
 use super::window_logic::WindowLogic;
+use super::window_operator::OVER;
 
 /// A key among those at hand, and the slot that it has.
 pub(super) struct At<'a, K> {
@@ -87,7 +88,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
             return Ok(());
         }
         self.is_open = true;
-        [own_state, WATERMARK].into_iter().try_for_each(|name| self.subtask.claim(name))?;
+        [own_state, WATERMARK, OVER].into_iter().try_for_each(|name| self.subtask.claim(name))?;
         if !windows_merge {
             self.windows = Some(WindowStates::new(&*context.backend, keys)?);
         }

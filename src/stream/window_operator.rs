@@ -41,8 +41,8 @@ pub(super) const LATE_PORT: usize = 1;
 
 /// The state that holds the panes of each key.
 const PANES: &str = "panes";
-/// The state that holds for how long windows were kept after they fired.
-const LATENESS: &str = "allowed lateness";
+/// The state that holds up to when windows have ended that are over.
+pub(super) const OVER: &str = "over";
 
 /// What all subtasks of a window operator agree on.
 pub(super) struct WindowPlan<K, T, L> {
@@ -72,6 +72,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Head for WindowHe
             times: Vec::new(),
             passed: NO_TIME,
             fired: NO_TIME,
+            over_before: NO_TIME,
             windows: (NO_TIME, Vec::new()),
             function: WindowFunction::new(self.plan.logic.clone(), sides),
             late: Rows::default(),
@@ -100,6 +101,8 @@ pub(super) struct WindowOperator<K, T, R, L: WindowLogic<K, T, R>> {
     pub(super) passed: i64,
     /// Windows whose last moment is not later had fired when the state was stored from which this one was restored.
     pub(super) fired: i64,
+    /// Those whose last moment is not later were over then.
+    over_before: i64,
     /// The windows of the slice that the last row fell into: the next one is likely to fall there too.
     pub(super) windows: (i64, Vec<Window>),
     pub(super) function: WindowFunction<K, T, R, L>,
@@ -213,10 +216,14 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
     }
 
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
-        let mut snapshot = self.kept.as_mut().ok_or_else(not_open)?.states.snapshot(scope)?;
+        let kept = self.kept.as_mut().ok_or_else(not_open)?;
+        // Restored a moment ago, what is over by now is still to be looked at.
+        let is_behind = kept.times.next().is_some_and(|time| time <= self.passed);
+        let mut snapshot = kept.states.snapshot(scope)?;
+        let over = if is_behind { self.over_before } else { self.over_until() };
         self.function.snapshot(scope, &mut snapshot)?;
         snapshot.push(Extent::Whole, freeze_watermark(Watermark(self.passed))?);
-        snapshot.push(Extent::Whole, freeze_numbers(LATENESS, &[self.plan.lateness])?);
+        snapshot.push(Extent::Whole, freeze_numbers(OVER, &[over])?);
         Ok(snapshot)
     }
 
@@ -224,8 +231,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
         self.function.watermark = restored_watermark(&mut state)?;
         self.passed = self.function.watermark.0;
         self.fired = self.passed;
-        let lateness = restored_numbers(&mut state, LATENESS)?.into_iter().max().unwrap_or(self.plan.lateness);
-        let over_before = self.fired.saturating_sub(lateness);
+        self.over_before = restored_numbers(&mut state, OVER)?.into_iter().min().unwrap_or(NO_TIME);
         self.function.restore(&mut state)?;
         let mut kept = self.kept.take().ok_or_else(not_open)?;
         kept.states.restore(&mut state)?;
@@ -233,7 +239,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
         kept.states.all(&mut slots)?;
         for slot in slots {
             for pane in kept.panes::<L::State>()?.cell(slot).iter() {
-                self.look_again(slot, &pane.window, over_before)?;
+                self.look_again(slot, &pane.window, self.over_before)?;
             }
         }
         kept.times.add(&*kept.states, &mut self.times)?;
@@ -280,8 +286,8 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         Ok(())
     }
 
-    /// Notes when a pane is to be looked at: at the last moment of each window that has not passed, and when it is over. Those that end
-    /// by `over_before` were over before. (Others may be over now, by a smaller lateness than the one they were kept with.)
+    /// Notes when a pane is to be looked at: at the last moment of each window that has not passed, and when it is over. Of those that
+    /// are over by now, only such as end by `over_before` were known to be.
     pub(super) fn look_again(&mut self, slot: usize, pane: &Window, over_before: i64) -> Result<()> {
         let windows = match self.plan.assigner {
             Assigner::Session { .. } => vec![*pane],
@@ -292,9 +298,9 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         // The pane goes with the last of them; a rich function is told of each.
         let told = if L::IS_RICH { &windows[..] } else { &windows[windows.len().saturating_sub(1)..] };
         for window in told {
-            let last = last_moment(window);
-            if last > over_before {
-                self.times.push((slot, self.cleanup_time(window)));
+            let over = self.cleanup_time(window);
+            if over > self.passed || last_moment(window) > over_before {
+                self.times.push((slot, over));
             }
         }
         Ok(())
@@ -308,7 +314,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         }
     }
 
-    /// Windows that end by then take no more rows.
+    /// Windows whose last moment is not later take no more rows.
     pub(super) fn over_until(&self) -> i64 {
         match self.passed {
             NO_TIME => NO_TIME,

@@ -51,6 +51,8 @@ pub struct SavepointWriter {
     /// Names are those of the states, as far as files can be called so; it tells apart those that become the same.
     taken: BTreeSet<String>,
     written: Vec<StoredSegment>,
+    /// The file that is being written.
+    begun: Option<Arc<str>>,
     chunk_rows: usize,
 }
 
@@ -61,7 +63,7 @@ impl SavepointWriter {
     pub async fn create(store: Arc<dyn ObjectStore>, root: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         let files = Files { store, root: root.clone(), clock };
         check_empty(&files).await?;
-        Ok(Self { files, taken: BTreeSet::new(), written: Vec::new(), chunk_rows: CHUNK_ROWS_MAX })
+        Ok(Self { files, taken: BTreeSet::new(), written: Vec::new(), begun: None, chunk_rows: CHUNK_ROWS_MAX })
     }
 
     /// The same with at most `rows` rows a chunk, so that ranges of key groups are read more finely.
@@ -85,10 +87,12 @@ impl SavepointWriter {
         let path: Arc<str> = self.path(owner, extent, descriptor).into();
         let store = patient(self.files.store.clone(), self.files.clock.clone());
         let upload = Upload::new(store, below(&self.files.root, &path));
+        self.begun = Some(path.clone());
         let written = write_file(upload, labels(owner, extent, descriptor), descriptor, batches, self.chunk_rows).await;
         let (chunks, bytes) =
             written.map_err(|error| error.context(format!("state '{}' of '{}'", descriptor.name, owner.name)))?;
         self.written.push(StoredSegment { path: path.clone(), bytes });
+        self.begun = None;
         Ok(StoredLayer { extent, schema, segment: path, chunks })
     }
 
@@ -99,7 +103,8 @@ impl SavepointWriter {
 
     /// Deletes what was written, as well as it can.
     pub async fn abort(self) {
-        let paths: Vec<Path> = self.written.iter().map(|segment| self.files.path(&segment.path)).collect();
+        let begun = self.begun.iter().chain(self.written.iter().map(|segment| &segment.path));
+        let paths: Vec<Path> = begun.map(|path| self.files.path(path)).collect();
         self.files.delete_all(&paths).await;
     }
 

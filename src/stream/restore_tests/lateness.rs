@@ -45,7 +45,8 @@ fn told(lateness: [u64; 2], windows: impl Fn(&DataStream<Row>, Told, Duration) -
     let after = Told { is_after: true, ..told.clone() };
     let before = |rows: &DataStream<Row>, _: &DataStream<Row>| windows(rows, told.clone(), millis(lateness[0]));
     let after = |rows: &DataStream<Row>, _: &DataStream<Row>| windows(rows, after.clone(), millis(lateness[1]));
-    run_changed([&before, &after], &[(4, 3)]);
+    // The second time before any watermark has come.
+    run_changed([&before, &after], &[(4, 3), (4, 2)]);
     told
 }
 
@@ -82,5 +83,20 @@ fn windows_that_are_over_by_a_smaller_lateness_are_told_so_once_and_do_not_fire_
             }
             assert!(over.keys().all(|window| fired.contains_key(window)));
         }
+    }
+}
+
+#[test]
+fn windows_that_are_kept_for_longer_are_told_that_they_are_over_behind_what_they_fire() {
+    let sliding = |rows: &DataStream<Row>, told: Told, lateness: Duration| {
+        let windows = rows.key_by(key).window(Sliding::of(millis(30), millis(10)));
+        windows.allowed_lateness(lateness).rich_process(told).print_to_err()
+    };
+    let told = told([0, 60], sliding);
+    let (fired, over) = (told.fired.lock().unwrap(), told.over.lock().unwrap());
+    assert!(fired.values().any(|[before, after]| *before > 0 && *after > 0), "none fired again");
+    for (window, [_, after]) in fired.iter() {
+        let told = over.get(window).copied().unwrap_or_default();
+        assert!(told.iter().sum::<usize>() >= 1 && (*after == 0 || told[1] >= 1), "{window:?}: {told:?}");
     }
 }

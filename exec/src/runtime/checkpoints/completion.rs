@@ -84,6 +84,7 @@ impl Checkpointer {
             committables,
             num_retained: self.settings.num_retained,
             clock: self.environment.clock.clone(),
+            background: self.environment.background.clone(),
             timeout: self.settings.timeout,
             expired,
         };

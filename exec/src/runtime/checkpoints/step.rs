@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use tidemill_core::clock::Clock;
+use tidemill_core::clock::{Clock, Spawner};
 use tidemill_core::event::{Barrier, BarrierKind};
 use tidemill_core::graph::{JobGraph, OperatorId, VertexHead};
 use tidemill_core::sink::{Committable, WriterState};
 use tidemill_core::source::Split;
 use tidemill_core::state::FrozenState;
 use tidemill_core::{Error, Result};
+use tokio::sync::oneshot;
 
 use super::Committers;
 use super::assemble::{OperatorParts, StateWriter, SubtaskPart, assemble};
@@ -39,6 +40,8 @@ pub struct StoreStep {
     pub committables: BTreeMap<SubtaskKey, Vec<Committable>>,
     pub num_retained: usize,
     pub clock: Arc<dyn Clock>,
+    /// Where a savepoint is completed that nobody waits for any more.
+    pub background: Arc<dyn Spawner>,
     /// How long writing may take, and then how long taking back what was written.
     pub timeout: Duration,
     /// Thrown when it has taken too long.
@@ -109,10 +112,8 @@ impl StoreStep {
             }
         };
         let target = self.pending.target.as_ref().map(|target| target.url.clone());
-        if let (Some(target), Some(content)) = (&self.pending.target, &savepoint) {
-            let (store, clock) = (target.store.clone(), self.clock.clone());
-            let written = write_savepoint(store, &target.root, clock, self.store.nonce, content.clone()).await;
-            written.map_err(|error| error.context(&target.url))?;
+        if let Some(content) = &savepoint {
+            self.complete_savepoint(content.clone(), writers.pop()).await?;
         }
         let Some(content) = checkpoint else {
             let (content, path) = (savepoint.unwrap_or_default(), target.unwrap_or_default());
@@ -123,6 +124,30 @@ impl StoreStep {
         // Old files cost room, not correctness.
         let _ = self.store.retain(self.num_retained).await;
         Ok(Durable { content, path: target.unwrap_or(published), not_committed })
+    }
+
+    /// Writes the manifest of a savepoint whose files are there, and gives those up if that fails. A store that does not answer is
+    /// waited for elsewhere: what is not known to have failed may come to be, and nobody else needs the right to write here.
+    async fn complete_savepoint(&mut self, content: CheckpointContent, writer: Option<StateWriter>) -> Result<()> {
+        let (Some(target), Some(writer)) = (self.pending.target.clone(), writer) else {
+            return Err(Error::internal("a savepoint without a place"));
+        };
+        let (clock, nonce) = (self.clock.clone(), self.store.nonce);
+        let (done, heard) = oneshot::channel();
+        let work = async move {
+            let written = write_savepoint(target.store.clone(), &target.root, clock, nonce, content).await;
+            if written.is_err() {
+                writer.abort().await;
+            }
+            // Who asked may have heard already that it takes too long.
+            let _ = done.send(written.map(drop).map_err(|error| error.context(&target.url)));
+        };
+        self.background.spawn("complete a savepoint", Box::pin(work));
+        tokio::select! {
+            biased;
+            written = heard => written.unwrap_or_else(|_| Err(Error::internal("completing a savepoint panicked"))),
+            () = self.expired.wait() => Err(not_answered(self.timeout)),
+        }
     }
 
     /// Writes all that the checkpoint names, and what the savepoint does if there is to be one.

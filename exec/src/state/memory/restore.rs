@@ -16,6 +16,15 @@ use super::{BATCH_ROWS, MemoryStates, State};
 /// Bytes that the index holds of a key beside its columns: its hash, and its place in a table of which up to half is empty.
 const KEY_BYTES: usize = 8 + 10;
 
+/// Bytes that it holds of a key of several columns besides: where the row is that they are kept as, which has a byte more for each
+/// of them and grows by doubling.
+fn row_bytes(keys: &Fields, width: usize) -> usize {
+    match keys.len() {
+        0 | 1 => 0,
+        columns => 16 + width + 2 * columns,
+    }
+}
+
 /// Keys that are brought into the index together: many for each part of it that a cache holds, and few megabytes.
 const SETTLED_KEYS: usize = 512 << 10;
 
@@ -36,11 +45,13 @@ fn width(fields: &Fields) -> Option<usize> {
 struct FreshGroups {
     of_layers_before: Vec<bool>,
     of_layer: Vec<bool>,
+    /// For how many keys there is room.
+    room: usize,
 }
 
 impl FreshGroups {
-    fn new(groups: u32) -> Self {
-        Self { of_layers_before: vec![false; groups as usize], of_layer: vec![false; groups as usize] }
+    fn new(groups: u32, room: usize) -> Self {
+        Self { of_layers_before: vec![false; groups as usize], of_layer: vec![false; groups as usize], room }
     }
 
     /// Takes note of the groups of some rows; whether no layer before had rows of any of them.
@@ -91,8 +102,9 @@ impl MemoryStates {
         let (descriptor, layers) = self.restored.swap_remove(place);
         // Subtasks without rows refuse it too.
         adapt(&state.name, &RecordBatch::new_empty(descriptor.schema), &state.schema)?;
-        let has_room = self.expect(id, keys_coming(&layers));
-        let mut groups = (has_room && self.index.slots() == 0).then(|| FreshGroups::new(self.max_parallelism));
+        let coming = keys_coming(&layers);
+        let can_append = self.expect(id, coming) && self.is_empty();
+        let mut groups = can_append.then(|| FreshGroups::new(self.max_parallelism, coming));
         for layer in layers {
             self.restored_bytes = self.restored_bytes.saturating_sub(layer.rows().memory_bytes());
             let (rows, are_removed) = match layer {
@@ -105,27 +117,35 @@ impl MemoryStates {
                 let are_fresh = groups.as_mut().zip(own).is_some_and(|(groups, own)| groups.meet(own.values()));
                 for begin in (0..batch.num_rows()).step_by(BATCH_ROWS) {
                     let rows = batch.slice(begin, BATCH_ROWS.min(batch.num_rows() - begin));
+                    let slots = self.index.slots() + rows.num_rows();
+                    let has_room = groups.as_ref().is_some_and(|groups| slots <= groups.room);
                     match are_removed {
                         true => self.take_out(id, &rows)?,
-                        false => self.put_back(id, &rows, are_fresh)?,
+                        false => self.put_back(id, &rows, are_fresh && has_room)?,
                     }
                 }
             }
             groups.iter_mut().for_each(FreshGroups::end_layer);
         }
-        self.settle()
+        self.settle()?;
+        self.release_if_tiered()
     }
 
     /// Makes room for so many keys of a state at once, where memory has it: to grow with them would move and hash them again and again.
-    /// Whether all of them have room for sure.
+    /// Whether as many have room for sure.
     fn expect(&mut self, id: StateId, keys: usize) -> bool {
         let new = keys.saturating_sub(self.index.len());
         let of_key = width(&self.key_fields);
         let of_value = width(self.states[id.index()].column.fields());
         let bytes = |width: Option<usize>| width.unwrap_or(VALUE_BYTES);
-        let held = self.memory_bytes_now() + new * (KEY_BYTES + bytes(of_key)) + keys * bytes(of_value);
+        let of_row = row_bytes(&self.key_fields, bytes(of_key));
+        let held = self.memory_bytes_now();
+        let expected = held + new * (KEY_BYTES + bytes(of_key) + of_row) + keys * bytes(of_value);
         if let Some(outside) = &mut self.outside {
-            if outside.room.is_some() || outside.excess(held).is_some() {
+            // Known to the others before anybody counts on it: they make room for their keys at the same time.
+            outside.hold(expected);
+            if outside.room.is_some() || outside.excess(expected).is_some() {
+                outside.hold(held);
                 return false;
             }
             outside.reserve(new);
