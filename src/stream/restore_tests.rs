@@ -146,11 +146,12 @@ impl<'a> Subtasks<'a> {
         let mut stored: Stored = vec![];
         for operator in &mut self.operators {
             for state in operator.snapshot(SnapshotScope::Copy).unwrap().states {
-                let batches = (state.encode)().unwrap();
-                assert!(batches.iter().all(|batch| batch.schema() == state.descriptor.schema));
-                match stored.iter_mut().find(|(descriptor, _)| descriptor.name == state.descriptor.name) {
+                let descriptor = state.descriptor.clone();
+                let batches = state.rows().unwrap();
+                assert!(batches.iter().all(|batch| batch.schema() == descriptor.schema));
+                match stored.iter_mut().find(|(other, _)| other.name == descriptor.name) {
                     Some((_, subtasks)) => subtasks.push(batches),
-                    None => stored.push((state.descriptor, vec![batches])),
+                    None => stored.push((descriptor, vec![batches])),
                 }
             }
         }

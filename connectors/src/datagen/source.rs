@@ -1,7 +1,7 @@
 //! The source of made-up rows: splits are sets of row numbers, positions are row numbers.
 //!
 //! ```text
-//! bounded     split "0-250000"     rows 0 .. 250000
+//! bounded     split "0-250000"     rows 0 .. 250000, of which there are many: whoever has read one gets the next
 //! unbounded   split "1/4"          of every 4 blocks of rows the second: rows 1024 .. 2048, 5120 .. 6144, …
 //! ```
 
@@ -27,6 +27,13 @@ const BLOCK_ROWS: u64 = 1_024;
 const SPLITS_A_SUBTASK: u64 = 4;
 /// Least rows of a split: starting one costs about as much as making a few batches.
 const SPLIT_ROWS_MIN: u64 = 1 << 16;
+/// Most rows of one. Subtasks read splits that lie side by side, so that times which rise with the rows rise everywhere alike:
+/// were they far apart, windows of all the time between would wait for the one that is behind.
+const SPLIT_ROWS_MAX: u64 = 1 << 18;
+/// The same at a limited rate: what a subtask makes in this time.
+const SPLIT_SECONDS: f64 = 0.2;
+/// Most splits of a table: checkpoints hold a list of those that nobody has begun.
+const SPLITS_MAX: u64 = 4_096;
 /// At a limited rate a batch is what comes together in this time, so that rows are not held back.
 const BATCH_SECONDS: f64 = 0.02;
 /// Batches of wide rows have fewer of them.
@@ -58,9 +65,11 @@ impl GeneratedSource {
         let Some(rows) = self.rows else {
             return (0..parallelism).map(|part| RowSet::Blocks { part, parts: parallelism }).collect();
         };
-        let most = if self.rate.is_some() { parallelism } else { parallelism * SPLITS_A_SUBTASK };
-        let least = if self.rate.is_some() { 1 } else { SPLIT_ROWS_MIN };
-        let length = rows.div_ceil(most).max(least);
+        let length = match self.rate {
+            Some(rate) => (rate * SPLIT_SECONDS / parallelism as f64).ceil() as u64,
+            None => rows.div_ceil(parallelism * SPLITS_A_SUBTASK).clamp(SPLIT_ROWS_MIN, SPLIT_ROWS_MAX),
+        };
+        let length = length.max(rows.div_ceil(SPLITS_MAX)).max(1);
         (0..rows.div_ceil(length))
             .map(|at| RowSet::Range { start: at * length, end: rows.min((at + 1) * length) })
             .collect()
@@ -269,6 +278,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::Schema;
+
     use super::*;
 
     #[test]
@@ -285,6 +296,29 @@ mod tests {
         }
         seen.sort_unstable();
         assert!(seen.iter().copied().eq(0..9 * BLOCK_ROWS));
+    }
+
+    #[test]
+    fn splits_of_a_bounded_table_are_short_but_not_too_many() {
+        let lengths = |rows: u64, rate: Option<f64>, parallelism: u64| {
+            let splits = GeneratedSource::new(Schema::empty().into(), Vec::new(), Some(rows), rate).splits(parallelism);
+            let mut end = 0;
+            for split in &splits {
+                let RowSet::Range { start, end: next } = split else { panic!("{split:?}") };
+                assert!(*start == end && start < next, "{splits:?}");
+                end = *next;
+            }
+            assert_eq!(end, rows);
+            let RowSet::Range { end: length, .. } = splits[0] else { panic!("{:?}", splits[0]) };
+            (length, splits.len())
+        };
+        assert_eq!(lengths(100, None, 2), (100, 1));
+        assert_eq!(lengths(1 << 20, None, 2), (1 << 17, 8));
+        assert_eq!(lengths(720_000_000, None, 2), (1 << 18, 2_747));
+        assert_eq!(lengths(1 << 40, None, 2), (1 << 28, 4_096));
+        assert_eq!(lengths(1_000, Some(10.0), 2), (1, 1_000));
+        assert_eq!(lengths(1_000, Some(1_000.0), 2), (100, 10));
+        assert_eq!(lengths(1_000_000, Some(1.0), 1), (245, 4_082));
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod keyed;
 mod layer;
 mod list;
 mod map;
+pub mod narrow;
 mod operator_list;
 mod reducing;
 mod schema;

@@ -8,7 +8,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::layer::StateLayer;
-use crate::error::Result;
+use super::narrow::widened;
+use crate::error::{Error, Result};
 
 /// How a state is partitioned, and so how it is dealt out when the parallelism changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +35,8 @@ pub struct StateDescriptor {
     pub schema: SchemaRef,
 }
 
-/// Encodes a frozen state, away from the task that froze it.
+/// Encodes a frozen state, away from the task that froze it: the columns that its descriptor declares, though perhaps with
+/// [narrower](super::narrow) whole numbers.
 pub type EncodeState = Box<dyn FnOnce() -> Result<Vec<RecordBatch>> + Send>;
 
 /// How much of the state a snapshot holds.
@@ -95,6 +97,20 @@ impl Snapshot {
     /// Adds a state.
     pub fn push(&mut self, extent: Extent, (descriptor, encode): (StateDescriptor, EncodeState)) {
         self.states.push(FrozenState { descriptor, extent, encode });
+    }
+}
+
+impl FrozenState {
+    /// Its rows, with the columns that the descriptor declares.
+    ///
+    /// Errors: of the state.
+    pub fn rows(self) -> Result<Vec<RecordBatch>> {
+        let Self { descriptor, encode, .. } = self;
+        let declared = |batch: RecordBatch| {
+            let rows = widened(&batch, &descriptor.schema)?;
+            rows.ok_or_else(|| Error::internal(format!("state '{}' gave {:?}", descriptor.name, batch.schema_ref())))
+        };
+        encode()?.into_iter().map(declared).collect()
     }
 }
 

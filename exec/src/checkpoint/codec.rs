@@ -9,32 +9,35 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, UInt32Type};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow::ipc::{CompressionType, root_as_message};
+use tidemill_core::state::narrow::{are_narrow, narrowed, widened};
 use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::content::StoredChunk;
-use super::narrow::{narrowed, widened};
 
 /// Higher ones take several times as long for a few percent.
 const COMPRESSION_LEVEL: i32 = 1;
 
-/// Rows as bytes. They come back as they are, though perhaps in fewer batches.
+/// Rows, whose whole numbers may be narrow, as bytes. They come back as they were declared, though perhaps in fewer batches.
 pub(super) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
     // One batch compresses better than several, and its numbers can be narrow. Those whose dictionaries do not fit into one stay
     // apart.
-    let one = match batches {
-        [] => None,
-        [batch] => Some(narrowed(batch)?),
-        _ => concat_batches(schema, batches).ok().map(|batch| narrowed(&batch)).transpose()?,
+    let batches = match batches {
+        [] => Vec::new(),
+        [batch] => vec![narrowed(batch)?],
+        _ => {
+            let batches = batches.iter().map(|batch| as_declared(schema, batch)).collect::<Result<Vec<_>>>()?;
+            match concat_batches(schema, &batches) {
+                Ok(batch) => vec![narrowed(&batch)?],
+                Err(_) => batches,
+            }
+        }
     };
-    let (schema, batches) = match &one {
-        Some(batch) => (batch.schema_ref(), std::slice::from_ref(batch)),
-        None => (schema, batches),
-    };
+    let schema = batches.first().map_or(schema, RecordBatch::schema_ref);
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD))?;
     let options = options.try_with_compression_level(Some(COMPRESSION_LEVEL))?;
     let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options)?;
@@ -106,24 +109,46 @@ pub(super) fn groups_of_rows(batches: &[RecordBatch]) -> Result<(u32, u32), Stri
     range.ok_or_else(|| "there are no rows".to_owned())
 }
 
-/// A batch under the columns that its state declares, without what its views refer to and do not show.
+/// A batch under the columns that its state declares or narrower ones, without what its views refer to and do not show.
 pub(super) fn declared(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
     if batch.schema_ref().fields() != schema.fields() {
-        return Err(Error::internal(format!(
-            "a state of columns {:?} gave rows of columns {:?}",
-            schema.fields(),
-            batch.schema_ref().fields()
-        )));
+        return match are_narrow(batch.schema_ref().fields(), schema.fields()) {
+            true => Ok(batch.clone()),
+            false => Err(undeclared(schema, batch)),
+        };
     }
     let columns = batch.columns().iter().map(compact).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }
 
-/// How many bytes a batch has, at least 1.
-pub(super) fn bytes_of(batch: &RecordBatch) -> usize {
-    let column = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_default();
-    batch.columns().iter().map(column).sum::<usize>().max(1)
+/// The same with no column narrower than declared.
+pub(super) fn as_declared(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let wide = widened(batch, schema)?.ok_or_else(|| undeclared(schema, batch))?;
+    declared(schema, &wide)
+}
+
+fn undeclared(schema: &SchemaRef, batch: &RecordBatch) -> Error {
+    let (declared, given) = (schema.fields(), batch.schema_ref().fields());
+    Error::internal(format!("a state of columns {declared:?} gave rows of columns {given:?}"))
+}
+
+/// How many bytes a row of such a batch has on average with the columns that its state declares, at least 1.
+pub(super) fn row_bytes_of(schema: &SchemaRef, batch: &RecordBatch) -> usize {
+    let wide = |column: &ArrayRef, declared: &Field| width(declared.data_type()).map(|width| width * column.len());
+    let column = |(column, declared): (&ArrayRef, &FieldRef)| {
+        wide(column, declared).unwrap_or_else(|| column.to_data().get_slice_memory_size().unwrap_or_default())
+    };
+    let bytes: usize = batch.columns().iter().zip(schema.fields()).map(column).sum();
+    bytes.div_ceil(batch.num_rows().max(1)).max(1)
+}
+
+/// Bytes of a value, if all have as many.
+fn width(data_type: &DataType) -> Option<usize> {
+    match data_type {
+        DataType::Struct(fields) => fields.iter().map(|field| width(field.data_type())).sum(),
+        other => other.primitive_width(),
+    }
 }
 
 fn compact(column: &ArrayRef) -> ArrayRef {

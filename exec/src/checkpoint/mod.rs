@@ -28,7 +28,6 @@ mod generated;
 mod inspect;
 mod layer;
 pub mod manifest;
-mod narrow;
 mod parquet;
 mod patient;
 pub mod restore;

@@ -123,7 +123,7 @@ impl SegmentWriter {
             return Ok(());
         }
         let batch = codec::declared(&layer.descriptor.schema, batch).map_err(|error| layer.error(error))?;
-        let row_bytes = codec::bytes_of(&batch).div_ceil(batch.num_rows());
+        let row_bytes = codec::row_bytes_of(&layer.descriptor.schema, &batch);
         let (chunk_rows, chunk_bytes) = (self.chunk_rows, layer.chunk_bytes());
         let mut begin = 0;
         while begin < batch.num_rows() {

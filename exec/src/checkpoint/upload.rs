@@ -1,12 +1,13 @@
 //! A file on its way into a store: in one piece if it is small, else in parts, of which a few are held at a time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, future::BoxFuture};
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 use tidemill_core::Result;
 
 use super::files::store_error;
@@ -20,8 +21,9 @@ const PARTS_MAX: usize = 4;
 pub(super) struct Upload {
     store: Arc<dyn ObjectStore>,
     path: Path,
-    /// What is less than a part.
-    buffer: BytesMut,
+    /// What is less than a part, as it came, and how many bytes that is.
+    pending: VecDeque<Bytes>,
+    pending_bytes: usize,
     bytes: u64,
     parts: Option<Parts>,
 }
@@ -33,7 +35,7 @@ struct Parts {
 
 impl Upload {
     pub fn new(store: Arc<dyn ObjectStore>, path: Path) -> Self {
-        Self { store, path, buffer: BytesMut::new(), bytes: 0, parts: None }
+        Self { store, path, pending: VecDeque::new(), pending_bytes: 0, bytes: 0, parts: None }
     }
 
     /// How many bytes it has so far.
@@ -45,9 +47,10 @@ impl Upload {
     pub async fn append(&mut self, bytes: Bytes) -> Result<u64> {
         let offset = self.bytes;
         self.bytes += bytes.len() as u64;
-        self.buffer.extend_from_slice(&bytes);
-        while self.buffer.len() >= PART_BYTES {
-            let part = self.buffer.split_to(PART_BYTES).freeze();
+        self.pending_bytes += bytes.len();
+        self.pending.push_back(bytes);
+        while self.pending_bytes >= PART_BYTES {
+            let part = self.take(PART_BYTES);
             self.put(part).await.map_err(|error| self.error(error))?;
         }
         Ok(offset)
@@ -74,13 +77,12 @@ impl Upload {
     }
 
     async fn complete(&mut self) -> object_store::Result<()> {
-        let rest = std::mem::take(&mut self.buffer).freeze();
-        if self.parts.is_some() {
-            if !rest.is_empty() {
-                self.put(rest).await?;
+        if self.pending_bytes > 0 {
+            let rest = self.take(self.pending_bytes);
+            match self.parts {
+                Some(_) => self.put(rest).await?,
+                None => drop(self.store.put(&self.path, rest).await?),
             }
-        } else if !rest.is_empty() {
-            self.store.put(&self.path, rest.into()).await?;
         }
         if let Some(parts) = &mut self.parts {
             while let Some(part) = parts.on_their_way.next().await {
@@ -92,7 +94,25 @@ impl Upload {
         Ok(())
     }
 
-    async fn put(&mut self, part: Bytes) -> object_store::Result<()> {
+    /// The first bytes of what waits, so many, in the pieces in which they came: nothing is copied.
+    fn take(&mut self, bytes: usize) -> PutPayload {
+        let mut missing = bytes;
+        let mut pieces = Vec::new();
+        while missing > 0
+            && let Some(mut piece) = self.pending.pop_front()
+        {
+            let taken = piece.split_to(missing.min(piece.len()));
+            missing -= taken.len();
+            pieces.push(taken);
+            if !piece.is_empty() {
+                self.pending.push_front(piece);
+            }
+        }
+        self.pending_bytes -= bytes - missing;
+        PutPayload::from_iter(pieces)
+    }
+
+    async fn put(&mut self, part: PutPayload) -> object_store::Result<()> {
         if self.parts.is_none() {
             let upload = self.store.put_multipart(&self.path).await?;
             self.parts = Some(Parts { upload, on_their_way: FuturesUnordered::new() });
@@ -103,7 +123,7 @@ impl Upload {
         {
             done?;
         }
-        parts.on_their_way.push(parts.upload.put_part(part.into()));
+        parts.on_their_way.push(parts.upload.put_part(part));
         Ok(())
     }
 

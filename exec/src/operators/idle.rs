@@ -125,7 +125,7 @@ mod tests {
         fn saved(&mut self) -> (usize, RestoredState) {
             let states = self.operator.snapshot(SnapshotScope::Copy).unwrap().states.into_iter();
             let states =
-                states.map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap().into())]));
+                states.map(|state| (state.descriptor.clone(), vec![StateLayer::Rows(state.rows().unwrap().into())]));
             let states: Vec<_> = states.collect();
             let keyed = states[0].1.iter().map(|layer| layer.rows().count()).sum();
             (keyed, RestoredState { key_groups: 0..128, states })

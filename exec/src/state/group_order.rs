@@ -1,17 +1,19 @@
 //! The order in which rows of keyed state are stored: that of their key groups.
 //!
 //! Rows come in the order of slots, in which they lie in memory. Values of a fixed width are read as they lie and written to as many
-//! places at a time as there are key groups; read in the order in which they are wanted, nearly each would miss the caches.
+//! places at a time as there are key groups; read in the order in which they are wanted, nearly each would miss the caches. They are
+//! written as narrow as they can be, so that there is less to write and to read again.
 
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch, StructArray, UInt32Array,
-    downcast_primitive,
+    downcast_primitive, make_array,
 };
 use arrow::compute::{concat, interleave_record_batch, take};
-use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
+use arrow::datatypes::{DataType, Schema, SchemaRef, UInt32Type};
 use tidemill_core::key::{places, scatter};
+use tidemill_core::state::narrow::{Convert, fields_of, in_narrowest};
 use tidemill_core::{Error, Result};
 
 /// The most rows of a batch with texts: so few that those of a column stay below what 32 bits can count.
@@ -19,7 +21,7 @@ pub const BATCH_ROWS: usize = 8192;
 
 /// The rows of `batches`, whose first column is the key group, in the order of their groups; within a group they stay in theirs.
 /// Batches are not empty. What is in memory beside the rows that come and those that go are four bytes for each, and of columns of
-/// a fixed width but one at a time.
+/// a fixed width but one at a time. Whole numbers come as narrow as they can be if all columns have a fixed width.
 pub fn in_group_order(batches: Vec<RecordBatch>, max_parallelism: u32) -> Result<Vec<RecordBatch>> {
     let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(Vec::new()) };
     let mut groups: Vec<u32> = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
@@ -53,10 +55,12 @@ fn placed(schema: &SchemaRef, batches: Vec<RecordBatch>, groups: &[u32], max_par
         let (_, of_batch, _) = batch.into_parts();
         columns.iter_mut().zip(of_batch).for_each(|(column, part)| column.push(part));
     }
+    // Whoever cuts rows by their key groups wants these as they are.
     let groups: ArrayRef = Arc::new(UInt32Array::from(of_groups));
     let others = columns.into_iter().skip(1).map(|parts| place(parts, &places));
-    let columns = [Ok(groups)].into_iter().chain(others).collect::<Result<_>>()?;
-    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    let columns = [Ok(groups)].into_iter().chain(others).collect::<Result<Vec<_>>>()?;
+    let schema = Schema::new_with_metadata(fields_of(schema.fields(), &columns), schema.metadata().clone());
+    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
 }
 
 /// The values of the parts of a column, each in its place.
@@ -72,34 +76,47 @@ fn place(parts: Vec<ArrayRef>, places: &[u32]) -> Result<ArrayRef> {
             let parts = parts.iter().map(|part| part.as_struct().column(field).clone()).collect();
             place(parts, places)
         };
-        let columns = (0..fields.len()).map(of_field).collect::<Result<_>>()?;
-        return Ok(Arc::new(StructArray::try_new_with_length(fields.clone(), columns, None, places.len())?));
+        let columns = (0..fields.len()).map(of_field).collect::<Result<Vec<_>>>()?;
+        let fields = fields_of(fields, &columns);
+        return Ok(Arc::new(StructArray::try_new_with_length(fields, columns, None, places.len())?));
+    }
+    if let Some(narrow) = in_narrowest(&data_type, &parts, InPlaces { parts: &parts, places }) {
+        return Ok(narrow);
     }
     macro_rules! primitive {
         ($kind:ty) => {
-            Ok(place_primitive::<$kind>(&parts, places))
+            InPlaces { parts: &parts, places }.convert::<$kind, $kind>(|value| value)
         };
     }
-    downcast_primitive! {
+    let placed = downcast_primitive! {
         data_type => (primitive),
-        _ => taken(&parts, places)
-    }
+        _ => return taken(&parts, places)
+    };
+    // Numbers alone do not tell their time zone, or how many decimals they have.
+    Ok(make_array(placed.to_data().into_builder().data_type(data_type).build()?))
 }
 
-fn place_primitive<T: ArrowPrimitiveType>(parts: &[ArrayRef], places: &[u32]) -> ArrayRef {
-    let mut values = vec![T::Native::default(); places.len()];
-    let mut rest = places;
-    for part in parts {
-        let (of_part, later) = rest.split_at(part.len());
-        part.as_primitive::<T>()
-            .values()
-            .iter()
-            .zip(of_part)
-            .for_each(|(value, place)| values[*place as usize] = *value);
-        rest = later;
+/// The values of the parts of a column, and the place of each.
+struct InPlaces<'a> {
+    parts: &'a [ArrayRef],
+    places: &'a [u32],
+}
+
+impl Convert for InPlaces<'_> {
+    fn convert<From: ArrowPrimitiveType, To: ArrowPrimitiveType>(
+        self,
+        to: impl Fn(From::Native) -> To::Native,
+    ) -> ArrayRef {
+        let mut values = vec![To::Native::default(); self.places.len()];
+        let mut rest = self.places;
+        for part in self.parts {
+            let (of_part, later) = rest.split_at(part.len());
+            let given = part.as_primitive::<From>().values().iter();
+            given.zip(of_part).for_each(|(value, place)| values[*place as usize] = to(*value));
+            rest = later;
+        }
+        Arc::new(PrimitiveArray::<To>::new(values.into(), None))
     }
-    let data_type = parts.first().map_or(T::DATA_TYPE, |part| part.data_type().clone());
-    Arc::new(PrimitiveArray::<T>::new(values.into(), None).with_data_type(data_type))
 }
 
 fn taken(parts: &[ArrayRef], places: &[u32]) -> Result<ArrayRef> {
@@ -136,7 +153,8 @@ fn interleaved(batches: &[RecordBatch], groups: &[u32], max_parallelism: u32) ->
 mod tests {
     use arrow::array::{BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray};
     use arrow::compute::concat_batches;
-    use arrow::datatypes::{Field, Fields, Int64Type, Schema};
+    use arrow::datatypes::{Field, Fields, Int32Type, Int64Type, TimeUnit};
+    use tidemill_core::state::narrow::widened;
 
     use super::*;
 
@@ -164,11 +182,14 @@ mod tests {
             batches.push(columns(&(begin..begin + *rows as i64).collect::<Vec<_>>()));
             begin += *rows as i64;
         }
+        let declared = batches.first().map(RecordBatch::schema);
         let ordered = in_group_order(batches, 7).unwrap();
+        let wide = |batch: &RecordBatch| widened(batch, &declared.clone().unwrap()).unwrap().unwrap();
         let mut expected: Vec<i64> = (0..begin).collect();
         expected.sort_by_key(|row| groups(&[*row]).as_primitive::<UInt32Type>().value(0));
-        if let Some(first) = ordered.first() {
-            assert_eq!(concat_batches(first.schema_ref(), &ordered).unwrap(), columns(&expected));
+        if let Some(declared) = &declared {
+            let ordered: Vec<RecordBatch> = ordered.iter().map(wide).collect();
+            assert_eq!(concat_batches(declared, &ordered).unwrap(), columns(&expected));
         }
         ordered.iter().map(RecordBatch::num_rows).collect()
     }
@@ -194,6 +215,23 @@ mod tests {
 
     fn text(rows: &[i64]) -> ArrayRef {
         Arc::new(rows.iter().map(|row| Some(format!("row {row}"))).collect::<StringArray>())
+    }
+
+    #[test]
+    fn numbers_come_as_narrow_as_those_of_all_batches() {
+        let column = |numbers: &[i64]| -> ArrayRef { Arc::new(Int64Array::from(numbers.to_vec())) };
+        let batch = |small: &[i64], large: &[i64]| {
+            let groups: ArrayRef = Arc::new(UInt32Array::from(vec![1, 0]));
+            let columns =
+                [("group", groups), ("small", column(small)), ("large", column(large)), ("time", time(small))];
+            RecordBatch::try_from_iter(columns).unwrap()
+        };
+        let batches = vec![batch(&[1, -128], &[1, 2]), batch(&[127, 0], &[-40_000, 3])];
+        let ordered = in_group_order(batches, 2).unwrap();
+        let types: Vec<&DataType> = ordered[0].columns().iter().map(|column| column.data_type()).collect();
+        let microseconds = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        assert_eq!(types, [&DataType::UInt32, &DataType::Int8, &DataType::Int32, &microseconds]);
+        assert_eq!(ordered[0].column(2).as_primitive::<Int32Type>().values(), &[2, 3, 1, -40_000]);
     }
 
     #[test]

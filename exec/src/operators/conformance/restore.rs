@@ -3,8 +3,7 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use tidemill_core::key::{groups_of, hash_columns, key_group, subtask_of};
 use tidemill_core::state::{
-    Dealing, Extent, FrozenState, OperatorList, RestoredState, SnapshotScope, StateDescriptor, StateKind, StateLayer,
-    rows_of_groups,
+    Dealing, Extent, OperatorList, RestoredState, SnapshotScope, StateDescriptor, StateKind, StateLayer, rows_of_groups,
 };
 
 use super::script::{Row, Script, batch};
@@ -73,7 +72,7 @@ fn keeps_its_own(shell: &mut Shell<'_>, subtask: usize, parallelism: usize) {
     let states = shell.operator.snapshot(SnapshotScope::Copy).unwrap().states.into_iter();
     for state in states.filter(|state| state.descriptor.kind == StateKind::Keyed) {
         let name = state.descriptor.name.clone();
-        for batch in (state.encode)().unwrap() {
+        for batch in state.rows().unwrap() {
             let rows = rows_of_groups(&batch, &own).unwrap().num_rows();
             assert_eq!(rows, batch.num_rows(), "{}: '{name}' of subtask {subtask}", shell.subject.name);
         }
@@ -87,8 +86,9 @@ pub fn store(shell: &mut Shell<'_>, scope: SnapshotScope, stored: &mut Stored) {
     if scope != SnapshotScope::Changes {
         stored.clear();
     }
-    for FrozenState { descriptor, extent, encode } in snapshot.states {
-        let batches = encode().unwrap();
+    for state in snapshot.states {
+        let (descriptor, extent) = (state.descriptor.clone(), state.extent);
+        let batches = state.rows().unwrap();
         assert!(batches.iter().all(|batch| batch.schema() == descriptor.schema), "{name}: {}", descriptor.name);
         let is_known = |(state, _): &&mut (StateDescriptor, _)| state.name == descriptor.name;
         match (stored.iter_mut().find(is_known), extent) {

@@ -194,8 +194,9 @@ fn asked(hand: &Hand) -> Vec<i64> {
 /// What a checkpoint of the operator gives back to one subtask.
 fn stored(operator: &mut dyn Operator) -> RestoredState {
     let states = operator.snapshot(SnapshotScope::Copy).unwrap().states;
-    let states =
-        states.into_iter().map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap().into())]));
+    let states = states
+        .into_iter()
+        .map(|state| (state.descriptor.clone(), vec![StateLayer::Rows(state.rows().unwrap().into())]));
     RestoredState { key_groups: 0..128, states: states.collect() }
 }
 
@@ -280,7 +281,7 @@ fn snapshots_of_changes_hold_timers_too() {
     ] {
         let _ = operator.process(0, batch(&rows), &mut output).unwrap();
         for state in operator.snapshot(scope).unwrap().states {
-            layers.push((state.descriptor, state.extent, (state.encode)().unwrap()));
+            layers.push((state.descriptor.clone(), state.extent, state.rows().unwrap()));
         }
     }
     let mut state = RestoredState { key_groups: 0..128, states: vec![] };

@@ -1,6 +1,7 @@
 //! The slots that take part in a part of a slice.
 
 use arrow::array::{ArrayRef, BooleanArray};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter;
 use fixedbitset::FixedBitSet;
 use tidemill_core::Result;
@@ -47,7 +48,8 @@ impl OpenSlots {
             Self::Few(slots) => Ok(ClosedPart { slots: Slots::Some(slots), states }),
             Self::Many(slots) if slots.is_full() => Ok(ClosedPart { slots: Slots::First(slots.len()), states }),
             Self::Many(slots) => {
-                let takes_part = (0..slots.len()).map(|slot| Some(slots.contains(slot))).collect::<BooleanArray>();
+                let takes_part: BooleanArray =
+                    BooleanBuffer::collect_bool(slots.len(), |slot| slots.contains(slot)).into();
                 let of_some = |state: &ArrayRef| Ok(filter(state, &takes_part)?);
                 let states = states.iter().map(|columns| columns.iter().map(of_some).collect());
                 Ok(ClosedPart { states: states.collect::<Result<_>>()?, slots: Slots::Some(slots.ones().collect()) })

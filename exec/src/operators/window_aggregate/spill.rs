@@ -16,7 +16,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Fields};
 use tidemill_core::key::key_group;
 use tidemill_core::state::{
-    Extent, PartStore, Snapshot, SnapshotScope, StateDescriptor, StateKind, StatePart, keyed_schema, portions,
+    Extent, FrozenState, PartStore, Snapshot, SnapshotScope, StateDescriptor, StateKind, StatePart, keyed_schema,
+    portions,
 };
 use tidemill_core::window::Window;
 use tidemill_core::{Batch, Result};
@@ -89,10 +90,11 @@ impl WindowAggregateOperator {
             }
             let part = |Rows { keys, states, hashes }| KeyedPart::new(keys.into_iter().chain(states), hashes);
             let parts = rows.into_iter().map(part).collect();
-            let encode =
-                KeyedRows { keys: keys.clone(), kept: kept.clone(), parts }.freeze(SLICES, self.max_parallelism).1;
+            let rows = KeyedRows { keys: keys.clone(), kept: kept.clone(), parts };
+            let mut rows = Snapshot::whole([rows.freeze(SLICES, self.max_parallelism)]).states;
             let Some(store) = &mut self.spilled.store else { return Ok(()) };
-            for rows in encode()? {
+            let rows = rows.pop().map_or(Ok(Vec::new()), FrozenState::rows)?;
+            for rows in rows {
                 let part = Part { part: store.put(&rows)?, is_stored };
                 self.spilled.parts.entry(start).or_default().push(part);
             }

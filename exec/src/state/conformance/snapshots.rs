@@ -18,7 +18,7 @@ pub type Rows = BTreeMap<(String, String), String>;
 
 /// The batches of a snapshot.
 pub fn encode(snapshot: Snapshot) -> Vec<(Extent, StateDescriptor, Vec<RecordBatch>)> {
-    let encode = |FrozenState { descriptor, extent, encode }| (extent, descriptor, encode().unwrap());
+    let encode = |state: FrozenState| (state.extent, state.descriptor.clone(), state.rows().unwrap());
     snapshot.states.into_iter().map(encode).collect()
 }
 

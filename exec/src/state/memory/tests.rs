@@ -92,8 +92,9 @@ fn without_a_key_there_is_one_slot() {
     states.release().unwrap();
 
     let snapshot = states.snapshot(SnapshotScope::Copy).unwrap().states.into_iter();
-    let saved =
-        snapshot.map(|state| (state.descriptor, vec![StateLayer::Rows((state.encode)().unwrap().into())])).collect();
+    let saved = snapshot
+        .map(|state| (state.descriptor.clone(), vec![StateLayer::Rows(state.rows().unwrap().into())]))
+        .collect();
     let mut fresh = MemoryStates::new(&Fields::empty(), GROUPS).unwrap();
     fresh.restore(&mut RestoredState { key_groups: 0..GROUPS, states: saved }).unwrap();
     let count = StateRegistry::new(&mut fresh).value_state::<i64>("count").unwrap();
@@ -113,7 +114,7 @@ fn state_is_columns_that_can_be_read() {
         seen.put(&mut CurrentKey::new(&mut states, slots[slot], 0), page.to_owned(), page.len() as u32).unwrap();
     }
     let snapshot = states.snapshot(SnapshotScope::Copy).unwrap();
-    let batches: Vec<RecordBatch> = snapshot.states.into_iter().flat_map(|state| (state.encode)().unwrap()).collect();
+    let batches: Vec<RecordBatch> = snapshot.states.into_iter().flat_map(|state| state.rows().unwrap()).collect();
     expect_test::expect![[r#"
         +-----------+------+--------------------+
         | key_group | user | entries            |
@@ -161,7 +162,7 @@ fn what_was_never_stored_need_not_be_removed() {
         states.release().unwrap();
         let snapshot = states.snapshot(SnapshotScope::Changes).unwrap();
         let removed = snapshot.states.into_iter().filter(|state| state.extent == Extent::Removed);
-        removed.flat_map(|state| (state.encode)().unwrap()).map(|batch| batch.num_rows()).sum::<usize>()
+        removed.flat_map(|state| state.rows().unwrap()).map(|batch| batch.num_rows()).sum::<usize>()
     };
     assert_eq!([removed(&mut states, false), removed(&mut states, true), removed(&mut states, false)], [0, 100, 0]);
 }
@@ -293,7 +294,7 @@ fn a_checkpoint_holds_what_changed_and_no_more_wherever_it_is() {
             // Some of them leave before the snapshot.
             work.states.give_back(work.states.memory_bytes() / 2).unwrap();
             let states = work.states.snapshot(SnapshotScope::Changes).unwrap().states.into_iter();
-            let rows = |state: FrozenState| (state.encode)().unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
+            let rows = |state: FrozenState| state.rows().unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
             assert_eq!(states.map(rows).sum::<usize>(), 100, "{place:?}");
         }
     }
@@ -308,10 +309,11 @@ fn a_savepoint_has_each_key_once_wherever_it_is() {
         work.run(20);
         let mut seen = std::collections::BTreeSet::new();
         for state in work.states.snapshot(SnapshotScope::Copy).unwrap().states {
-            for batch in (state.encode)().unwrap() {
-                assert!(state.extent != Extent::Removed, "nothing is taken back");
+            assert!(state.extent != Extent::Removed, "nothing is taken back");
+            let name = state.descriptor.name.clone();
+            for batch in state.rows().unwrap() {
                 let keys = batch.column(1).as_primitive::<Int64Type>().values().iter();
-                keys.for_each(|key| assert!(seen.insert((state.descriptor.name.clone(), *key)), "{key}"));
+                keys.for_each(|key| assert!(seen.insert((name.clone(), *key)), "{key}"));
             }
         }
         assert!(!seen.is_empty());
