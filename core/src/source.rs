@@ -268,12 +268,30 @@ where
 #[derive(Debug, Default)]
 pub struct ListEnumerator {
     splits: std::collections::VecDeque<Split>,
+    order: Option<SplitOrder>,
 }
 
+/// What splits are sorted by.
+type SplitOrder = fn(&Split) -> u64;
+
 impl ListEnumerator {
-    /// Deals out `splits` in order.
+    /// Deals out `splits` in order. Those that come back are dealt out next.
     pub fn new(splits: impl IntoIterator<Item = Split>) -> Self {
-        Self { splits: splits.into_iter().collect() }
+        Self { splits: splits.into_iter().collect(), order: None }
+    }
+
+    /// Deals out `splits`, the least of them first, also where some have come back: after a restore with fewer readers none of them
+    /// gets an early split behind a late one, whose event time would make the early one's rows late.
+    pub fn sorted(splits: impl IntoIterator<Item = Split>, order: SplitOrder) -> Self {
+        let mut sorted = Self { splits: splits.into_iter().collect(), order: Some(order) };
+        sorted.sort();
+        sorted
+    }
+
+    fn sort(&mut self) {
+        if let Some(order) = self.order {
+            self.splits.make_contiguous().sort_by_key(order);
+        }
     }
 }
 
@@ -285,6 +303,7 @@ impl SplitEnumerator for ListEnumerator {
 
     fn add_back(&mut self, split: Split) {
         self.splits.push_front(split);
+        self.sort();
     }
 
     fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<u8>> {
@@ -296,6 +315,7 @@ impl SplitEnumerator for ListEnumerator {
         let splits: Vec<(String, Vec<u8>)> = serde_json::from_slice(state)
             .map_err(|error| crate::Error::corrupt("enumerator state is not a list of splits").with_source(error))?;
         self.splits = splits.into_iter().map(|(id, position)| Split { id: id.into(), position }).collect();
+        self.sort();
         Ok(())
     }
 }

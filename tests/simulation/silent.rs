@@ -110,12 +110,12 @@ fn who_asks_for_a_savepoint_in_a_folder_that_never_answers_is_told_so() {
     assert!(refused > 0 && given_up > 0, "{refused} refused, {given_up} given up");
 }
 
-/// What its user hears of a savepoint into a store in which the first file of a kind takes so long; a minute later, what files are
-/// there, and how many operators it has if it can be opened.
-async fn savepoint_into_slow(
+/// What its user hears of a savepoint into a store in which the first file of a kind takes so long, or is refused; a minute later, what
+/// files are there, and how many operators it has if it can be opened.
+async fn savepoint_into(
     environment: Environment,
-    slow: &'static str,
-    pause: Duration,
+    file: &'static str,
+    pause: Option<Duration>,
 ) -> (Result<CheckpointId>, Vec<String>, Result<usize>) {
     let (chance, clock) = (Chance::new(11), environment.clock.clone());
     let plan = Plan { sources: vec![vec![100_000], vec![100_000]], ..Plan::draw(&chance, Troubles::None) };
@@ -123,7 +123,10 @@ async fn savepoint_into_slow(
     let control = job.control().await.unwrap();
     let store = FaultyStore::shared(chance.clone(), StoreTroubles::default());
     store.set_clock(clock.clone());
-    store.slow_down(Access::Put, slow, 1, pause);
+    match pause {
+        Some(pause) => store.slow_down(Access::Put, file, 1, pause),
+        None => store.refuse(Access::Put, file),
+    }
     let target = StoreFolder { store: store.clone(), root: "target".into(), url: "memory:target".to_owned() };
     let asked = in_time(&environment, control.savepoint(target.clone())).await;
     clock.sleep(Duration::from_secs(60)).await;
@@ -139,7 +142,7 @@ const LONG: Duration = Duration::from_secs(8);
 
 #[test]
 fn a_savepoint_that_takes_too_long_leaves_nothing() {
-    let (asked, files, _) = simulate(11, |environment| savepoint_into_slow(environment, ".parquet", LONG)).unwrap();
+    let (asked, files, _) = simulate(11, |environment| savepoint_into(environment, ".parquet", Some(LONG))).unwrap();
     let error = asked.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("the store has not answered for 5s"), "{error}");
@@ -147,9 +150,20 @@ fn a_savepoint_that_takes_too_long_leaves_nothing() {
 }
 
 #[test]
+fn a_savepoint_with_a_file_that_is_refused_leaves_nothing() {
+    for file in [".parquet", "_metadata"] {
+        let (asked, files, opened) = simulate(11, move |environment| savepoint_into(environment, file, None)).unwrap();
+        let error = asked.unwrap_err();
+        assert!(error.to_string().contains("the file is refused"), "{file}: {error}");
+        assert_eq!(files, Vec::<String>::new(), "{file}");
+        opened.unwrap_err();
+    }
+}
+
+#[test]
 fn a_savepoint_whose_manifest_comes_late_is_whole_when_it_is_there() {
     let (asked, files, opened) =
-        simulate(11, |environment| savepoint_into_slow(environment, "_metadata", LONG)).unwrap();
+        simulate(11, |environment| savepoint_into(environment, "_metadata", Some(LONG))).unwrap();
     let error = asked.unwrap_err();
     assert!(error.to_string().contains("the store has not answered for 5s"), "{error}");
     assert!(opened.unwrap() > 0);

@@ -41,8 +41,8 @@ pub struct FaultyStore {
     troubles: StoreTroubles,
     /// That of the process that uses it.
     clock: Mutex<Option<Arc<dyn Clock>>>,
-    /// Files that take their time, besides.
-    slow: Mutex<Option<Slow>>,
+    /// What else becomes of some files.
+    mishap: Mutex<Option<Mishap>>,
 }
 
 /// What is done with a file.
@@ -52,18 +52,19 @@ pub enum Access {
     Get,
 }
 
-/// What takes longer than it does otherwise: as many of this with files in this folder as are left.
+/// What becomes of files in this folder, as many of this with them as are left.
 #[derive(Clone, Copy, Debug)]
-struct Slow {
+struct Mishap {
     access: Access,
     folder: &'static str,
     left: usize,
-    pause: Duration,
+    /// How long it takes; `None` if it fails, and nothing is done.
+    pause: Option<Duration>,
 }
 
 impl FaultyStore {
     pub fn shared(chance: Chance, troubles: StoreTroubles) -> Arc<Self> {
-        Arc::new(Self { inner: InMemory::new(), chance, troubles, clock: Mutex::default(), slow: Mutex::default() })
+        Arc::new(Self { inner: InMemory::new(), chance, troubles, clock: Mutex::default(), mishap: Mutex::default() })
     }
 
     /// A process begins, whose clock this is.
@@ -73,25 +74,33 @@ impl FaultyStore {
 
     /// The next `count` files that are put into `folder`, or read there, take so long.
     pub fn slow_down(&self, access: Access, folder: &'static str, count: usize, pause: Duration) {
-        *self.slow.lock().unwrap() = Some(Slow { access, folder, left: count, pause });
+        *self.mishap.lock().unwrap() = Some(Mishap { access, folder, left: count, pause: Some(pause) });
     }
 
-    async fn pause_if_slow(&self, access: Access, location: &Path) {
-        let is_slow = |slow: &Slow| slow.left > 0 && slow.access == access && location.as_ref().contains(slow.folder);
-        let pause = match &mut *self.slow.lock().unwrap() {
-            Some(slow) if is_slow(slow) => {
-                slow.left -= 1;
-                slow.pause
+    /// The next file that is put into `folder`, or read there, is refused.
+    pub fn refuse(&self, access: Access, folder: &'static str) {
+        *self.mishap.lock().unwrap() = Some(Mishap { access, folder, left: 1, pause: None });
+    }
+
+    async fn meet(&self, access: Access, location: &Path) -> Result<()> {
+        let is_met =
+            |mishap: &Mishap| mishap.left > 0 && mishap.access == access && location.as_ref().contains(mishap.folder);
+        let pause = match &mut *self.mishap.lock().unwrap() {
+            Some(mishap) if is_met(mishap) => {
+                mishap.left -= 1;
+                mishap.pause
             }
-            _ => return,
+            _ => return Ok(()),
         };
+        let Some(pause) = pause else { return Err(generic("the file is refused")) };
         let clock = self.clock.lock().unwrap().clone().unwrap();
         clock.sleep(pause).await;
+        Ok(())
     }
 
     fn fail(&self, every: u64, why: &'static str) -> Result<()> {
         match self.chance.strikes(why, every) {
-            true => Err(object_store::Error::Generic { store: "faulty", source: why.into() }),
+            true => Err(generic(why)),
             false => Ok(()),
         }
     }
@@ -117,6 +126,10 @@ fn is_of_compaction(location: &Path) -> bool {
     location.as_ref().contains("/segments/") && location.as_ref().ends_with("-1")
 }
 
+fn generic(why: &'static str) -> object_store::Error {
+    object_store::Error::Generic { store: "faulty", source: why.into() }
+}
+
 /// What a disk without room says.
 fn no_room() -> object_store::Error {
     let source = Box::new(std::io::Error::from(std::io::ErrorKind::StorageFull));
@@ -135,7 +148,7 @@ impl ObjectStore for FaultyStore {
         if is_of_compaction(location) {
             self.chance.count("layers become fewer", 1);
         }
-        self.pause_if_slow(Access::Put, location).await;
+        self.meet(Access::Put, location).await?;
         self.pause().await;
         self.fail_before()?;
         if self.chance.strikes("the disk is full", self.troubles.full_disk) {
@@ -165,7 +178,7 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.pause_if_slow(Access::Get, location).await;
+        self.meet(Access::Get, location).await?;
         self.pause().await;
         self.fail_before()?;
         self.inner.get_opts(location, options).await

@@ -66,12 +66,12 @@ impl GeneratedSource {
             return (0..parallelism).map(|part| RowSet::Blocks { part, parts: parallelism }).collect();
         };
         let length = match self.rate {
-            Some(rate) => (rate * SPLIT_SECONDS / parallelism as f64).ceil() as u64,
-            None => rows.div_ceil(parallelism * SPLITS_A_SUBTASK).clamp(SPLIT_ROWS_MIN, SPLIT_ROWS_MAX),
+            Some(rate) => ((rate * SPLIT_SECONDS / parallelism as f64).ceil() as u64).min(rows.div_ceil(parallelism)),
+            None => rows.div_ceil(parallelism * SPLITS_A_SUBTASK).max(SPLIT_ROWS_MIN),
         };
-        let length = length.max(rows.div_ceil(SPLITS_MAX)).max(1);
+        let length = length.min(SPLIT_ROWS_MAX).max(rows.div_ceil(SPLITS_MAX)).max(1);
         (0..rows.div_ceil(length))
-            .map(|at| RowSet::Range { start: at * length, end: rows.min((at + 1) * length) })
+            .map(|at| RowSet::Range { start: at * length, end: rows.min((at * length).saturating_add(length)) })
             .collect()
     }
 }
@@ -89,7 +89,7 @@ impl Source for GeneratedSource {
         let splits = self.splits(context.parallelism.max(1) as u64);
         let splits = splits.iter().map(|rows| Split::new(rows.encode()));
         match self.boundedness() {
-            Boundedness::Bounded => Ok(Box::new(ListEnumerator::new(splits))),
+            Boundedness::Bounded => Ok(Box::new(ListEnumerator::sorted(splits, first_row))),
             Boundedness::Unbounded => Ok(Box::new(TurnEnumerator::new(splits, context.parallelism))),
         }
     }
@@ -116,6 +116,11 @@ impl Source for GeneratedSource {
             None => "datagen(unbounded)".to_owned(),
         }
     }
+}
+
+/// The first row of a split; one that names no rows comes first, and is refused by whoever reads it.
+fn first_row(split: &Split) -> u64 {
+    RowSet::decode(&split.id).map_or(0, RowSet::first)
 }
 
 /// Which rows a split has.
@@ -319,6 +324,9 @@ mod tests {
         assert_eq!(lengths(1_000, Some(10.0), 2), (1, 1_000));
         assert_eq!(lengths(1_000, Some(1_000.0), 2), (100, 10));
         assert_eq!(lengths(1_000_000, Some(1.0), 1), (245, 4_082));
+        assert_eq!(lengths(1_000, Some(1e18), 4), (250, 4));
+        assert_eq!(lengths(1 << 20, Some(1e18), 2), (1 << 18, 4));
+        assert_eq!(lengths(u64::MAX, Some(1e18), 3), (1 << 52, 4_096));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use proptest::prelude::*;
-use tidemill_core::source::{Boundedness, Source, SourceEvent, SplitAssignment};
+use tidemill_core::source::{Boundedness, Source, SourceEvent, SplitAssignment, SplitEnumerator};
 
 use super::*;
 use crate::conformance::{check_source, read_all, source_context};
@@ -140,6 +140,29 @@ fn a_rate_is_kept() {
     assert_eq!(delivered.sorted_rows().len(), 1_000);
     let seconds = context.clock.monotonic().as_secs_f64();
     assert!((1.9..2.1).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn splits_that_come_back_are_read_in_the_order_of_their_rows() {
+    let source =
+        open(&schema(&[("n", DataType::Int64)]), &[("rows-per-second", "100"), ("number-of-rows", "100")]).unwrap();
+    futures::executor::block_on(async {
+        let mut enumerator = source.enumerator(&source_context(2, 8_192)).unwrap();
+        let next = async |enumerator: &mut Box<dyn SplitEnumerator>| match enumerator.next_split(0).await.unwrap() {
+            SplitAssignment::Split(split) => split,
+            other => panic!("{other:?}"),
+        };
+        let (first, second) = (next(&mut enumerator).await, next(&mut enumerator).await);
+        assert_eq!([&*first.id, &*second.id], ["0-10", "10-20"]);
+        let left = enumerator.snapshot(1).unwrap();
+        // As after a restore with one reader, to which the subtask that was further comes first.
+        let mut enumerator = source.enumerator(&source_context(1, 8_192)).unwrap();
+        enumerator.restore(&left).unwrap();
+        enumerator.add_back(first.clone());
+        enumerator.add_back(second.clone());
+        let again = [next(&mut enumerator).await, next(&mut enumerator).await, next(&mut enumerator).await];
+        assert_eq!(again.map(|split| split.id), [first.id, second.id, "20-30".into()]);
+    });
 }
 
 #[test]

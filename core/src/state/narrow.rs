@@ -80,8 +80,8 @@ pub trait Convert {
     ) -> ArrayRef;
 }
 
-/// Converts the whole numbers of a column, which lies in parts, to the narrowest type that holds all of them, be they hidden
-/// behind NULLs; `None` if that is their own, or they are none.
+/// Converts the whole numbers of a column, which lies in parts, to the narrowest type that holds all of them; `None` if that is
+/// their own, or they are none. What stands behind NULLs does not count.
 pub fn in_narrowest(data_type: &DataType, parts: &[ArrayRef], convert: impl Convert) -> Option<ArrayRef> {
     macro_rules! first_of {
         ($from:ty, $fold:expr, $($to:ty),*) => {{
@@ -115,10 +115,16 @@ where
     /// So few that it does not matter how many are looked at in vain.
     const AT_ONCE: usize = 1024;
     let mut bits = T::Native::default();
-    for numbers in parts.iter().flat_map(|part| part.as_primitive::<T>().values().chunks(AT_ONCE)) {
-        bits = numbers.iter().fold(bits, |bits, number| bits | fold(*number));
-        if bits > most {
-            break;
+    for part in parts.iter().map(|part| part.as_primitive::<T>()) {
+        if part.null_count() > 0 {
+            bits = part.iter().flatten().fold(bits, |bits, number| bits | fold(number));
+            continue;
+        }
+        for numbers in part.values().chunks(AT_ONCE) {
+            bits = numbers.iter().fold(bits, |bits, number| bits | fold(*number));
+            if bits > most {
+                return bits;
+            }
         }
     }
     bits
@@ -189,6 +195,7 @@ mod tests {
             ("least", numbers(&[i64::MIN, 0])),
             ("greatest", Arc::new(UInt64Array::from(vec![u64::MAX, 0]))),
             ("unknown", Arc::new(Int64Array::from(vec![None, Some(7)]))),
+            ("hidden", Arc::new(Int64Array::new(vec![i64::MAX, 7].into(), Some(vec![false, true].into())))),
             ("nothing", Arc::new(Int64Array::from(vec![None, None]))),
             ("text", Arc::new(StringArray::from(vec!["a", "b"]))),
             ("struct", Arc::new(of_struct)),
@@ -196,7 +203,10 @@ mod tests {
         let narrow = narrowed(&batch).unwrap();
         use DataType::{Int8, Int16, Int32, Int64, UInt8, UInt64, Utf8};
         let of_struct = DataType::Struct(Fields::from(vec![Field::new("n", Int16, false)]));
-        assert_eq!(types(&narrow), [UInt8, Int8, Int16, Int32, Int64, Int64, UInt64, Int8, Int8, Utf8, of_struct]);
+        assert_eq!(
+            types(&narrow),
+            [UInt8, Int8, Int16, Int32, Int64, Int64, UInt64, Int8, Int8, Int8, Utf8, of_struct]
+        );
         assert_eq!(widened(&narrow, &batch.schema()).unwrap(), Some(batch));
     }
 

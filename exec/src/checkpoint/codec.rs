@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, UInt32Type};
+use arrow::datatypes::{DataType, FieldRef, Fields, SchemaRef, UInt32Type};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow::ipc::{CompressionType, root_as_message};
@@ -30,7 +30,7 @@ pub(super) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<
         [] => Vec::new(),
         [batch] => vec![narrowed(batch)?],
         _ => {
-            let batches = batches.iter().map(|batch| as_declared(schema, batch)).collect::<Result<Vec<_>>>()?;
+            let batches = batches.iter().map(|batch| wide(schema, batch)).collect::<Result<Vec<_>>>()?;
             match concat_batches(schema, &batches) {
                 Ok(batch) => vec![narrowed(&batch)?],
                 Err(_) => batches,
@@ -122,10 +122,9 @@ pub(super) fn declared(schema: &SchemaRef, batch: &RecordBatch) -> Result<Record
     Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }
 
-/// The same with no column narrower than declared.
-pub(super) fn as_declared(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
-    let wide = widened(batch, schema)?.ok_or_else(|| undeclared(schema, batch))?;
-    declared(schema, &wide)
+/// The same rows with no column narrower than declared.
+pub(super) fn wide(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    widened(batch, schema)?.ok_or_else(|| undeclared(schema, batch))
 }
 
 fn undeclared(schema: &SchemaRef, batch: &RecordBatch) -> Error {
@@ -135,20 +134,19 @@ fn undeclared(schema: &SchemaRef, batch: &RecordBatch) -> Error {
 
 /// How many bytes a row of such a batch has on average with the columns that its state declares, at least 1.
 pub(super) fn row_bytes_of(schema: &SchemaRef, batch: &RecordBatch) -> usize {
-    let wide = |column: &ArrayRef, declared: &Field| width(declared.data_type()).map(|width| width * column.len());
-    let column = |(column, declared): (&ArrayRef, &FieldRef)| {
-        wide(column, declared).unwrap_or_else(|| column.to_data().get_slice_memory_size().unwrap_or_default())
-    };
-    let bytes: usize = batch.columns().iter().zip(schema.fields()).map(column).sum();
-    bytes.div_ceil(batch.num_rows().max(1)).max(1)
+    bytes_of(schema.fields(), batch.columns()).div_ceil(batch.num_rows().max(1)).max(1)
 }
 
-/// Bytes of a value, if all have as many.
-fn width(data_type: &DataType) -> Option<usize> {
-    match data_type {
-        DataType::Struct(fields) => fields.iter().map(|field| width(field.data_type())).sum(),
-        other => other.primitive_width(),
-    }
+/// How many bytes these columns have when they are as wide as declared.
+fn bytes_of(declared: &Fields, columns: &[ArrayRef]) -> usize {
+    let column = |(field, column): (&FieldRef, &ArrayRef)| match (field.data_type(), column.as_struct_opt()) {
+        (DataType::Struct(declared), Some(of_struct)) => bytes_of(declared, of_struct.columns()),
+        (other, _) => match other.primitive_width() {
+            Some(width) => width * column.len(),
+            None => column.to_data().get_slice_memory_size().unwrap_or_default(),
+        },
+    };
+    declared.iter().zip(columns).map(column).sum()
 }
 
 fn compact(column: &ArrayRef) -> ArrayRef {

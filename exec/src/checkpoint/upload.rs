@@ -131,3 +131,49 @@ impl Upload {
         store_error(format!("writing '{}'", self.path), error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    /// What is in the store after these pieces were added, and where each of them began.
+    fn uploaded(pieces: &[Vec<u8>]) -> (Option<Bytes>, Vec<u64>) {
+        let (store, path) = (Arc::new(InMemory::new()), Path::from("file"));
+        let mut upload = Upload::new(store.clone(), path.clone());
+        let begins = pieces.iter().map(|piece| block_on(upload.append(piece.clone().into())).unwrap()).collect();
+        let length = block_on(upload.finish()).unwrap();
+        let stored = block_on(async { Some(store.get(&path).await.ok()?.bytes().await.unwrap()) });
+        assert_eq!(stored.as_ref().map_or(0, |bytes| bytes.len() as u64), length);
+        (stored, begins)
+    }
+
+    #[test]
+    fn a_file_is_its_pieces_wherever_its_parts_end() {
+        for lengths in [
+            vec![3, 0, 4],
+            vec![PART_BYTES],
+            vec![PART_BYTES - 1, 1, 1],
+            vec![1, 2 * PART_BYTES, 0, PART_BYTES - 1],
+            vec![5, 3 * PART_BYTES + 7],
+        ] {
+            let mut count = 0u8;
+            let mut byte = || {
+                count = count.wrapping_mul(5).wrapping_add(3);
+                count
+            };
+            let pieces: Vec<Vec<u8>> =
+                lengths.iter().map(|length| std::iter::repeat_with(&mut byte).take(*length).collect()).collect();
+            let (stored, begins) = uploaded(&pieces);
+            assert!(stored.unwrap() == pieces.concat(), "{lengths:?}");
+            let ends = lengths.iter().scan(0, |end, length| {
+                *end += *length as u64;
+                Some(*end)
+            });
+            assert!(begins.into_iter().eq([0].into_iter().chain(ends).take(lengths.len())), "{lengths:?}");
+        }
+        assert_eq!(uploaded(&[vec![], vec![]]), (None, vec![0, 0]));
+    }
+}

@@ -13,7 +13,7 @@ use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{plain, plain_field};
-use crate::checkpoint::codec::{as_declared, groups_of_rows, row_bytes_of};
+use crate::checkpoint::codec::{declared, groups_of_rows, row_bytes_of, wide};
 use crate::checkpoint::content::StoredChunk;
 use crate::checkpoint::segment::CHUNK_BYTES;
 use crate::checkpoint::upload::Upload;
@@ -34,13 +34,13 @@ pub async fn write_file(
 ) -> Result<(Vec<StoredChunk>, u64)> {
     let mut file = File::create(upload, labels, descriptor)?;
     for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
-        let batch = as_declared(&descriptor.schema, batch)?;
+        let batch = declared(&descriptor.schema, batch)?;
         let row_bytes = row_bytes_of(&descriptor.schema, &batch);
         let mut begin = 0;
         while begin < batch.num_rows() {
             let room = (CHUNK_BYTES.saturating_sub(file.pending_bytes) / row_bytes).max(1);
             let rows = room.min(chunk_rows - file.pending_rows()).min(batch.num_rows() - begin);
-            file.push(&batch.slice(begin, rows), rows * row_bytes)?;
+            file.push(&wide(&descriptor.schema, &batch.slice(begin, rows))?, rows * row_bytes)?;
             begin += rows;
             if file.pending_rows() >= chunk_rows || file.pending_bytes >= CHUNK_BYTES {
                 file.close_chunk().await?;

@@ -309,9 +309,9 @@ fn a_savepoint_has_each_key_once_wherever_it_is() {
         work.run(20);
         let mut seen = std::collections::BTreeSet::new();
         for state in work.states.snapshot(SnapshotScope::Copy).unwrap().states {
-            assert!(state.extent != Extent::Removed, "nothing is taken back");
-            let name = state.descriptor.name.clone();
+            let (name, extent) = (state.descriptor.name.clone(), state.extent);
             for batch in state.rows().unwrap() {
+                assert!(extent != Extent::Removed, "nothing is taken back");
                 let keys = batch.column(1).as_primitive::<Int64Type>().values().iter();
                 keys.for_each(|key| assert!(seen.insert((name.clone(), *key)), "{key}"));
             }
