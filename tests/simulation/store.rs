@@ -77,9 +77,9 @@ impl FaultyStore {
         *self.mishap.lock().unwrap() = Some(Mishap { access, folder, left: count, pause: Some(pause) });
     }
 
-    /// The next file that is put into `folder`, or read there, is refused.
+    /// From now on files that are put into `folder`, or read there, are refused, however often somebody tries.
     pub fn refuse(&self, access: Access, folder: &'static str) {
-        *self.mishap.lock().unwrap() = Some(Mishap { access, folder, left: 1, pause: None });
+        *self.mishap.lock().unwrap() = Some(Mishap { access, folder, left: usize::MAX, pause: None });
     }
 
     async fn meet(&self, access: Access, location: &Path) -> Result<()> {
