@@ -10,5 +10,3 @@ pub mod content;
 mod generated;
 #[path = "../../../exec/src/checkpoint/manifest.rs"]
 pub mod manifest;
-#[path = "../../../exec/src/checkpoint/narrow.rs"]
-mod narrow;
