@@ -48,7 +48,8 @@ need_build_tools() {
   command -v mold >/dev/null || missing+=(mold)
   command -v pkg-config >/dev/null || missing+=(pkg-config)
   # RocksDB: its bindings are made from its headers, by libclang.
-  compgen -G "/usr/lib/llvm-*/lib/libclang*.so*" >/dev/null || missing+=(libclang-dev)
+  # Not libclang-cpp, which may be there alone.
+  compgen -G "/usr/lib/llvm-*/lib/libclang[.-][s0-9]*" >/dev/null || missing+=(libclang-dev)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   ((${#missing[@]} == 0)) || need_debian "${missing[@]}"
 }

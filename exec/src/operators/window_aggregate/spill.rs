@@ -91,10 +91,9 @@ impl WindowAggregateOperator {
             let part = |Rows { keys, states, hashes }| KeyedPart::new(keys.into_iter().chain(states), hashes);
             let parts = rows.into_iter().map(part).collect();
             let rows = KeyedRows { keys: keys.clone(), kept: kept.clone(), parts };
-            let mut rows = Snapshot::whole([rows.freeze(SLICES, self.max_parallelism)]).states;
+            let (descriptor, encode) = rows.freeze(SLICES, self.max_parallelism);
             let Some(store) = &mut self.spilled.store else { return Ok(()) };
-            let rows = rows.pop().map_or(Ok(Vec::new()), FrozenState::rows)?;
-            for rows in rows {
+            for rows in (FrozenState { descriptor, extent: Extent::Whole, encode }).rows()? {
                 let part = Part { part: store.put(&rows)?, is_stored };
                 self.spilled.parts.entry(start).or_default().push(part);
             }
