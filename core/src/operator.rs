@@ -67,6 +67,13 @@ pub trait Operator: Send {
         Ok(Progress::Done)
     }
 
+    /// Works off what it has kept back to work on more rows at once. Called before its task waits for input, before a snapshot, and
+    /// before the task says that it is idle; an operator that keeps rows back also keeps watermarks back behind them, and works all
+    /// off when its input ends.
+    fn flush(&mut self, _output: &mut Output) -> Result<Progress> {
+        Ok(Progress::Done)
+    }
+
     /// Input `input` has ended. The final watermark came before. To hear it a second time changes nothing.
     fn end_of_input(&mut self, _input: usize, _output: &mut Output) -> Result<Progress> {
         Ok(Progress::Done)

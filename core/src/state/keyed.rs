@@ -42,6 +42,25 @@ pub trait KeyedStates: Send {
     /// yet released may have one.
     fn find(&mut self, keys: &[ArrayRef], hashes: &[u64], slots: &mut Vec<Option<usize>>) -> Result<()>;
 
+    /// The same as `lookup` for keys in memory, without reading anything: while keys are elsewhere, a row whose key is not in memory is
+    /// appended to `far` instead, by its number in the batch. A key that was far is so until it is looked up or found, or no key
+    /// is elsewhere any more and `backlog_bytes` is 0.
+    fn lookup_near(
+        &mut self,
+        keys: &[ArrayRef],
+        hashes: &[u64],
+        slots: &mut Vec<usize>,
+        _far: &mut Vec<u32>,
+    ) -> Result<()> {
+        self.lookup(keys, hashes, slots)
+    }
+
+    /// How many bytes of rows with far keys an operator may keep back, to look them up together in the order of their key groups and
+    /// the low halves of their hashes; 0 where that is no cheaper.
+    fn backlog_bytes(&self) -> usize {
+        0
+    }
+
     /// Clears all states of the slot; its key goes with the next `release`.
     fn remove(&mut self, slot: usize);
 

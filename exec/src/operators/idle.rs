@@ -3,35 +3,50 @@
 //! An operator looks for what has expired among the keys of a batch before it works on them, so that no result depends on when
 //! a backend comes by; with every batch it lets the backend come by at a few more. What has gone is not taken back downstream:
 //! to a key that comes again nothing has happened before.
+//!
+//! Rows whose keys are not in memory wait for each other ([`Backlog`]).
 
 use std::marker::PhantomData;
 
-use arrow::array::ArrayRef;
-use tidemill_core::Result;
-use tidemill_core::state::{Expiry, KeyedStates, StateColumn, StateId, StateTtl};
+use arrow::datatypes::Fields;
+use tidemill_core::operator::OperatorContext;
+use tidemill_core::state::{Expiry, KeyedStates, Snapshot, SnapshotScope, StateColumn, StateId, StateTtl};
+use tidemill_core::{Batch, Error, Result};
 
+use crate::operators::backlog::Backlog;
+use crate::operators::expression::keys_and_hashes;
 use crate::state::columns::TimedColumn;
 
 /// How many more slots are looked at for expired state with every batch, beside as many as there are rows.
 pub const EXPIRED_SLOTS: usize = 16;
 
+/// So long a row waits for others whose keys are not in memory, while there is more to read.
+const WAIT_MILLIS: i64 = 100;
+
 /// The one state of an operator: a column of type `C`, whose slots expire if there is a TTL.
 pub struct IdleState<C> {
     /// All keys.
     pub states: Box<dyn KeyedStates>,
+    /// Rows of keys that are not in memory.
+    pub backlog: Backlog,
+    context: OperatorContext,
+    /// A wake-up is on its way, behind which nothing waits.
+    has_deadline: bool,
     id: StateId,
     ttl: Option<StateTtl>,
     column: PhantomData<fn() -> C>,
 }
 
 impl<C: StateColumn> IdleState<C> {
-    /// Registers the column.
-    pub fn new(mut states: Box<dyn KeyedStates>, name: &str, column: C, ttl: Option<StateTtl>) -> Result<Self> {
+    /// Registers the column, for the keys in these columns of the input.
+    pub fn new(context: &OperatorContext, keys: &Fields, name: &str, column: C, ttl: Option<StateTtl>) -> Result<Self> {
+        let mut states = context.backend.keyed_states(keys)?;
         let id = match ttl {
             None => states.register(name, None, Box::new(column)),
             Some(_) => states.register(name, ttl, Box::new(TimedColumn::new(column))),
         }?;
-        Ok(Self { states, id, ttl, column: PhantomData })
+        let (backlog, context) = (Backlog::default(), context.clone());
+        Ok(Self { states, backlog, context, has_deadline: false, id, ttl, column: PhantomData })
     }
 
     /// The column.
@@ -43,9 +58,62 @@ impl<C: StateColumn> IdleState<C> {
         }
     }
 
-    /// Appends the slot of each row's key to `slots`.
-    pub fn lookup(&mut self, keys: &[ArrayRef], hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
-        self.states.lookup(keys, hashes, slots)
+    /// Makes `slots` those of the rows of a batch that can be worked on now, and gives these; the others wait.
+    pub fn take_in(&mut self, batch: Batch, keys: &[usize], slots: &mut Vec<usize>) -> Result<Batch> {
+        let (columns, hashes) = keys_and_hashes(&batch, keys)?;
+        // What expires must not depend on how long rows have waited.
+        let room = if self.ttl.is_some() { 0 } else { self.states.backlog_bytes() };
+        let mut far = Vec::new();
+        slots.clear();
+        match (room, self.backlog.is_empty()) {
+            (0, true) => self.states.lookup(&columns, &hashes, slots)?,
+            // No key is far any more, but those for which rows wait cannot be told.
+            (0, false) => far.extend(0..batch.num_rows() as u32),
+            _ => self.states.lookup_near(&columns, &hashes, slots, &mut far)?,
+        }
+        if far.is_empty() {
+            return Ok(batch);
+        }
+        let near = self.backlog.keep_back(&batch, far)?;
+        if self.backlog.size_bytes() > room {
+            self.fall_due(keys)?;
+        } else if !std::mem::replace(&mut self.has_deadline, true) {
+            self.context.wakeups.at(self.context.clock.now_millis().saturating_add(WAIT_MILLIS), 0);
+        }
+        Ok(near)
+    }
+
+    /// The wake-up has come.
+    pub fn wake(&mut self, keys: &[usize]) -> Result<()> {
+        self.has_deadline = false;
+        self.fall_due(keys)
+    }
+
+    /// Nothing waits any longer.
+    pub fn fall_due(&mut self, keys: &[usize]) -> Result<()> {
+        self.backlog.fall_due(keys, self.context.max_parallelism)
+    }
+
+    /// The next rows that wait no longer, `rows` at the most; makes `slots` theirs.
+    pub fn next_due(&mut self, keys: &[usize], rows: usize, slots: &mut Vec<usize>) -> Result<Option<Batch>> {
+        let Some(batch) = self.backlog.next_due(rows)? else { return Ok(None) };
+        let (columns, hashes) = keys_and_hashes(&batch, keys)?;
+        slots.clear();
+        self.states.lookup(&columns, &hashes, slots)?;
+        Ok(Some(batch))
+    }
+
+    /// Freezes the states. Nothing may wait.
+    pub fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        match self.backlog.is_empty() {
+            true => self.states.snapshot(scope),
+            false => Err(Error::internal("a snapshot while rows wait for their keys")),
+        }
+    }
+
+    /// Bytes held.
+    pub fn memory_bytes(&self) -> usize {
+        self.states.memory_bytes() + self.backlog.size_bytes()
     }
 
     /// Empties those of these slots that have expired, and gives them back: they were written by it.

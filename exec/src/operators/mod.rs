@@ -4,6 +4,7 @@
 //! [`process`], [`timers`]; what is broadcast to them: [`collect_variable`]. What they evaluate: [`expression`].
 
 pub mod aggregate;
+mod backlog;
 pub mod calc;
 pub mod collect_variable;
 #[cfg(test)]

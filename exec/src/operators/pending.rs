@@ -67,7 +67,7 @@ impl Pending {
 }
 
 /// Where a piece of at most `rows` rows that begins at `begin` ends, so that it does not end between `-U` and `+U`.
-fn piece_end(batch: &Batch, begin: usize, rows: usize) -> usize {
+pub fn piece_end(batch: &Batch, begin: usize, rows: usize) -> usize {
     let end = begin.saturating_add(rows).min(batch.num_rows());
     let parts = |row: usize| batch.kinds().is_some_and(|kinds| kinds[row] == RowKind::UpdateBefore as u8);
     match end < batch.num_rows() && parts(end - 1) {

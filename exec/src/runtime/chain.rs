@@ -3,6 +3,7 @@
 //! The driver always serves the operator nearest the end that has something to do. So at any moment each output holds no more
 //! than one call's worth, and an operator that says `Full` is resumed only after what it emitted has gone all the way down.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
@@ -202,6 +203,18 @@ impl Chain {
         let Some(link) = self.links.get_mut(place) else { return Ok(false) };
         link.stalled |= link.operator.end_of_input(0, &mut link.output)? == Progress::Full;
         Ok(true)
+    }
+
+    /// The places of the operators.
+    pub fn places(&self) -> Range<usize> {
+        0..self.links.len()
+    }
+
+    /// Has the operator at this place work off what it kept back; whether something came of it. The chain must be at rest.
+    pub fn flush(&mut self, place: usize) -> Result<bool> {
+        let link = &mut self.links[place];
+        link.stalled |= link.operator.flush(&mut link.output)? == Progress::Full;
+        Ok(link.stalled || !link.output.is_empty())
     }
 
     /// Freezes the state of every operator, in their order. The chain must be at rest.

@@ -136,6 +136,7 @@ impl ChainTask {
                 Some(event) => self.handle(event).await?,
                 None if self.input.has_ended() => break,
                 None => {
+                    self.flush().await?;
                     self.output.pause().await?;
                     self.wait().await?;
                     slice_end = self.clock.monotonic() + WORK;
@@ -159,7 +160,10 @@ impl ChainTask {
             InputEvent::Rows(port, batch) => self.chain.call(Call::Process(port, batch))?,
             InputEvent::Advance(watermark) => self.chain.call(Call::Advance(watermark))?,
             InputEvent::EndOfPort(port) => self.chain.call(Call::EndOfInput(port))?,
-            InputEvent::SetIdle(idle) => return self.output.set_idle(idle).await,
+            InputEvent::SetIdle(idle) => {
+                self.flush().await?;
+                return self.output.set_idle(idle).await;
+            }
             InputEvent::Declined(checkpoint, reason) => {
                 self.urgency.pass(checkpoint);
                 match self.overtaking.as_ref().is_some_and(|waiting| waiting.barrier.id == checkpoint) {
@@ -181,6 +185,7 @@ impl ChainTask {
     async fn checkpoint(&mut self, Cut { barrier, alignment, is_overtaking }: Cut) -> Result<()> {
         self.abandon("another one came before the barriers of all inputs of a task");
         let start = self.clock.monotonic();
+        self.flush().await?;
         let splits = self.input.splits();
         let mut snapshot = self.participant.snapshot(&mut self.chain, &splits, barrier.kind.scope())?;
         snapshot.stalled = self.clock.monotonic().saturating_sub(start);
@@ -232,7 +237,20 @@ impl ChainTask {
 
     async fn drain(&mut self) -> Result<()> {
         while let Some(emission) = self.chain.next_emission()? {
+            if self.cancelled.is_raised() {
+                return Err(cancelled());
+            }
             self.output.emit(emission).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the operators work off what they have kept back, one after the other.
+    async fn flush(&mut self) -> Result<()> {
+        for place in self.chain.places() {
+            if self.chain.flush(place)? {
+                self.drain().await?;
+            }
         }
         Ok(())
     }
@@ -240,6 +258,8 @@ impl ChainTask {
     async fn finish(&mut self) -> Result<SubtaskEnd> {
         // It needs no more input: what the checkpoint would have to hold of it has not come.
         self.abandon("a task ended before the barriers of all its inputs had come");
+        // Nobody has told the first operator that its input ends if it is not read to its end.
+        self.flush().await?;
         let mut place = 1;
         while self.chain.end_next(place)? {
             self.drain().await?;

@@ -17,6 +17,7 @@ mod operator_lists;
 mod registry;
 mod subtask_states;
 pub mod tier;
+mod varint;
 
 pub use broadcast_map::{BroadcastMap, BroadcastStates};
 pub use codec::{Codec, StateValue, item_field};

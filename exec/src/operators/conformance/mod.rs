@@ -42,8 +42,8 @@ struct Way {
     hashed: bool,
     /// How often the end of an input is told.
     ends: usize,
-    /// Which backend without any room in memory keeps state; `None` for one with room for everything.
-    backend: Option<BackendType>,
+    /// Which backend keeps state, and how many bytes of it in memory; `None` for one with room for everything.
+    backend: Option<(BackendType, usize)>,
 }
 
 const PLAIN: Way =
@@ -133,7 +133,7 @@ proptest! {
     fn the_result_is_the_same_wherever_state_is(draft in any_draft(), cut in 1..30usize) {
         for (subject, script) in each_with(&draft) {
             let expected = tables(&run(&subject, &script, Way { cut, ..PLAIN }));
-            for backend in [BackendType::Memory, BackendType::RocksDb] {
+            for backend in [BackendType::Memory, BackendType::RocksDb].into_iter().flat_map(with_little_room) {
                 let seen = run(&subject, &script, Way { cut, backend: Some(backend), ..PLAIN });
                 prop_assert_eq!(&expected, &tables(&seen), "{} with {:?}", subject.name, backend);
             }
@@ -223,9 +223,15 @@ proptest! {
     }
 }
 
-fn any_backend() -> impl Strategy<Value = Option<BackendType>> {
+fn any_backend() -> impl Strategy<Value = Option<(BackendType, usize)>> {
     use BackendType::{Filesystem, Memory, RocksDb};
-    prop::sample::select(vec![None, Some(Memory), Some(Filesystem), Some(RocksDb)])
+    let with_tier = [Memory, Filesystem, RocksDb].into_iter().flat_map(with_little_room);
+    prop::sample::select([None].into_iter().chain(with_tier.map(Some)).collect::<Vec<_>>())
+}
+
+/// Without any room in memory, and with enough for some rows to wait for their keys.
+fn with_little_room(backend: BackendType) -> [(BackendType, usize); 2] {
+    [(backend, 0), (backend, 1024)]
 }
 
 /// The rows between two watermarks, in no order.
@@ -275,8 +281,8 @@ impl<'a> Shell<'a> {
         let mut operator = subject.factory.create().unwrap();
         let mut context = test_context(Metrics::default());
         context.batch_rows = way.batch_rows;
-        if let Some(backend) = way.backend {
-            let tier = test_disk().limited(Some(0));
+        if let Some((backend, state_bytes)) = way.backend {
+            let tier = test_disk().limited(Some(state_bytes));
             context.backend = Arc::new(TieredBackend { max_parallelism: context.max_parallelism, tier, backend });
         }
         operator.open(&context).unwrap();
@@ -317,7 +323,13 @@ impl<'a> Shell<'a> {
     fn step(&mut self, rows: &[Row], watermark: i64) -> Vec<Seen> {
         self.feed_rows(rows);
         self.call(|operator, output| operator.advance(Watermark(watermark), output));
+        self.flush();
         std::mem::take(&mut self.seen)
+    }
+
+    /// Nothing is kept back any longer: a task waits, or takes a snapshot.
+    fn flush(&mut self) {
+        self.call(|operator, output| operator.flush(output));
     }
 
     /// The end of the input and of the operator; what is emitted.

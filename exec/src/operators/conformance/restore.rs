@@ -40,6 +40,7 @@ pub fn run_restored(
         record.push(first.step(&step.rows, step.watermark));
     }
     first.feed_rows(&script.steps[stop].rows);
+    first.flush();
     let before = std::mem::take(&mut first.seen);
     let is_increment = base.is_some_and(|base| base < stop);
     store(&mut first, if is_increment { SnapshotScope::Changes } else { SnapshotScope::Copy }, &mut stored);
@@ -81,6 +82,7 @@ fn keeps_its_own(shell: &mut Shell<'_>, subtask: usize, parallelism: usize) {
 
 /// Takes a snapshot and lays it over what is stored.
 pub fn store(shell: &mut Shell<'_>, scope: SnapshotScope, stored: &mut Stored) {
+    shell.flush();
     let name = &shell.subject.name;
     let snapshot = shell.operator.snapshot(scope).unwrap();
     if scope != SnapshotScope::Changes {

@@ -8,8 +8,8 @@
 //! With a TTL a group is forgotten to which no row has come for that long; its result stays downstream, and rows that would take
 //! back what it had forgotten are passed over (STA-12).
 //!
-//! A key is emitted at most once a batch, so the larger the batches, the fewer the updates. `DISTINCT` is the same without
-//! aggregates.
+//! A key is emitted at most once a batch, so the larger the batches, the fewer the updates. Rows whose keys are not in memory are
+//! kept back, while there is more to read, until there are many of them. `DISTINCT` is the same without aggregates.
 
 mod accumulate;
 mod column;
@@ -34,7 +34,7 @@ use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::operators::aggregate::Aggregate;
-use crate::operators::expression::{batch_of, keys_and_hashes};
+use crate::operators::expression::batch_of;
 use crate::operators::idle::IdleState;
 use crate::operators::pending::Pending;
 use crate::operators::saved::{freeze_numbers, restored_numbers};
@@ -126,70 +126,70 @@ impl Operator for GroupAggregateOperator {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.batch_rows = context.batch_rows;
         let keys = self.plan.keys.iter().map(|key| self.plan.input_schema.fields()[*key].clone());
-        let states = context.backend.keyed_states(&keys.collect())?;
         let column = GroupColumn::new(&self.plan.aggregates, self.plan.input_updates)?;
-        self.groups = Some(Groups::new(states, "groups", column, self.plan.ttl)?);
+        self.groups = Some(Groups::new(context, &keys.collect(), "groups", column, self.plan.ttl)?);
         self.clock = Some(context.clock.clone());
         Ok(())
     }
 
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
-        let plan = self.plan.clone();
-        let now_millis = self.clock.as_ref().ok_or_else(not_open)?.now_millis();
-        let (keys, hashes) = keys_and_hashes(&batch, &plan.keys)?;
-        let mut signs = batch.kinds().map(|kinds| kinds.iter().map(|kind| addition(*kind)).collect::<Vec<bool>>());
         let mut groups = self.groups.take().ok_or_else(not_open)?;
-        self.touch(&mut groups, &keys, &hashes)?;
-        let has_expired = !groups.expire(&self.touched, now_millis)?.is_empty();
-        let records = match (&mut signs, plan.ttl) {
-            (Some(signs), Some(_)) => self.without_expired(groups.column()?, signs, batch.records())?,
-            _ => batch.records().clone(),
-        };
-        let arguments =
-            plan.aggregates.iter().map(|aggregate| aggregate.arguments(&records)).collect::<Result<Vec<_>>>()?;
-        // The global group has a result also without rows, unless it was forgotten.
-        let existed = match self.is_global() {
-            true => vec![self.has_spoken && !has_expired; self.touched.len()],
-            false => self.existing(&mut groups)?,
-        };
-        let before = groups.evaluate(&self.touched)?;
-        groups.column()?.update(&Changes { slots: &self.slots, additions: signs.as_deref() }, &arguments)?;
-        let after = groups.evaluate(&self.touched)?;
-        let exist = match self.is_global() {
-            true => vec![true; self.touched.len()],
-            false => self.existing(&mut groups)?,
-        };
-        self.emit_changes(&existed, &exist, &before, &after)?;
-        self.forget_empty_groups(groups.column()?);
-        groups.written(&self.touched, batch.num_rows(), now_millis)?;
+        let batch = groups.take_in(batch, &self.plan.keys, &mut self.slots)?;
+        self.update(&mut groups, &batch)?;
         self.groups = Some(groups);
-        Ok(self.pending.emit(output))
+        self.resume(output)
     }
 
     fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
-        self.pending.push_watermark(watermark);
-        Ok(self.pending.emit(output))
+        self.groups.as_mut().ok_or_else(not_open)?.backlog.advance(watermark);
+        self.resume(output)
+    }
+
+    fn wake(&mut self, _token: u64, output: &mut Output) -> Result<Progress> {
+        self.groups.as_mut().ok_or_else(not_open)?.wake(&self.plan.keys)?;
+        self.resume(output)
+    }
+
+    fn flush(&mut self, output: &mut Output) -> Result<Progress> {
+        self.groups.as_mut().ok_or_else(not_open)?.fall_due(&self.plan.keys)?;
+        self.resume(output)
     }
 
     fn end_of_input(&mut self, _input: usize, output: &mut Output) -> Result<Progress> {
         if self.is_global() && !std::mem::replace(&mut self.has_spoken, true) {
             let mut groups = self.groups.take().ok_or_else(not_open)?;
-            self.touch(&mut groups, &[], &[0])?;
+            self.slots.clear();
+            groups.states.lookup(&[], &[0], &mut self.slots)?;
+            self.touch();
             let result = groups.evaluate(&self.touched)?;
             groups.states.release()?;
             self.groups = Some(groups);
             let records = batch_of(&self.plan.schema, result, 1)?;
             self.pending.push(Batch::append(records), self.batch_rows);
         }
-        Ok(self.pending.emit(output))
+        self.flush(output)
     }
 
     fn resume(&mut self, output: &mut Output) -> Result<Progress> {
-        Ok(self.pending.emit(output))
+        while self.pending.emit(output) == Progress::Done {
+            let mut groups = self.groups.take().ok_or_else(not_open)?;
+            let due = groups.next_due(&self.plan.keys, self.batch_rows, &mut self.slots)?;
+            if let Some(batch) = &due {
+                self.update(&mut groups, batch)?;
+            }
+            let watermark = groups.backlog.watermark();
+            self.groups = Some(groups);
+            match watermark {
+                Some(watermark) => self.pending.push_watermark(watermark),
+                None if due.is_none() => return Ok(Progress::Done),
+                None => {}
+            }
+        }
+        Ok(Progress::Full)
     }
 
     fn memory_bytes(&self) -> usize {
-        self.is_touched.capacity() + self.groups.as_ref().map_or(0, |groups| groups.states.memory_bytes())
+        self.is_touched.capacity() + self.groups.as_ref().map_or(0, Groups::memory_bytes)
     }
 
     fn give_back(&mut self, bytes: usize) -> Result<()> {
@@ -197,7 +197,7 @@ impl Operator for GroupAggregateOperator {
     }
 
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
-        let mut snapshot = self.groups.as_mut().ok_or_else(not_open)?.states.snapshot(scope)?;
+        let mut snapshot = self.groups.as_mut().ok_or_else(not_open)?.snapshot(scope)?;
         if self.is_global() {
             snapshot.push(Extent::Whole, freeze_numbers(HAS_SPOKEN, &[i64::from(self.has_spoken)])?);
         }
@@ -254,11 +254,42 @@ impl GroupAggregateOperator {
         Ok(filter_record_batch(records, &kept)?)
     }
 
-    /// Finds the slot of each row, and which slots there are.
-    fn touch(&mut self, groups: &mut Groups, keys: &[ArrayRef], hashes: &[u64]) -> Result<()> {
-        self.slots.clear();
+    /// Works on rows whose slots were found.
+    fn update(&mut self, groups: &mut Groups, batch: &Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let plan = self.plan.clone();
+        let now_millis = self.clock.as_ref().ok_or_else(not_open)?.now_millis();
+        let mut signs = batch.kinds().map(|kinds| kinds.iter().map(|kind| addition(*kind)).collect::<Vec<bool>>());
+        self.touch();
+        let has_expired = !groups.expire(&self.touched, now_millis)?.is_empty();
+        let records = match (&mut signs, plan.ttl) {
+            (Some(signs), Some(_)) => self.without_expired(groups.column()?, signs, batch.records())?,
+            _ => batch.records().clone(),
+        };
+        let arguments =
+            plan.aggregates.iter().map(|aggregate| aggregate.arguments(&records)).collect::<Result<Vec<_>>>()?;
+        // The global group has a result also without rows, unless it was forgotten.
+        let existed = match self.is_global() {
+            true => vec![self.has_spoken && !has_expired; self.touched.len()],
+            false => self.existing(groups)?,
+        };
+        let before = groups.evaluate(&self.touched)?;
+        groups.column()?.update(&Changes { slots: &self.slots, additions: signs.as_deref() }, &arguments)?;
+        let after = groups.evaluate(&self.touched)?;
+        let exist = match self.is_global() {
+            true => vec![true; self.touched.len()],
+            false => self.existing(groups)?,
+        };
+        self.emit_changes(&existed, &exist, &before, &after)?;
+        self.forget_empty_groups(groups.column()?);
+        groups.written(&self.touched, batch.num_rows(), now_millis)
+    }
+
+    /// Tells each slot once.
+    fn touch(&mut self) {
         self.touched.clear();
-        groups.lookup(keys, hashes, &mut self.slots)?;
         for slot in &self.slots {
             if self.is_touched.len() <= *slot {
                 self.is_touched.resize(*slot + 1, false);
@@ -268,7 +299,6 @@ impl GroupAggregateOperator {
             }
         }
         self.touched.iter().for_each(|slot| self.is_touched[*slot] = false);
-        Ok(())
     }
 
     fn emit_changes(

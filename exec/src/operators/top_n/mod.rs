@@ -22,7 +22,7 @@ use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope, StateTtl};
 use tidemill_core::{Batch, Error, Result, Watermark};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::operators::expression::{batch_of, keys_and_hashes};
+use crate::operators::expression::batch_of;
 use crate::operators::idle::IdleState;
 use crate::operators::pending::Pending;
 use changes::Changes;
@@ -57,6 +57,7 @@ impl OperatorFactory for TopN {
             plan: Arc::new(self.clone()),
             partitions: None,
             clock: None,
+            slots: Vec::new(),
             pending: Pending::default(),
             batch_rows: usize::MAX,
         }))
@@ -78,6 +79,8 @@ struct TopNOperator {
     partitions: Option<IdleState<RankedColumn>>,
     /// From `open` on.
     clock: Option<Arc<dyn Clock>>,
+    /// Slots of this batch.
+    slots: Vec<usize>,
     pending: Pending,
     batch_rows: usize,
 }
@@ -86,29 +89,91 @@ impl Operator for TopNOperator {
     fn open(&mut self, context: &OperatorContext) -> Result<()> {
         self.batch_rows = context.batch_rows;
         let keys = self.plan.partition_by.iter().map(|key| self.plan.input_schema.fields()[*key].clone());
-        let states = context.backend.keyed_states(&keys.collect())?;
-        self.partitions = Some(IdleState::new(states, "rows", RankedColumn::new(&self.plan)?, self.plan.ttl)?);
+        let column = RankedColumn::new(&self.plan)?;
+        self.partitions = Some(IdleState::new(context, &keys.collect(), "rows", column, self.plan.ttl)?);
         self.clock = Some(context.clock.clone());
         Ok(())
     }
 
     fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
-        let plan = self.plan.clone();
-        let records = batch.records();
-        let (keys, hashes) = keys_and_hashes(&batch, &plan.partition_by)?;
-        let partitions = self.partitions.as_mut().ok_or_else(not_open)?;
+        let mut partitions = self.partitions.take().ok_or_else(not_open)?;
+        let batch = partitions.take_in(batch, &self.plan.partition_by, &mut self.slots)?;
+        self.update(&mut partitions, &batch)?;
+        self.partitions = Some(partitions);
+        self.resume(output)
+    }
+
+    fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
+        self.partitions.as_mut().ok_or_else(not_open)?.backlog.advance(watermark);
+        self.resume(output)
+    }
+
+    fn wake(&mut self, _token: u64, output: &mut Output) -> Result<Progress> {
+        self.partitions.as_mut().ok_or_else(not_open)?.wake(&self.plan.partition_by)?;
+        self.resume(output)
+    }
+
+    fn flush(&mut self, output: &mut Output) -> Result<Progress> {
+        self.partitions.as_mut().ok_or_else(not_open)?.fall_due(&self.plan.partition_by)?;
+        self.resume(output)
+    }
+
+    fn end_of_input(&mut self, _input: usize, output: &mut Output) -> Result<Progress> {
+        self.flush(output)
+    }
+
+    fn resume(&mut self, output: &mut Output) -> Result<Progress> {
+        while self.pending.emit(output) == Progress::Done {
+            let mut partitions = self.partitions.take().ok_or_else(not_open)?;
+            let due = partitions.next_due(&self.plan.partition_by, self.batch_rows, &mut self.slots)?;
+            if let Some(batch) = &due {
+                self.update(&mut partitions, batch)?;
+            }
+            let watermark = partitions.backlog.watermark();
+            self.partitions = Some(partitions);
+            match watermark {
+                Some(watermark) => self.pending.push_watermark(watermark),
+                None if due.is_none() => return Ok(Progress::Done),
+                None => {}
+            }
+        }
+        Ok(Progress::Full)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.partitions.as_ref().map_or(0, IdleState::memory_bytes)
+    }
+
+    fn give_back(&mut self, bytes: usize) -> Result<()> {
+        self.partitions.as_mut().map_or(Ok(()), |partitions| partitions.states.give_back(bytes))
+    }
+
+    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        self.partitions.as_mut().ok_or_else(not_open)?.snapshot(scope)
+    }
+
+    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
+        self.partitions.as_mut().ok_or_else(not_open)?.states.restore(&mut state)
+    }
+}
+
+impl TopNOperator {
+    /// Works on rows whose slots were found.
+    fn update(&mut self, partitions: &mut IdleState<RankedColumn>, batch: &Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (plan, records) = (self.plan.clone(), batch.records());
         let now_millis = self.clock.as_ref().ok_or_else(not_open)?.now_millis();
-        let mut slots = Vec::with_capacity(batch.num_rows());
-        partitions.lookup(&keys, &hashes, &mut slots)?;
         let mut written: HashSet<usize, BuildHasherDefault<Xxh3Default>> = HashSet::default();
-        written.extend(partitions.expire(&slots, now_millis)?);
+        written.extend(partitions.expire(&self.slots, now_millis)?);
         let column = partitions.column()?;
 
         let most = if plan.input_updates { usize::MAX } else { plan.last };
         let mut touched: Vec<(usize, Vec<Ranked>)> = Vec::new();
         let mut known: HashSet<usize, BuildHasherDefault<Xxh3Default>> = HashSet::default();
         for (row, ranked) in column.ranked(records.columns())?.into_iter().enumerate() {
-            let slot = slots[row];
+            let slot = self.slots[row];
             if known.insert(slot) {
                 touched.push((slot, plan.visible(column.partition(slot)).to_vec()));
             }
@@ -128,32 +193,7 @@ impl Operator for TopNOperator {
         let written: Vec<usize> = written.into_iter().collect();
         partitions.written(&written, batch.num_rows(), now_millis)?;
         changed.into_iter().for_each(|batch| self.pending.push(batch, self.batch_rows));
-        Ok(self.pending.emit(output))
-    }
-
-    fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
-        self.pending.push_watermark(watermark);
-        Ok(self.pending.emit(output))
-    }
-
-    fn resume(&mut self, output: &mut Output) -> Result<Progress> {
-        Ok(self.pending.emit(output))
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.partitions.as_ref().map_or(0, |partitions| partitions.states.memory_bytes())
-    }
-
-    fn give_back(&mut self, bytes: usize) -> Result<()> {
-        self.partitions.as_mut().map_or(Ok(()), |partitions| partitions.states.give_back(bytes))
-    }
-
-    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
-        self.partitions.as_mut().ok_or_else(not_open)?.states.snapshot(scope)
-    }
-
-    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
-        self.partitions.as_mut().ok_or_else(not_open)?.states.restore(&mut state)
+        Ok(())
     }
 }
 

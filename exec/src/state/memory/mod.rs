@@ -36,7 +36,7 @@ use tidemill_core::{Error, Result};
 
 use crate::state::KeyIndex;
 use crate::state::group_order::BATCH_ROWS;
-use crate::state::tier::Tier;
+use crate::state::tier::{Cursor, Tier};
 pub use backend::{MemoryBackend, TieredBackend};
 use changes::{ChangedSlots, RemovedKeys};
 pub use outside::Leaving;
@@ -118,11 +118,7 @@ impl MemoryStates {
 
     /// Key columns without dictionaries.
     fn plain(&self, keys: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
-        let plain = |(column, field): (&ArrayRef, &FieldRef)| match column.data_type() == field.data_type() {
-            true => Ok(column.clone()),
-            false => Ok(cast(column, field.data_type())?),
-        };
-        keys.iter().zip(&self.key_fields).map(plain).collect()
+        plain(&self.key_fields, keys)
     }
 
     fn state(&mut self, id: StateId) -> Result<&mut State> {
@@ -212,6 +208,14 @@ impl MemoryStates {
     }
 }
 
+fn plain(fields: &Fields, keys: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+    let plain = |(column, field): (&ArrayRef, &FieldRef)| match column.data_type() == field.data_type() {
+        true => Ok(column.clone()),
+        false => Ok(cast(column, field.data_type())?),
+    };
+    keys.iter().zip(fields).map(plain).collect()
+}
+
 impl State {
     fn descriptor(&self) -> StateDescriptor {
         StateDescriptor { name: self.name.clone(), kind: StateKind::Keyed, schema: self.schema.clone() }
@@ -238,7 +242,7 @@ impl KeyedStates for MemoryStates {
         }
         let missing: Vec<usize> = (0..hashes.len()).filter(|row| slots[begin + row].is_none()).collect();
         let found = self.read(&keys, hashes, &missing)?;
-        let rows: Vec<usize> = found.iter().map(|(place, _)| missing[*place]).collect();
+        let rows: Vec<usize> = found.places.iter().map(|place| missing[*place]).collect();
         let places = UInt32Array::from_iter_values(rows.iter().map(|row| *row as u32));
         let keys = keys.iter().map(|column| Ok(take(column, &places, None)?)).collect::<Result<Vec<_>>>()?;
         let hashes: Vec<u64> = rows.iter().map(|row| hashes[*row]).collect();
@@ -246,11 +250,36 @@ impl KeyedStates for MemoryStates {
         self.intern(&keys, &hashes, &mut found_slots)?;
         let Some(outside) = &mut self.outside else { return Ok(()) };
         let fresh = outside.note(&found_slots, self.index.slots());
-        let mut found: Vec<Vec<u8>> = found.into_iter().map(|(_, row)| row).collect();
-        let fresh: Vec<_> = fresh.iter().map(|(place, slot)| (*slot, std::mem::take(&mut found[*place]))).collect();
-        self.admit(&fresh)?;
+        self.admit(fresh.iter().map(|(place, slot)| (*slot, found.rows.get(*place))))?;
         rows.iter().zip(found_slots).for_each(|(row, slot)| slots[begin + row] = Some(slot));
         Ok(())
+    }
+
+    fn lookup_near(
+        &mut self,
+        keys: &[ArrayRef],
+        hashes: &[u64],
+        slots: &mut Vec<usize>,
+        far: &mut Vec<u32>,
+    ) -> Result<()> {
+        let Some(outside) = self.outside.as_mut().filter(|outside| outside.len > 0) else {
+            return self.lookup(keys, hashes, slots);
+        };
+        let (keys, begin) = (plain(&self.key_fields, keys)?, slots.len());
+        let mut found = Vec::with_capacity(hashes.len());
+        self.index.find(&keys, hashes, &mut found)?;
+        for (row, slot) in (0..).zip(found) {
+            match slot {
+                Some(slot) => slots.push(slot),
+                None => far.push(row),
+            }
+        }
+        outside.note(&slots[begin..], self.index.slots());
+        Ok(())
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.outside.as_ref().filter(|outside| outside.len > 0).map_or(0, Outside::backlog_bytes)
     }
 
     fn remove(&mut self, slot: usize) {
@@ -285,7 +314,7 @@ impl KeyedStates for MemoryStates {
     }
 
     fn all(&mut self, slots: &mut Vec<usize>) -> Result<()> {
-        let mut from = Some(Vec::new());
+        let mut from = Some(Cursor::default());
         while let Some(place) = from {
             from = self.bring_in(&place, BATCH_ROWS)?.more;
         }

@@ -1,33 +1,35 @@
 //! Keys on their way out of memory and back.
 //!
 //! ```text
-//! lookup: keys that are new in memory ── one sorted read ──> those that have a row are decoded into their slots
-//! release: too much in memory ── the coldest keys, in the order of their rows ── one write ──> their slots are free
+//! lookup: keys that are new in memory ── pages, in their order ──> those that have a row are decoded into their slots
+//! release: too much in memory ── the coldest keys, in the order of their rows ── into their pages ──> their slots are free
 //! ```
 //!
-//! Keys move one by one, not by key group: every batch has keys of every group, and would bring all of them back.
+//! Keys move one by one, not by page or key group: every batch has keys of every group, and would bring all of them back.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
-use tidemill_core::key::key_group;
 use tidemill_core::state::key_hashes;
 use tidemill_core::{Error, Result};
 
 use super::rows::{Head, Part, RowCodec, begin_row, parts, push_part};
 use super::{BATCH_ROWS, MemoryStates};
 use crate::state::KeyIndex;
-use crate::state::tier::{Family, RowBatch};
-
-/// How many rows are read together: each may keep a block of the cache in its place until it is copied.
-const READ_ROWS: usize = 1024;
+use crate::state::tier::{Cursor, Family, Place, Values};
 
 /// How many rows are looked at together for what has expired.
 const SWEPT_ROWS: usize = 1024;
 
-/// Rows that were read: the place in the list of what was asked for, or the slot, and the bytes.
-type Found = Vec<(usize, Vec<u8>)>;
+/// Rows that were read.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Of each row the place in the list of what was asked for.
+    pub places: Vec<usize>,
+    /// The rows.
+    pub rows: Values,
+}
 
 /// Rows that were brought into memory.
 #[derive(Default)]
@@ -37,7 +39,7 @@ pub(super) struct Brought {
     /// Those of keys that were not in memory.
     pub fresh: Vec<usize>,
     /// The row to go on from, if there are more.
-    pub more: Option<Vec<u8>>,
+    pub more: Option<Cursor>,
 }
 
 impl MemoryStates {
@@ -45,37 +47,37 @@ impl MemoryStates {
     pub(super) fn fetch(&mut self, keys: &[ArrayRef], hashes: &[u64], fresh: &[(usize, usize)]) -> Result<()> {
         let places: Vec<usize> = fresh.iter().map(|(place, _)| *place).collect();
         let found = self.read(keys, hashes, &places)?;
-        let found: Found = found.into_iter().map(|(place, row)| (fresh[place].1, row)).collect();
-        self.admit(&found)
+        let slots: Vec<usize> = found.places.iter().map(|place| fresh[*place].1).collect();
+        self.admit(slots.iter().copied().enumerate().map(|(row, slot)| (slot, found.rows.get(row))))
     }
 
     /// The rows of keys at these places of a batch, each with its place in the list.
     pub(super) fn read(&self, keys: &[ArrayRef], hashes: &[u64], places: &[usize]) -> Result<Found> {
-        let Some((outside, range)) = self.outside.as_ref().and_then(|outside| Some((outside, outside.range()?))) else {
-            return Ok(Vec::new());
+        let mut found = Found::default();
+        let Some((outside, pages)) = self.outside.as_ref().and_then(|outside| Some((outside, outside.pages()?))) else {
+            return Ok(found);
         };
-        let groups: Vec<u32> = places.iter().map(|place| key_group(hashes[*place], self.max_parallelism)).collect();
         let rows = UInt32Array::from_iter_values(places.iter().map(|place| *place as u32));
         let keys = keys.iter().map(|column| Ok(take(column, &rows, None)?)).collect::<Result<Vec<_>>>()?;
-        let keys = outside.row_keys(range, Family::Rows, &groups, &keys)?;
-        let mut found = Vec::new();
-        for order in keys.order().chunks(READ_ROWS) {
-            let rows = range.get(&keys, order)?.into_iter().zip(order);
-            found.extend(rows.filter_map(|(row, place)| Some((*place, row?.to_vec()))));
-        }
+        let keys = outside.row_keys(places.iter().map(|place| hashes[*place]), &keys)?;
+        pages.get(&keys, &keys.order(), &mut |place, row| {
+            found.places.push(place);
+            found.rows.push(row);
+            Ok(())
+        })?;
         Ok(found)
     }
 
     /// Decodes rows into slots that have their keys and nothing else.
-    pub(super) fn admit(&mut self, rows: &[(usize, Vec<u8>)]) -> Result<()> {
+    pub(super) fn admit<'a>(&mut self, rows: impl Iterator<Item = (usize, &'a [u8])>) -> Result<()> {
         let Some(outside) = &mut self.outside else { return Ok(()) };
         let (now, mut of_state) = (outside.epoch, vec![(Vec::new(), Vec::new()); self.states.len()]);
-        let mut stored = Vec::with_capacity(rows.len());
+        let mut stored = Vec::new();
         for (slot, row) in rows {
             let (head, parts) = parts(row)?;
             let is_of_now = head.epoch == now;
             if head.is_stored || !is_of_now {
-                stored.push(*slot);
+                stored.push(slot);
             }
             for part in parts {
                 let Part { state, is_changed, columns } = part?;
@@ -83,16 +85,16 @@ impl MemoryStates {
                     return Err(Error::internal("a row of a state that is not registered"));
                 };
                 if is_changed && is_of_now && self.is_tracking {
-                    self.states[state].changes.mark(*slot);
+                    self.states[state].changes.mark(slot);
                 }
                 if let Some(columns) = columns {
-                    slots.push(*slot);
+                    slots.push(slot);
                     rows.push(columns);
                 }
             }
-            outside.clean(*slot);
+            outside.clean(slot);
+            outside.len -= 1;
         }
-        outside.len -= rows.len();
         for (state, (slots, rows)) in self.states.iter_mut().zip(of_state) {
             if !slots.is_empty() {
                 state.column.decode(&slots, &codec(&state.codec)?.decode(rows)?)?;
@@ -135,7 +137,13 @@ impl MemoryStates {
     fn leave(&mut self, count: usize) -> Result<()> {
         let Some(outside) = &mut self.outside else { return Ok(()) };
         let cold = outside.coldest(count);
-        cold.chunks(BATCH_ROWS).try_for_each(|slots| self.move_out(slots))
+        self.by_place(cold).chunks(BATCH_ROWS).try_for_each(|slots| self.move_out(slots))
+    }
+
+    /// Slots in the order in which their keys lie outside: few pages have those that are neighbours.
+    fn by_place(&self, mut slots: Vec<usize>) -> Vec<usize> {
+        slots.sort_by_cached_key(|slot| Place::of(self.index.hash(*slot), self.max_parallelism));
+        slots
     }
 
     /// Writes rows of these slots, and frees them.
@@ -159,10 +167,10 @@ impl MemoryStates {
 
     /// Makes the rows outside what memory says of their keys.
     pub(super) fn write_behind(&mut self) -> Result<()> {
-        let Some(outside) = self.outside.as_ref().filter(|outside| outside.range().is_some()) else { return Ok(()) };
+        let Some(outside) = self.outside.as_ref().filter(|outside| outside.pages().is_some()) else { return Ok(()) };
         let is_old = |slot: &usize| outside.is_stored(*slot) && !outside.is_clean(*slot);
         let old: Vec<usize> = outside.taken().filter(is_old).collect();
-        old.chunks(BATCH_ROWS).try_for_each(|slots| self.write_out(slots, false))
+        self.by_place(old).chunks(BATCH_ROWS).try_for_each(|slots| self.write_out(slots, false))
     }
 
     /// Writes the rows of slots whose rows are missing or old; of slots whose keys leave also what changed in any of them, once
@@ -175,16 +183,7 @@ impl MemoryStates {
         if slots.is_empty() {
             return Ok(());
         }
-        outside.open()?;
-        let Some(range) = outside.range() else { return Ok(()) };
-        let groups: Vec<u32> =
-            slots.iter().map(|slot| key_group(self.index.hash(*slot), self.max_parallelism)).collect();
-        let columns = self.index.keys(&slots)?;
-        let keys = outside.row_keys(range, Family::Rows, &groups, &columns)?;
-        let changed_keys = match slots.iter().any(is_changed) {
-            true => Some(outside.row_keys(range, Family::Changes, &groups, &columns)?),
-            false => None,
-        };
+        let keys = outside.row_keys(slots.iter().map(|slot| self.index.hash(*slot)), &self.index.keys(&slots)?)?;
         let mut encoded = Vec::with_capacity(self.states.len());
         for state in &self.states {
             let present: Vec<usize> = slots.iter().copied().filter(|slot| !state.column.is_vacant(*slot)).collect();
@@ -201,83 +200,73 @@ impl MemoryStates {
             };
             encoded.push((rows, slots.iter().map(place).collect::<Vec<usize>>()));
         }
-        let (mut batch, mut row, mut written) = (RowBatch::default(), Vec::new(), Vec::with_capacity(slots.len()));
-        for place in keys.order() {
-            let slot = slots[place];
-            begin_row(Head { epoch: outside.epoch, is_stored: self.removed.is_stored(slot) }, &mut row);
+        let (mut values, mut row) = (Values::default(), Vec::new());
+        for (place, slot) in slots.iter().enumerate() {
+            begin_row(Head { epoch: outside.epoch, is_stored: self.removed.is_stored(*slot) }, &mut row);
             for (number, (state, (rows, places))) in self.states.iter().zip(&encoded).enumerate() {
-                let columns = match state.column.is_vacant(slot) {
+                let columns = match state.column.is_vacant(*slot) {
                     true => None,
                     false => rows.as_ref().map(|rows| rows.row(places[place])),
                 };
-                let is_changed = state.changes.is_marked(slot);
+                let is_changed = state.changes.is_marked(*slot);
                 if is_changed || columns.is_some() {
                     let columns = columns.as_ref().map(AsRef::as_ref);
                     push_part(Part { state: number, is_changed, columns }, &mut row);
                 }
             }
-            if !outside.is_clean(slot) {
-                batch.put(keys.get(place), &row);
-                if !outside.is_stored(slot) {
-                    written.push((Family::Rows, groups[place], row.len() + keys.get(place).len()));
-                }
-            }
-            if let Some(keys) = &changed_keys
-                && is_changed(&slot)
-            {
-                batch.put(keys.get(place), &row);
-                written.push((Family::Changes, groups[place], row.len() + keys.get(place).len()));
-            }
+            values.push(&row);
         }
-        range.write(batch)?;
-        written.into_iter().for_each(|(family, group, bytes)| outside.wrote(family, group, bytes));
+        let order = keys.order();
+        let old: Vec<usize> = order.iter().copied().filter(|place| !outside.is_clean(slots[*place])).collect();
+        let changed: Vec<usize> = order.into_iter().filter(|place| is_changed(&slots[*place])).collect();
+        let new: Vec<bool> = slots.iter().map(|slot| !outside.is_stored(*slot)).collect();
+        let (pages, is_new) = (outside.open()?, |place: usize| new[place]);
+        pages.write(Family::Rows, &keys, &old, Some(&values), &is_new)?;
+        pages.write(Family::Changes, &keys, &changed, Some(&values), &is_new)?;
         slots.iter().for_each(|slot| outside.clean(*slot));
         Ok(())
     }
 
     /// Deletes the rows of keys that are about to be forgotten.
-    pub(super) fn delete_rows(&self, slots: &[usize]) -> Result<()> {
-        let Some((outside, range)) = self.outside.as_ref().and_then(|outside| Some((outside, outside.range()?))) else {
-            return Ok(());
-        };
+    pub(super) fn delete_rows(&mut self, slots: &[usize]) -> Result<()> {
+        let Some(outside) = self.outside.as_ref().filter(|outside| outside.pages().is_some()) else { return Ok(()) };
         let slots: Vec<usize> = slots.iter().copied().filter(|slot| outside.is_stored(*slot)).collect();
+        let slots = self.by_place(slots);
+        let Some(outside) = &mut self.outside else { return Ok(()) };
         for slots in slots.chunks(BATCH_ROWS) {
-            let groups: Vec<u32> =
-                slots.iter().map(|slot| key_group(self.index.hash(*slot), self.max_parallelism)).collect();
-            let (columns, mut batch) = (self.index.keys(slots)?, RowBatch::default());
+            let keys = outside.row_keys(slots.iter().map(|slot| self.index.hash(*slot)), &self.index.keys(slots)?)?;
+            let (order, pages) = (keys.order(), outside.open()?);
             for family in [Family::Rows, Family::Changes] {
-                let keys = outside.row_keys(range, family, &groups, &columns)?;
-                keys.order().into_iter().for_each(|place| batch.delete(keys.get(place)));
+                pages.write(family, &keys, &order, None, &|_| false)?;
             }
-            range.write(batch)?;
         }
         Ok(())
     }
 
     /// Brings those of up to `count` rows from `from` on into memory that are not there.
-    pub(super) fn bring_in(&mut self, from: &[u8], count: usize) -> Result<Brought> {
-        let Some((outside, range)) = self.outside.as_ref().and_then(|outside| Some((outside, outside.range()?))) else {
+    pub(super) fn bring_in(&mut self, from: &Cursor, count: usize) -> Result<Brought> {
+        let Some((outside, pages)) = self.outside.as_ref().and_then(|outside| Some((outside, outside.pages()?))) else {
             return Ok(Brought::default());
         };
-        let (mut keys, mut rows, mut more) = (Vec::new(), Vec::new(), None);
-        range.scan(Family::Rows, from, &mut |full, _, key, row| {
-            if rows.len() == count {
-                more = Some(full.to_vec());
+        let (mut keys, mut rows, mut more) = (Vec::new(), Values::default(), None);
+        pages.scan(Family::Rows, from, &mut |row| {
+            if keys.len() == count {
+                more = Some(row.cursor());
                 return Ok(false);
             }
-            keys.push(key.to_vec());
-            rows.push(row.to_vec());
+            keys.push(row.key.to_vec());
+            rows.push(row.value);
             Ok(true)
         })?;
         let columns = outside.key_codec().decode(keys.iter().map(Vec::as_slice))?;
-        let hashes = key_hashes(&self.key_fields, &columns, rows.len())?;
-        let mut slots = Vec::with_capacity(rows.len());
+        let hashes = key_hashes(&self.key_fields, &columns, keys.len())?;
+        let mut slots = Vec::with_capacity(keys.len());
         self.intern(&columns, &hashes, &mut slots)?;
         let Some(outside) = &mut self.outside else { return Ok(Brought::default()) };
-        let fresh = outside.note(&slots, self.index.slots());
-        let found: Found = fresh.iter().map(|(place, slot)| (*slot, std::mem::take(&mut rows[*place]))).collect();
-        self.admit(&found)?;
-        Ok(Brought { slots, fresh: found.into_iter().map(|(slot, _)| slot).collect(), more })
+        // To look for what has expired is not to use it.
+        let fresh = outside.take(&slots, self.index.slots());
+        self.admit(fresh.iter().map(|(place, slot)| (*slot, rows.get(*place))))?;
+        Ok(Brought { slots, fresh: fresh.into_iter().map(|(_, slot)| slot).collect(), more })
     }
 
     /// Looks at rows outside for what has expired, as many as were asked for.
@@ -285,26 +274,19 @@ impl MemoryStates {
         let Some((now_millis, mut left)) = self.outside.as_mut().and_then(|outside| outside.sweep.take()) else {
             return Ok(());
         };
-        let mut from = self.outside.as_mut().map_or_else(Vec::new, |outside| std::mem::take(&mut outside.cursor));
+        let mut from = self.outside.as_mut().and_then(|outside| outside.cursor.take());
         // Once round at the most.
-        let mut wraps = usize::from(!from.is_empty());
+        let mut is_round = from.is_none();
         while left > 0 {
-            let Brought { slots, fresh, more } = self.bring_in(&from, SWEPT_ROWS.min(left))?;
+            let Brought { slots, fresh, more } = self.bring_in(&from.unwrap_or_default(), SWEPT_ROWS.min(left))?;
             left = left.saturating_sub(SWEPT_ROWS);
             self.expire_slots(&slots, now_millis);
             let stay: Vec<usize> = fresh.into_iter().filter(|slot| !self.is_vacant(*slot)).collect();
             self.forget(slots.into_iter().filter(|slot| self.is_vacant(*slot)).collect())?;
             self.move_out(&stay)?;
-            match more {
-                Some(next) => from = next,
-                None if wraps == 0 => {
-                    from = Vec::new();
-                    break;
-                }
-                None => {
-                    wraps -= 1;
-                    from = Vec::new();
-                }
+            from = more;
+            if from.is_none() && std::mem::replace(&mut is_round, true) {
+                break;
             }
         }
         if let Some(outside) = &mut self.outside {

@@ -14,6 +14,8 @@ use arrow::datatypes::{DataType, FieldRef, Fields};
 use arrow::row::{RowConverter, RowParser, Rows, SortField};
 use tidemill_core::{Error, Result};
 
+use crate::state::varint::{cut, number, push_number};
+
 /// Columns as rows of bytes, there and back.
 #[derive(Debug)]
 pub struct RowCodec {
@@ -112,39 +114,16 @@ impl<'a> Iterator for Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn part(&mut self) -> Option<Part<'a>> {
-        let tag = self.number()?;
+        let tag = number(&mut self.0)?;
         let columns = match tag & 1 {
             0 => None,
             _ => {
-                let length = self.number()?;
-                let (columns, rest) = self.0.split_at_checked(length)?;
-                self.0 = rest;
-                Some(columns)
+                let length = number(&mut self.0)?;
+                Some(cut(&mut self.0, length)?)
             }
         };
         Some(Part { state: tag >> 2, is_changed: tag & 2 != 0, columns })
     }
-
-    fn number(&mut self) -> Option<usize> {
-        let (mut number, mut shift) = (0usize, 0);
-        loop {
-            let (byte, rest) = self.0.split_first()?;
-            self.0 = rest;
-            number |= usize::from(byte & 0x7f).checked_shl(shift)?;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-            shift += 7;
-        }
-    }
-}
-
-fn push_number(mut number: usize, row: &mut Vec<u8>) {
-    while number >= 0x80 {
-        row.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    row.push(number as u8);
 }
 
 fn damaged() -> Error {

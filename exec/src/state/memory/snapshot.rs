@@ -158,10 +158,10 @@ impl MemoryStates {
     }
 
     fn frozen_outside(&self, family: Family) -> Result<FrozenOutside> {
-        let outside = self.outside.as_ref().and_then(|outside| Some((outside, outside.range()?)));
-        let Some((outside, range)) = outside else { return Ok(FrozenOutside::default()) };
+        let outside = self.outside.as_ref().and_then(|outside| Some((outside, outside.pages()?)));
+        let Some((outside, pages)) = outside else { return Ok(FrozenOutside::default()) };
         let portions = outside.portions(family);
-        let moment = if portions.is_empty() { None } else { Some(Arc::new(range.moment()?)) };
+        let moment = if portions.is_empty() { None } else { Some(Arc::new(pages.moment()?)) };
         Ok(FrozenOutside { moment, family: Some(family), portions })
     }
 }
@@ -228,13 +228,13 @@ impl Portion {
     /// The rows that are present, or the keys of those that were vacated.
     fn encode(&self, extent: Extent) -> Result<Vec<RecordBatch>> {
         let (mut batches, mut gathered) = (Vec::new(), Gathered::default());
-        self.moment.scan(self.family, self.groups.clone(), &mut |_, group, key, row| {
-            for part in parts(row)?.1 {
+        self.moment.rows(self.family, self.groups.clone(), &mut |row| {
+            for part in parts(row.value)?.1 {
                 let Part { state, is_changed, columns } = part?;
                 let is_due = state == self.state && (is_changed || self.family == Family::Rows);
                 if is_due && columns.is_none() == (extent == Extent::Removed) {
-                    gathered.groups.push(group);
-                    gathered.keys.push(key.to_vec());
+                    gathered.groups.push(row.group());
+                    gathered.keys.push(row.key.to_vec());
                     gathered.columns.extend(columns.map(<[u8]>::to_vec));
                 }
             }

@@ -376,3 +376,28 @@ fn what_expires_outside_leaves_the_disk() {
         assert_eq!((states.len(), rows(states.snapshot(SnapshotScope::Copy).unwrap()).len()), (0, 0));
     }
 }
+
+#[test]
+fn keys_outside_are_far_until_they_are_looked_up() {
+    let mut work = Work::new((BackendType::Memory, Some(64 << 10)));
+    let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(0..500))];
+    let hashes = hash_columns(&columns, 500).unwrap();
+    let near = |states: &mut dyn KeyedStates| {
+        let (mut slots, mut far) = (vec![], vec![]);
+        states.lookup_near(&columns, &hashes, &mut slots, &mut far).unwrap();
+        assert_eq!(slots.len() + far.len(), 500);
+        far
+    };
+    assert_eq!((work.states.backlog_bytes(), near(work.states.as_mut()).len()), (0, 0));
+    work.run(50);
+    let far = near(work.states.as_mut());
+    assert_eq!(work.states.backlog_bytes(), 16 << 10);
+    assert!(!far.is_empty());
+    // To ask does not bring them in.
+    assert_eq!(near(work.states.as_mut()), far);
+    let mut slots = vec![];
+    work.states.lookup(&columns, &hashes, &mut slots).unwrap();
+    assert!(near(work.states.as_mut()).is_empty());
+    work.states.give_back(usize::MAX).unwrap();
+    assert_eq!(near(work.states.as_mut()).len(), 500);
+}

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, DB, DBCompressionType, LogLevel, Options, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, DB, DBCompressionType, LogLevel, MergeOperands, Options,
+    WriteBufferManager, WriteOptions,
 };
 use tidemill_core::{Error, ErrorKind, Result};
 
+use super::page::{EMPTY, merged};
 use crate::error::FREE_SPACE;
 
 /// How the folders begin.
@@ -118,9 +120,17 @@ fn options(bytes: usize) -> Options {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_block_based_table_factory(&blocks);
-    // Rows are read one at a time, each in a block of its own: to decompress it would take longer than to read it.
+    // Pages are packed already.
     options.set_compression_type(DBCompressionType::None);
-    options.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, true, cache));
+    let full =
+        |_: &[u8], below: Option<&[u8]>, above: &MergeOperands| merged(Some(below.unwrap_or(EMPTY)), above.iter()).ok();
+    let partial = |_: &[u8], _: Option<&[u8]>, above: &MergeOperands| merged(None, above.iter()).ok();
+    options.set_merge_operator("pages", full, partial);
+    options.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager_with_cache(
+        bytes / 4 * 3,
+        true,
+        cache,
+    ));
     options.set_write_buffer_size((bytes / 8).max(64 << 10));
     options.set_max_write_buffer_number(4);
     options.set_max_background_jobs(4);

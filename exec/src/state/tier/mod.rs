@@ -4,6 +4,8 @@
 //! memory of the worker (one pool) ── 5/8 ──> state in memory, shared by those who hold some   (share.rs)
 //!                                  └─ 1/8 ──> one RocksDB: block cache and memtables           (database.rs)
 //! io.tmp.dirs ──> tidemill-state-…/ ──> a range of keys for each who holds state               (range.rs)
+//!                                          ├─ batches by key group: what windows put away        (parts.rs)
+//!                                          └─ pages of rows, found by key                        (pages.rs, page.rs)
 //! ```
 //!
 //! It is a cache of what checkpoints hold and of what came since: nothing in it outlives the process, so nothing is logged or
@@ -11,6 +13,8 @@
 //! was killed, the next one removes.
 
 mod database;
+mod page;
+mod pages;
 mod parts;
 mod range;
 mod share;
@@ -24,8 +28,9 @@ use datafusion::execution::memory_pool::{MemoryLimit, MemoryPool};
 use tidemill_core::Result;
 
 use database::Database;
+pub use pages::{Cursor, Pages, Place, RowKeys, Values};
 pub use parts::TierParts;
-pub use range::{Family, Moment, RowBatch, RowKeys, TierRange};
+pub use range::{Family, Moment, TierRange, Writes};
 pub use share::{Limits, Share};
 #[cfg(test)]
 pub(crate) use tests::test_disk;

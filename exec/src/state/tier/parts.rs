@@ -14,9 +14,9 @@ use arrow::ipc::writer::StreamWriter;
 use tidemill_core::Result;
 use tidemill_core::state::{PartStore, StatePart};
 
-use super::{Family, RowBatch, Share, Tier, TierRange};
+use super::{Family, Share, Tier, TierRange, Writes};
 
-/// How many bytes are written together, before they are compressed.
+/// How many bytes are written together.
 const WRITE_BYTES: usize = 4 << 20;
 
 /// The parts of one operator in one subtask.
@@ -41,19 +41,17 @@ impl PartStore for TierParts {
 
     fn put(&mut self, rows: &RecordBatch) -> Result<Arc<dyn StatePart>> {
         let range = self.tier.range()?;
-        let (mut bytes_of, mut batch, mut waiting) = (Vec::new(), RowBatch::default(), 0);
+        let (mut bytes_of, mut batch) = (Vec::new(), Writes::default());
         let mut begin = 0;
         for same in rows.column(0).as_primitive::<UInt32Type>().values().chunk_by(|left, right| left == right) {
             let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
             writer.write(&rows.slice(begin, same.len()))?;
             let bytes = writer.into_inner()?;
             begin += same.len();
-            batch.put(range.keys(Family::Rows, [(same[0], &[][..])].into_iter()).get(0), &bytes);
+            batch.put(&range.key(Family::Rows, same[0], &[]), &bytes);
             bytes_of.push((same[0], bytes.len() as u64));
-            waiting += bytes.len();
-            if waiting >= WRITE_BYTES {
+            if batch.size_bytes() >= WRITE_BYTES {
                 range.write(std::mem::take(&mut batch))?;
-                waiting = 0;
             }
         }
         range.write(batch)?;
@@ -79,8 +77,8 @@ impl StatePart for Part {
 
     fn read(&self, groups: Range<u32>) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
-        let from = self.range.keys(Family::Rows, [(groups.start, &[][..])].into_iter());
-        self.range.scan(Family::Rows, from.get(0), &mut |_, group, _, bytes| {
+        let from = self.range.key(Family::Rows, groups.start, &[]);
+        self.range.scan(Family::Rows, &from, &mut |group, bytes| {
             if group >= groups.end {
                 return Ok(false);
             }

@@ -1,7 +1,7 @@
 //! The rows of one who holds state: a range of the keys of the database.
 //!
 //! ```text
-//! | range 8 bytes | family 1 byte | key group 4 bytes | key … |      all of it so that bytes sort as numbers do
+//! | range 8 bytes | family 1 byte | key group 4 bytes | place within it … |      all of it so that bytes sort as numbers do
 //! ```
 //!
 //! So what is read by key group lies together, in the order of snapshots.
@@ -17,7 +17,7 @@ use super::database::{Database, failure, write_options};
 /// Bytes in front of the key.
 const HEAD: usize = 8 + 1 + 4;
 
-/// Rows of a range that belong together.
+/// What belongs together of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// What is kept.
@@ -36,16 +36,9 @@ struct Owned {
     number: u64,
 }
 
-/// Full keys, one after the other.
-#[derive(Debug, Default)]
-pub struct RowKeys {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-/// Rows to be put and deleted together.
+/// What is to be written together.
 #[derive(Default)]
-pub struct RowBatch(WriteBatch);
+pub struct Writes(WriteBatch);
 
 impl TierRange {
     pub(super) fn new(database: Arc<Database>) -> Self {
@@ -53,39 +46,32 @@ impl TierRange {
         Self(Arc::new(Owned { database, number }))
     }
 
-    /// The full keys of rows.
-    pub fn keys<'a>(&self, family: Family, rows: impl Iterator<Item = (u32, &'a [u8])>) -> RowKeys {
-        let mut keys = RowKeys::default();
-        for (group, key) in rows {
-            keys.bytes.extend(self.head(family, group));
-            keys.bytes.extend(key);
-            keys.ends.push(keys.bytes.len());
-        }
-        keys
+    /// A full key.
+    pub fn key(&self, family: Family, group: u32, place: &[u8]) -> Vec<u8> {
+        [&self.head(family, group)[..], place].concat()
     }
 
-    /// What stands under these keys, in the order in which `order` lists them, which is theirs.
-    pub fn get<'a>(&'a self, keys: &RowKeys, order: &[usize]) -> Result<Vec<Option<DBPinnableSlice<'a>>>> {
+    /// What stands under these full keys, which are in their order.
+    pub fn get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<DBPinnableSlice<'_>>>> {
         let (rocks, family) = (self.0.database.rocks()?, self.0.database.family()?);
-        let sorted = order.iter().map(|place| keys.get(*place));
-        let found = rocks.batched_multi_get_cf(family, sorted, true).into_iter();
+        let found = rocks.batched_multi_get_cf(family, keys, true).into_iter();
         found.collect::<Result<_, _>>().map_err(|error| failure("read", &error))
     }
 
-    /// Puts and deletes rows.
-    pub fn write(&self, rows: RowBatch) -> Result<()> {
+    /// Writes.
+    pub fn write(&self, rows: Writes) -> Result<()> {
         self.0.database.rocks()?.write_opt(rows.0, &write_options()).map_err(|error| failure("write", &error))
     }
 
-    /// Deletes all rows of a family.
+    /// Deletes a family.
     pub fn clear(&self, family: Family) -> Result<()> {
         let mut rows = WriteBatch::default();
         let (from, to) = (self.head(family, 0), self.family_end(family));
         rows.delete_range(from.as_slice(), to.as_slice());
-        self.write(RowBatch(rows))
+        self.write(Writes(rows))
     }
 
-    /// The rows as they are now, whatever is written later.
+    /// The range as it is now, whatever is written later.
     pub fn moment(&self) -> Result<Moment> {
         let snapshot = self.0.database.rocks()?.snapshot();
         // SAFETY: the snapshot borrows the database, which stands on the heap behind an `Arc` that `owner` keeps. Fields are
@@ -94,7 +80,7 @@ impl TierRange {
         Ok(Moment { snapshot, owner: self.0.clone() })
     }
 
-    /// The rows as they are while they are read.
+    /// The range as it is while it is read.
     pub fn scan(&self, family: Family, from: &[u8], visit: Visit<'_>) -> Result<()> {
         let rocks = self.0.database.rocks()?;
         let (head, end) = (self.head(family, 0), self.family_end(family));
@@ -131,49 +117,34 @@ impl Drop for Owned {
     }
 }
 
-impl RowKeys {
-    /// A full key.
-    pub fn get(&self, place: usize) -> &[u8] {
-        let begin = if place == 0 { 0 } else { self.ends[place - 1] };
-        &self.bytes[begin..self.ends[place]]
-    }
-
-    /// Their places in their order.
-    pub fn order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.ends.len()).collect();
-        order.sort_unstable_by(|left, right| self.get(*left).cmp(self.get(*right)));
-        order
-    }
-}
-
-impl RowBatch {
-    /// Puts a row.
+impl Writes {
+    /// Puts a value.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         self.0.put(key, value);
     }
 
-    /// Deletes a row, if there is one.
-    pub fn delete(&mut self, key: &[u8]) {
-        self.0.delete(key);
+    /// Lays a page over the one under this key, without reading it.
+    pub fn lay_over(&mut self, key: &[u8], page: &[u8]) {
+        self.0.merge(key, page);
     }
 
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Bytes of what is to be done.
+    pub fn size_bytes(&self) -> usize {
+        self.0.size_in_bytes()
     }
 }
 
-/// Sees the full key, the key group, the key and the value of a row; `false` to see no more.
-pub type Visit<'a> = &'a mut dyn FnMut(&[u8], u32, &[u8], &[u8]) -> Result<bool>;
+/// Sees the key group and the value under a key; `false` to see no more.
+pub type Visit<'a> = &'a mut dyn FnMut(u32, &[u8]) -> Result<bool>;
 
-/// The rows of a range at one moment. It keeps the database open.
+/// A range at one moment. It keeps the database open.
 pub struct Moment {
     snapshot: Snapshot<'static>,
     owner: Arc<Owned>,
 }
 
 impl Moment {
-    /// The rows of these key groups, in their order.
+    /// The values of these key groups, in their order.
     pub fn scan(&self, family: Family, groups: Range<u32>, visit: Visit<'_>) -> Result<()> {
         let (from, to) = (head(self.owner.number, family, groups.start), head(self.owner.number, family, groups.end));
         let mut options = ReadOptions::default();
@@ -202,8 +173,8 @@ fn head(number: u64, family: Family, group: u32) -> [u8; HEAD] {
 fn walk(rows: &mut rocksdb::DBRawIterator<'_>, visit: Visit<'_>) -> Result<()> {
     while let Some((full, value)) = rows.item() {
         let group = full.get(9..HEAD).and_then(|group| group.try_into().ok()).map(u32::from_be_bytes);
-        let group = group.ok_or_else(|| Error::internal("a row without a key group on local disk"))?;
-        if !visit(full, group, &full[HEAD..], value)? {
+        let group = group.ok_or_else(|| Error::internal("a key without a key group on local disk"))?;
+        if !visit(group, value)? {
             return Ok(());
         }
         rows.next();

@@ -55,6 +55,11 @@ impl Share {
         self.noted = held;
     }
 
+    /// An equal share of the memory for state; nothing where it has no bounds.
+    pub fn equal(&self) -> usize {
+        self.limits.together.unwrap_or_default() / self.limits.holders.load(Ordering::Relaxed).max(1)
+    }
+
     /// What a holder may keep in memory, if it may not keep the `held` bytes; `part` is how much of the memory for state it counts
     /// on, from 0 to 1.
     pub fn excess(&self, held: usize, part: f64) -> Option<usize> {

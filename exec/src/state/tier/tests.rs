@@ -1,9 +1,13 @@
-//! What the tier leaves behind, and who has to make room.
+//! What the tier leaves behind, what its pages hold, and who has to make room.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use datafusion::execution::memory_pool::{FairSpillPool, UnboundedMemoryPool};
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
 
+use super::pages::Row;
 use super::*;
 
 thread_local! {
@@ -29,16 +33,14 @@ fn folders(dir: &Path) -> usize {
     std::fs::read_dir(dir).unwrap().count()
 }
 
-fn put(range: &TierRange, group: u32, key: &[u8], value: &[u8]) {
-    let keys = range.keys(Family::Rows, [(group, key)].into_iter());
-    let mut rows = RowBatch::default();
-    rows.put(keys.get(0), value);
-    range.write(rows).unwrap();
+fn put(range: &TierRange, group: u32, place: &[u8], value: &[u8]) {
+    let mut writes = Writes::default();
+    writes.put(&range.key(Family::Rows, group, place), value);
+    range.write(writes).unwrap();
 }
 
-fn get(range: &TierRange, group: u32, key: &[u8]) -> Option<Vec<u8>> {
-    let keys = range.keys(Family::Rows, [(group, key)].into_iter());
-    range.get(&keys, &[0]).unwrap().remove(0).map(|value| value.to_vec())
+fn get(range: &TierRange, group: u32, place: &[u8]) -> Option<Vec<u8>> {
+    range.get(&[range.key(Family::Rows, group, place)]).unwrap().remove(0).map(|value| value.to_vec())
 }
 
 #[test]
@@ -71,12 +73,12 @@ fn a_moment_outlives_what_comes_after_it_and_whoever_wrote_it() {
     assert_eq!(get(&range, 1, b"k"), None);
     drop(range);
     let mut seen = vec![];
-    let mut visit = |_: &[u8], group: u32, key: &[u8], value: &[u8]| {
-        seen.push((group, key.to_vec(), value.to_vec()));
+    let mut visit = |group: u32, value: &[u8]| {
+        seen.push((group, value.to_vec()));
         Ok(true)
     };
     moment.scan(Family::Rows, 1..3, &mut visit).unwrap();
-    assert_eq!(seen, [(1, b"k".to_vec(), vec![1]), (2, b"k".to_vec(), vec![2])]);
+    assert_eq!(seen, [(1, vec![1]), (2, vec![2])]);
     drop(moment);
     assert_eq!(folders(dir.path()), 0);
 }
@@ -123,4 +125,106 @@ fn whoever_holds_more_than_an_equal_share_makes_room_once_there_is_none() {
     assert_eq!((large.excess(80, 0.5), small.excess(25, 0.5)), (Some(30), None));
     drop(small);
     assert_eq!((large.excess(100, 1.0), large.excess(101, 1.0)), (None, Some(100)));
+}
+
+const GROUPS: u32 = 4;
+
+/// A number as a key with its hash; some of them agree in it.
+fn key(number: u32) -> (u64, Vec<u8>) {
+    (xxhash_rust::xxh3::xxh3_64(&(number / 3).to_be_bytes()), format!("key {number}").into_bytes())
+}
+
+fn keys(numbers: impl IntoIterator<Item = u32>) -> RowKeys {
+    let mut keys = RowKeys::default();
+    numbers.into_iter().map(key).for_each(|(hash, key)| keys.push(Place::of(hash, GROUPS), &key));
+    keys
+}
+
+/// So many rows from a place on, and where it goes on.
+fn rows(pages: &Pages, from: &Cursor, count: usize) -> (Vec<[Vec<u8>; 2]>, Option<Cursor>) {
+    let (mut seen, mut more) = (vec![], None);
+    let mut visit = |row: Row<'_>| {
+        if seen.len() == count {
+            more = Some(row.cursor());
+            return Ok(false);
+        }
+        seen.push([row.key.to_vec(), row.value.to_vec()]);
+        Ok(true)
+    };
+    pages.scan(Family::Rows, from, &mut visit).unwrap();
+    (seen, more)
+}
+
+type Numbers = BTreeSet<u32>;
+
+/// Some numbers, and the length of what is put under them; `None` deletes.
+fn writes() -> impl Strategy<Value = Vec<(Numbers, Option<usize>)>> {
+    let numbers = btree_set(prop_oneof![0u32..40, 0u32..2000], 0..400);
+    vec((numbers, prop_oneof![Just(None), Just(Some(30)), (1usize..300).prop_map(Some)]), 1..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn pages_hold_what_was_written_last(given in writes(), step in 1usize..500) {
+        DISK.with(|(_, tier, _)| {
+            let mut pages = Pages::new(tier.range().unwrap(), GROUPS);
+            let mut model: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+            let mut before = vec![];
+            for (round, (numbers, length)) in given.into_iter().enumerate() {
+                before.push((pages.moment().unwrap(), model.clone()));
+                let keys = keys(numbers.iter().copied());
+                let value = |number: &u32| length.map(|length| vec![(round as u32 + number) as u8; length]);
+                let mut values = Values::default();
+                numbers.iter().filter_map(value).for_each(|value| values.push(&value));
+                let new: Vec<bool> = numbers.iter().map(|number| !model.contains_key(number)).collect();
+                let order: Vec<usize> = match length {
+                    // Only what is there is deleted.
+                    None => keys.order().into_iter().filter(|place| !new[*place]).collect(),
+                    Some(_) => keys.order(),
+                };
+                pages.write(Family::Rows, &keys, &order, length.map(|_| &values), &|place| new[place]).unwrap();
+                for number in &numbers {
+                    match value(number) {
+                        Some(value) => drop(model.insert(*number, value)),
+                        None => drop(model.remove(number)),
+                    }
+                }
+            }
+            let wanted = keys((0..2000).step_by(7));
+            let mut found = BTreeMap::new();
+            pages.get(&wanted, &wanted.order(), &mut |place, row| {
+                found.insert(place as u32 * 7, row.to_vec());
+                Ok(())
+            }).unwrap();
+            let expected: BTreeMap<_, _> = model.clone().into_iter().filter(|(number, _)| number % 7 == 0).collect();
+            prop_assert_eq!(found, expected);
+
+            let by_key = |model: &BTreeMap<u32, Vec<u8>>| -> BTreeMap<_, _> {
+                model.iter().map(|(number, value)| (key(*number).1, value.clone())).collect()
+            };
+            let (mut from, mut scanned) = (Some(Cursor::default()), vec![]);
+            while let Some(cursor) = from {
+                let (some, more) = rows(&pages, &cursor, step);
+                scanned.extend(some);
+                from = more;
+            }
+            prop_assert_eq!(scanned.len(), model.len());
+            prop_assert_eq!(scanned.into_iter().map(|[key, value]| (key, value)).collect::<BTreeMap<_, _>>(), by_key(&model));
+            for (moment, model) in before {
+                let mut seen = BTreeMap::new();
+                moment.rows(Family::Rows, 0..GROUPS, &mut |row| {
+                    seen.insert(row.key.to_vec(), row.value.to_vec());
+                    Ok(true)
+                }).unwrap();
+                prop_assert_eq!(seen, by_key(&model));
+            }
+            let groups = pages.portions(Family::Rows, 1 << 40);
+            prop_assert_eq!(groups.is_empty(), model.is_empty());
+            pages.clear(Family::Rows).unwrap();
+            prop_assert!(rows(&pages, &Cursor::default(), 1).0.is_empty());
+            Ok(())
+        })?;
+    }
 }
