@@ -44,6 +44,11 @@ impl Page {
         self.ends.len()
     }
 
+    /// Bytes of the rows.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Forgets all rows.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -219,17 +224,29 @@ impl Page {
 
 /// A page of bytes with others laid over it, one after the other. Without one below, what is vacant stays so.
 pub fn merged<'a>(below: Option<&[u8]>, above: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>> {
-    let (mut all, mut next, mut both) = (Page::default(), Page::default(), Page::default());
-    for bytes in above {
-        next.decode(bytes)?;
-        both.lay_over(&all, &next);
-        std::mem::swap(&mut all, &mut both);
+    let decoded = |bytes: &[u8]| {
+        let mut page = Page::default();
+        page.decode(bytes).map(|()| page)
+    };
+    let mut pages = above.map(decoded).collect::<Result<Vec<Page>>>()?;
+    // Neighbours first: to lay each over all those before it would copy these again and again.
+    while pages.len() > 1 {
+        let pairs = pages.chunks_mut(2).map(|pair| match pair {
+            [below, above] => {
+                let mut both = Page::default();
+                both.lay_over(below, above);
+                both
+            }
+            others => others.first_mut().map(std::mem::take).unwrap_or_default(),
+        });
+        pages = pairs.collect();
     }
+    let mut all = pages.pop().unwrap_or_default();
     if let Some(bytes) = below {
-        next.decode(bytes)?;
-        both.lay_over(&next, &all);
-        std::mem::swap(&mut all, &mut both);
-        all.drop_vacant();
+        let mut both = Page::default();
+        both.lay_over(&decoded(bytes)?, &all);
+        both.drop_vacant();
+        all = both;
     }
     let mut merged = Vec::new();
     all.encode(0..all.len(), &mut merged);

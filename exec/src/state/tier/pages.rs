@@ -152,24 +152,29 @@ impl Pages {
         values: Option<&Values>,
         is_new: &dyn Fn(usize) -> bool,
     ) -> Result<()> {
+        // The others when they are written to the next time: that takes long, and groups grow at one pace.
+        let mut has_deepened = false;
         for places in order.chunk_by(|one, other| keys.places[*one].group == keys.places[*other].group) {
             let number = keys.places[places[0]].group;
             let group = &mut self.groups[number as usize];
             for place in places {
                 let bytes = values.map(|values| (keys.get(*place).len() + values.get(*place).len()) as u64);
+                let average = group.bytes / group.rows.max(1);
                 match (family, bytes) {
                     (Family::Changes, bytes) => group.changed_bytes += bytes.unwrap_or_default(),
                     (Family::Rows, Some(bytes)) if is_new(*place) => {
                         (group.rows, group.bytes) = (group.rows + 1, group.bytes + bytes);
                     }
-                    (Family::Rows, Some(_)) => {}
+                    // How many bytes it had nobody knows; where rows grow, so does their average.
+                    (Family::Rows, Some(bytes)) => group.bytes = (group.bytes + bytes).saturating_sub(average),
                     (Family::Rows, None) => {
-                        group.bytes -= group.bytes / group.rows.max(1);
-                        group.rows = group.rows.saturating_sub(1);
+                        (group.rows, group.bytes) = (group.rows.saturating_sub(1), group.bytes - average);
                     }
                 }
             }
-            self.deepen(number)?;
+            if !has_deepened {
+                has_deepened = self.deepen(number)?;
+            }
         }
         let (mut page, mut bytes, mut writes) = (Page::default(), Vec::new(), Writes::default());
         for places in order.chunk_by(|one, other| self.are_together(keys, *one, *other)) {
@@ -191,15 +196,22 @@ impl Pages {
         self.range.write(writes)
     }
 
-    /// Makes the pages of a key group smaller, if they have grown too large.
-    fn deepen(&mut self, number: u32) -> Result<()> {
-        let group = self.groups[number as usize];
+    /// Makes the pages of a key group smaller, if they have grown too large; whether it has looked.
+    fn deepen(&mut self, number: u32) -> Result<bool> {
+        // Not all groups at the same size.
+        let page_bytes = PAGE_BYTES + PAGE_BYTES / 16 * u64::from(number % 16);
+        let mut group = self.groups[number as usize];
+        if group.bytes >> group.depth <= page_bytes || group.depth == 32 {
+            return Ok(false);
+        }
+        group.bytes = self.bytes_of(number)?;
         let mut deeper = group;
         while deeper.bytes >> deeper.depth > PAGE_BYTES && deeper.depth < 32 {
             deeper.depth += 1;
         }
-        if deeper.depth == group.depth {
-            return Ok(());
+        if deeper.bytes >> group.depth <= page_bytes {
+            self.groups[number as usize] = group;
+            return Ok(true);
         }
         let (mut page, mut bytes, mut writes) = (Page::default(), Vec::new(), Writes::default());
         for family in [Family::Rows, Family::Changes] {
@@ -231,7 +243,20 @@ impl Pages {
         }
         self.range.write(writes)?;
         self.groups[number as usize] = deeper;
-        Ok(())
+        Ok(true)
+    }
+
+    /// The bytes of the rows of a key group, counted.
+    fn bytes_of(&self, number: u32) -> Result<u64> {
+        let (mut page, mut bytes) = (Page::default(), 0);
+        self.range.scan(Family::Rows, &self.range.key(Family::Rows, number, &[]), &mut |group, page_bytes| {
+            if group == number {
+                page.decode(page_bytes)?;
+                bytes += page.size_bytes() as u64;
+            }
+            Ok(group == number)
+        })?;
+        Ok(bytes)
     }
 
     /// Deletes all rows of a family.
