@@ -149,6 +149,7 @@ mod tests {
     use arrow::datatypes::Int64Type;
     use tidemill_core::metrics::Metrics;
     use tidemill_core::operator::{Emission, Operator, OperatorContext, OperatorFactory, Output};
+    use tidemill_core::settings::BackendType;
     use tidemill_core::state::{RestoredState, SnapshotScope, StateLayer};
 
     use super::*;
@@ -157,6 +158,8 @@ mod tests {
     use crate::operators::process::tests::Hand;
     use crate::operators::test_context;
     use crate::operators::top_n::TopN;
+    use crate::state::TieredBackend;
+    use crate::state::tier::test_disk;
 
     /// An operator under a clock that is put by hand.
     struct Clocked {
@@ -293,5 +296,50 @@ mod tests {
                 Some(_) => assert_eq!(restored(15), ["+I 1 1"]),
             }
         }
+    }
+
+    #[test]
+    fn rows_of_keys_outside_wait_for_each_other_and_watermarks_behind_them() {
+        let tier = test_disk().limited(Some(64 << 10));
+        let backend = TieredBackend { max_parallelism: 128, tier, backend: BackendType::Memory };
+        let context =
+            OperatorContext { batch_rows: 100, backend: Arc::new(backend), ..test_context(Metrics::default()) };
+        let mut counts = groups(&[0], None).create().unwrap();
+        counts.open(&context).unwrap();
+        let rows = |keys: &mut dyn Iterator<Item = i64>| {
+            batch(&keys.map(|key| ((Some(key), Some(1)), true)).collect::<Vec<_>>())
+        };
+        let mut output = Output::new(usize::MAX);
+        // The last count of each key that was told, and whether a watermark came, and came last.
+        let told = |output: &mut Output| {
+            let (mut last, mut watermarks, mut is_last) = (std::collections::BTreeMap::new(), 0, false);
+            while let Some(emission) = output.pop() {
+                is_last = matches!(emission, Emission::Watermark(_));
+                watermarks += usize::from(is_last);
+                let Emission::Batch(_, batch) = emission else { continue };
+                let columns = batch.records().columns().iter().take(2);
+                let columns: Vec<_> = columns.map(|column| column.as_primitive::<Int64Type>().values()).collect();
+                last.extend((0..batch.num_rows()).map(|row| (columns[0][row], columns[1][row])));
+            }
+            (last, (watermarks, is_last))
+        };
+        for first in (0..20_000).step_by(1000) {
+            let _ = counts.process(0, rows(&mut (first..first + 1000)), &mut output).unwrap();
+        }
+        let _ = counts.flush(&mut output).unwrap();
+        assert_eq!(told(&mut output).0.len(), 20_000);
+
+        let some = || (0..20_000).step_by(100);
+        let _ = counts.process(0, rows(&mut some()), &mut output).unwrap();
+        let _ = counts.advance(tidemill_core::Watermark(5), &mut output).unwrap();
+        let _ = counts.process(0, rows(&mut some()), &mut output).unwrap();
+        let (near, watermarks) = told(&mut output);
+        assert!(near.len() < 200 && watermarks.0 == 0, "{} of 200, {watermarks:?}", near.len());
+        assert!(counts.snapshot(SnapshotScope::Copy).is_err());
+        let _ = counts.flush(&mut output).unwrap();
+        let (far, watermarks) = told(&mut output);
+        assert_eq!((near.len() + far.len(), watermarks), (200, (1, true)));
+        assert!(near.values().chain(far.values()).all(|count| *count == 3));
+        assert!(counts.snapshot(SnapshotScope::Copy).is_ok());
     }
 }

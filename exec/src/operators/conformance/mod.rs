@@ -231,7 +231,7 @@ fn any_backend() -> impl Strategy<Value = Option<(BackendType, usize)>> {
 
 /// Without any room in memory, and with enough for some rows to wait for their keys.
 fn with_little_room(backend: BackendType) -> [(BackendType, usize); 2] {
-    [(backend, 0), (backend, 1024)]
+    [(backend, 0), (backend, 8192)]
 }
 
 /// The rows between two watermarks, in no order.
