@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::event::CheckpointId;
 use crate::metrics::Metrics;
+use crate::settings::Gate;
 use crate::shared::SharedContext;
 use crate::state::{RestoredState, Snapshot, SnapshotScope, StateBackend};
 use crate::watermark::Watermark;
@@ -217,6 +218,8 @@ pub struct OperatorContext {
     pub max_parallelism: u32,
     /// The most rows an operator puts into one batch of its own making.
     pub batch_rows: usize,
+    /// How long the job has rows wait for others on their way.
+    pub buffer_timeout: Gate,
     /// Processing time.
     pub clock: Arc<dyn Clock>,
     /// Counters of this subtask.

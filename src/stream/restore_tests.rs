@@ -20,7 +20,7 @@ use tidemill_core::metrics::Metrics;
 use tidemill_core::operator::{Emission, Operator, OperatorContext, Output, Wakeups};
 use tidemill_core::shared::SharedContext;
 use tidemill_core::state::{RestoredState, SnapshotScope, StateDescriptor, StateKind, StateLayer, rows_of_groups};
-use tidemill_core::{Batch, Result, Watermark};
+use tidemill_core::{Batch, Gate, Result, Watermark};
 use tidemill_exec::state::MemoryBackend;
 
 use super::layout::PlainCodec;
@@ -66,6 +66,7 @@ fn context(subtask: usize, parallelism: usize) -> OperatorContext {
         parallelism,
         max_parallelism: GROUPS,
         batch_rows: 3,
+        buffer_timeout: Gate::default(),
         clock: Arc::new(Still),
         metrics: Metrics::default(),
         backend: Arc::new(MemoryBackend { max_parallelism: GROUPS }),

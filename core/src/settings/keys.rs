@@ -132,7 +132,7 @@ pub const KEYS: &[Key] = &[
         &["execution.buffer-timeout.interval"],
         Value::Gate,
         "100 ms",
-        "when a buffer leaves its producer: a duration, 'full' or 'infinite' (a blocking exchange)",
+        "when a buffer leaves its producer: a duration, 'full' or 'infinite' (a blocking exchange); rows whose keys are on the local disk wait so long for others, a second at the most",
     ),
     key("execution.buffer-timeout.enabled", Value::Boolean, "true", "'false' is the buffer timeout 'full'"),
     key(

@@ -21,6 +21,15 @@ impl StateId {
     }
 }
 
+/// Bounds of the rows that an operator keeps back until it looks up their keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BacklogLimits {
+    /// Bytes of them that may be kept back.
+    pub bytes: usize,
+    /// Rows of so many keys should be looked up at a time; `None` for any number.
+    pub keys: Option<usize>,
+}
+
 /// The keyed states of one operator in one subtask (STA-01, BKD-04).
 ///
 /// Laws:
@@ -44,7 +53,7 @@ pub trait KeyedStates: Send {
 
     /// The same as `lookup` for keys in memory, without reading anything: while keys are elsewhere, a row whose key is not in memory is
     /// appended to `far` instead, by its number in the batch. A key that was far is so until it is looked up or found, or no key
-    /// is elsewhere any more and `backlog_bytes` is 0.
+    /// is elsewhere any more and `backlog` allows nothing.
     fn lookup_near(
         &mut self,
         keys: &[ArrayRef],
@@ -55,10 +64,10 @@ pub trait KeyedStates: Send {
         self.lookup(keys, hashes, slots)
     }
 
-    /// How many bytes of rows with far keys an operator may keep back, to look them up together in the order of their key groups and
-    /// the low halves of their hashes; 0 where that is no cheaper.
-    fn backlog_bytes(&self) -> usize {
-        0
+    /// What an operator may keep back of rows with far keys, to look them up together in the order of their key groups and the low
+    /// halves of their hashes; nothing where that is no cheaper.
+    fn backlog(&self) -> BacklogLimits {
+        BacklogLimits::default()
     }
 
     /// Clears all states of the slot; its key goes with the next `release`.

@@ -43,7 +43,7 @@ pub use current_key::{CellsOf, CurrentKey, StateScope, Token};
 pub use evolution::{
     EVOLUTION, EVOLUTION_COMPLETE, EVOLUTION_SERDE, KEY_COLUMNS, adapt, evolving, not_restorable, retyped,
 };
-pub use keyed::{KeyedStates, StateId};
+pub use keyed::{BacklogLimits, KeyedStates, StateId};
 pub use layer::{EncodedRows, LayerRows, StateLayer};
 pub use list::{ListCells, ListState};
 pub use map::{MapCells, MapState};

@@ -4,14 +4,13 @@
 //! [`process`], [`timers`]; what is broadcast to them: [`collect_variable`]. What they evaluate: [`expression`].
 
 pub mod aggregate;
-mod backlog;
 pub mod calc;
 pub mod collect_variable;
 #[cfg(test)]
 mod conformance;
 pub mod expression;
 pub mod group_aggregate;
-mod idle;
+mod keyed;
 pub mod limit;
 pub mod lookup_join;
 mod pending;
@@ -24,7 +23,7 @@ pub mod window_aggregate;
 pub mod window_assign;
 pub mod window_assign_exec;
 
-pub use idle::EXPIRED_SLOTS;
+pub use keyed::EXPIRED_SLOTS;
 
 /// The context of an operator that is tested alone.
 #[cfg(test)]
@@ -62,6 +61,7 @@ pub(crate) fn test_context(metrics: tidemill_core::metrics::Metrics) -> tidemill
         parallelism: 1,
         max_parallelism: 128,
         batch_rows: 3,
+        buffer_timeout: tidemill_core::Gate::default(),
         clock: Arc::new(Frozen),
         metrics,
         backend: Arc::new(crate::state::MemoryBackend { max_parallelism: 128 }),

@@ -216,6 +216,7 @@ impl Expansion<'_> {
                 parallelism: vertex.parallelism,
                 max_parallelism: vertex.max_parallelism,
                 batch_rows: self.settings.batch_rows(),
+                buffer_timeout: self.settings.gate(),
                 clock: environment.clock.clone(),
                 metrics: metrics.clone(),
                 backend: Arc::new(TieredBackend {

@@ -19,6 +19,7 @@ mod min_max;
 #[cfg(test)]
 pub(super) mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
@@ -27,16 +28,14 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{concat, filter_record_batch, or, take};
 use arrow::datatypes::SchemaRef;
-use tidemill_core::clock::Clock;
-use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
-use tidemill_core::state::{Extent, RestoredState, Snapshot, SnapshotScope, StateColumn, StateTtl};
-use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
+use tidemill_core::operator::{Operator, OperatorFactory};
+use tidemill_core::state::{Extent, RestoredState, Snapshot, StateColumn, StateTtl};
+use tidemill_core::{Batch, Result, RowKind};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::operators::aggregate::Aggregate;
 use crate::operators::expression::batch_of;
-use crate::operators::idle::IdleState;
-use crate::operators::pending::Pending;
+use crate::operators::keyed::{Declared, IdleState, KeyedUpdate, KeyedUpdates, Rows};
 use crate::operators::saved::{freeze_numbers, restored_numbers};
 use accumulate::{Changes, live_accumulator};
 use column::GroupColumn;
@@ -68,17 +67,9 @@ impl GroupAggregate {
 
 impl OperatorFactory for GroupAggregate {
     fn create(&self) -> Result<Box<dyn Operator>> {
-        Ok(Box::new(GroupAggregateOperator {
-            plan: Arc::new(self.clone()),
-            groups: None,
-            clock: None,
-            touched: Vec::new(),
-            is_touched: Vec::new(),
-            slots: Vec::new(),
-            pending: Pending::default(),
-            batch_rows: usize::MAX,
-            has_spoken: false,
-        }))
+        let plan = Arc::new(self.clone());
+        let groups = Groups { plan, touched: Vec::new(), is_touched: Vec::new(), has_spoken: false };
+        Ok(Box::new(KeyedUpdates::new(groups)))
     }
 
     fn describe(&self) -> String {
@@ -91,206 +82,142 @@ impl OperatorFactory for GroupAggregate {
     }
 }
 
-struct GroupAggregateOperator {
+/// The groups of all keys.
+struct Groups {
     plan: Arc<GroupAggregate>,
-    /// From `open` on.
-    groups: Option<Groups>,
-    /// From `open` on.
-    clock: Option<Arc<dyn Clock>>,
     /// Slots of this batch, each once, in the order in which they came.
     touched: Vec<usize>,
     is_touched: Vec<bool>,
-    slots: Vec<usize>,
-    pending: Pending,
-    batch_rows: usize,
     /// A global aggregate has a result also before its first row; it is given at the end if none came.
     has_spoken: bool,
 }
 
-/// The groups of all keys.
-type Groups = IdleState<GroupColumn>;
-
-impl Groups {
-    /// The result rows of these groups.
-    fn evaluate(&mut self, slots: &[usize]) -> Result<Vec<ArrayRef>> {
-        let mut columns = self.states.keys(slots)?;
-        columns.extend(self.column()?.evaluate(slots)?);
-        Ok(columns)
-    }
-}
+/// Their accumulators.
+type States = IdleState<GroupColumn>;
 
 /// The name of the state that says whether the one group of everything has given its result.
 const HAS_SPOKEN: &str = "has_spoken";
 
-impl Operator for GroupAggregateOperator {
-    fn open(&mut self, context: &OperatorContext) -> Result<()> {
-        self.batch_rows = context.batch_rows;
+impl KeyedUpdate for Groups {
+    type Column = GroupColumn;
+
+    fn declare(&self) -> Result<Declared<GroupColumn>> {
         let keys = self.plan.keys.iter().map(|key| self.plan.input_schema.fields()[*key].clone());
+        let keys = (self.plan.keys.clone(), keys.collect());
         let column = GroupColumn::new(&self.plan.aggregates, self.plan.input_updates)?;
-        self.groups = Some(Groups::new(context, &keys.collect(), "groups", column, self.plan.ttl)?);
-        self.clock = Some(context.clock.clone());
-        Ok(())
+        Ok(Declared { name: "groups", keys, column, ttl: self.plan.ttl })
     }
 
-    fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
-        let mut groups = self.groups.take().ok_or_else(not_open)?;
-        let batch = groups.take_in(batch, &self.plan.keys, &mut self.slots)?;
-        self.update(&mut groups, &batch)?;
-        self.groups = Some(groups);
-        self.resume(output)
-    }
-
-    fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
-        self.groups.as_mut().ok_or_else(not_open)?.backlog.advance(watermark);
-        self.resume(output)
-    }
-
-    fn wake(&mut self, _token: u64, output: &mut Output) -> Result<Progress> {
-        self.groups.as_mut().ok_or_else(not_open)?.wake(&self.plan.keys)?;
-        self.resume(output)
-    }
-
-    fn flush(&mut self, output: &mut Output) -> Result<Progress> {
-        self.groups.as_mut().ok_or_else(not_open)?.fall_due(&self.plan.keys)?;
-        self.resume(output)
-    }
-
-    fn end_of_input(&mut self, _input: usize, output: &mut Output) -> Result<Progress> {
-        if self.is_global() && !std::mem::replace(&mut self.has_spoken, true) {
-            let mut groups = self.groups.take().ok_or_else(not_open)?;
-            self.slots.clear();
-            groups.states.lookup(&[], &[0], &mut self.slots)?;
-            self.touch();
-            let result = groups.evaluate(&self.touched)?;
-            groups.states.release()?;
-            self.groups = Some(groups);
-            let records = batch_of(&self.plan.schema, result, 1)?;
-            self.pending.push(Batch::append(records), self.batch_rows);
+    fn update(&mut self, states: &mut States, rows: Rows<'_>) -> Result<Option<Batch>> {
+        let Rows { batch, slots, now_millis } = rows;
+        let plan = self.plan.clone();
+        let mut signs = batch.kinds().map(|kinds| kinds.iter().map(|kind| addition(*kind)).collect::<Vec<bool>>());
+        self.touch(slots);
+        let has_expired = !states.expire(&self.touched, now_millis)?.is_empty();
+        let (mut slots, mut records) = (Cow::Borrowed(slots), Cow::Borrowed(batch.records()));
+        if let (Some(signs), Some(_)) = (&mut signs, plan.ttl) {
+            drop_expired(states.column()?, &mut slots, signs, &mut records)?;
         }
-        self.flush(output)
+        let arguments =
+            plan.aggregates.iter().map(|aggregate| aggregate.arguments(&records)).collect::<Result<Vec<_>>>()?;
+        // The global group has a result also without rows, unless it was forgotten.
+        let existed = match self.is_global() {
+            true => vec![self.has_spoken && !has_expired; self.touched.len()],
+            false => self.existing(states)?,
+        };
+        let before = evaluate(states, &self.touched)?;
+        states.column()?.update(&Changes { slots: &slots, additions: signs.as_deref() }, &arguments)?;
+        let after = evaluate(states, &self.touched)?;
+        let exist = match self.is_global() {
+            true => vec![true; self.touched.len()],
+            false => self.existing(states)?,
+        };
+        let changed = self.changes(&existed, &exist, &before, &after)?;
+        self.has_spoken = true;
+        self.forget_empty_groups(states.column()?);
+        states.written(&self.touched, batch.num_rows(), now_millis)?;
+        Ok(changed)
     }
 
-    fn resume(&mut self, output: &mut Output) -> Result<Progress> {
-        while self.pending.emit(output) == Progress::Done {
-            let mut groups = self.groups.take().ok_or_else(not_open)?;
-            let due = groups.next_due(&self.plan.keys, self.batch_rows, &mut self.slots)?;
-            if let Some(batch) = &due {
-                self.update(&mut groups, batch)?;
-            }
-            let watermark = groups.backlog.watermark();
-            self.groups = Some(groups);
-            match watermark {
-                Some(watermark) => self.pending.push_watermark(watermark),
-                None if due.is_none() => return Ok(Progress::Done),
-                None => {}
-            }
+    fn end(&mut self, states: &mut States) -> Result<Option<Batch>> {
+        if !self.is_global() || std::mem::replace(&mut self.has_spoken, true) {
+            return Ok(None);
         }
-        Ok(Progress::Full)
+        let mut slots = Vec::with_capacity(1);
+        states.states.lookup(&[], &[0], &mut slots)?;
+        let result = evaluate(states, &slots)?;
+        states.states.release()?;
+        Ok(Some(Batch::append(batch_of(&self.plan.schema, result, 1)?)))
     }
 
-    fn memory_bytes(&self) -> usize {
-        self.is_touched.capacity() + self.groups.as_ref().map_or(0, Groups::memory_bytes)
-    }
-
-    fn give_back(&mut self, bytes: usize) -> Result<()> {
-        self.groups.as_mut().map_or(Ok(()), |groups| groups.states.give_back(bytes))
-    }
-
-    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
-        let mut snapshot = self.groups.as_mut().ok_or_else(not_open)?.snapshot(scope)?;
+    fn snapshot(&self, snapshot: &mut Snapshot) -> Result<()> {
         if self.is_global() {
             snapshot.push(Extent::Whole, freeze_numbers(HAS_SPOKEN, &[i64::from(self.has_spoken)])?);
         }
-        Ok(snapshot)
+        Ok(())
     }
 
-    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
-        self.has_spoken = restored_numbers(&mut state, HAS_SPOKEN)?.contains(&1);
-        self.groups.as_mut().ok_or_else(not_open)?.states.restore(&mut state)
+    fn restore(&mut self, state: &mut RestoredState) -> Result<()> {
+        self.has_spoken = restored_numbers(state, HAS_SPOKEN)?.contains(&1);
+        Ok(())
     }
-}
 
-fn not_open() -> Error {
-    Error::internal("an aggregate that was not opened")
+    fn memory_bytes(&self) -> usize {
+        self.is_touched.capacity()
+    }
 }
 
 fn addition(kind: u8) -> bool {
     kind == RowKind::Insert as u8 || kind == RowKind::UpdateAfter as u8
 }
 
-impl GroupAggregateOperator {
+/// The result rows of these groups.
+fn evaluate(states: &mut States, slots: &[usize]) -> Result<Vec<ArrayRef>> {
+    let mut columns = states.states.keys(slots)?;
+    columns.extend(states.column()?.evaluate(slots)?);
+    Ok(columns)
+}
+
+/// Drops rows that take something back from a group that has no row: it has expired.
+fn drop_expired(
+    groups: &GroupColumn,
+    slots: &mut Cow<'_, [usize]>,
+    signs: &mut Vec<bool>,
+    records: &mut Cow<'_, RecordBatch>,
+) -> Result<()> {
+    let mut rows: HashMap<usize, i64, BuildHasherDefault<Xxh3Default>> = HashMap::default();
+    let counts = |(slot, adds): (&usize, &bool)| {
+        let rows = rows.entry(*slot).or_insert_with(|| groups.rows(*slot));
+        let counts = *adds || *rows > 0;
+        *rows += i64::from(counts) * if *adds { 1 } else { -1 };
+        counts
+    };
+    let kept: BooleanArray = slots.iter().zip(&*signs).map(counts).map(Some).collect();
+    if kept.true_count() < kept.len() {
+        let mut is_kept = kept.values().iter();
+        slots.to_mut().retain(|_| is_kept.next().unwrap_or_default());
+        let mut is_kept = kept.values().iter();
+        signs.retain(|_| is_kept.next().unwrap_or_default());
+        *records = Cow::Owned(filter_record_batch(records, &kept)?);
+    }
+    Ok(())
+}
+
+impl Groups {
     fn is_global(&self) -> bool {
         self.plan.keys.is_empty()
     }
 
     /// Which of the touched groups have rows, and so a result downstream.
-    fn existing(&self, groups: &mut Groups) -> Result<Vec<bool>> {
-        let column = groups.column()?;
+    fn existing(&self, states: &mut States) -> Result<Vec<bool>> {
+        let column = states.column()?;
         Ok(self.touched.iter().map(|slot| column.rows(*slot) > 0).collect())
     }
 
-    /// The rows without those that take something back from a group that has no row: it has expired.
-    fn without_expired(
-        &mut self,
-        groups: &GroupColumn,
-        signs: &mut Vec<bool>,
-        records: &RecordBatch,
-    ) -> Result<RecordBatch> {
-        let mut rows: HashMap<usize, i64, BuildHasherDefault<Xxh3Default>> = HashMap::default();
-        let counts = |(slot, adds): (&usize, &bool)| {
-            let rows = rows.entry(*slot).or_insert_with(|| groups.rows(*slot));
-            let counts = *adds || *rows > 0;
-            *rows += i64::from(counts) * if *adds { 1 } else { -1 };
-            counts
-        };
-        let kept: BooleanArray = self.slots.iter().zip(&*signs).map(counts).map(Some).collect();
-        if kept.true_count() == kept.len() {
-            return Ok(records.clone());
-        }
-        let mut is_kept = kept.values().iter();
-        self.slots.retain(|_| is_kept.next().unwrap_or_default());
-        let mut is_kept = kept.values().iter();
-        signs.retain(|_| is_kept.next().unwrap_or_default());
-        Ok(filter_record_batch(records, &kept)?)
-    }
-
-    /// Works on rows whose slots were found.
-    fn update(&mut self, groups: &mut Groups, batch: &Batch) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let plan = self.plan.clone();
-        let now_millis = self.clock.as_ref().ok_or_else(not_open)?.now_millis();
-        let mut signs = batch.kinds().map(|kinds| kinds.iter().map(|kind| addition(*kind)).collect::<Vec<bool>>());
-        self.touch();
-        let has_expired = !groups.expire(&self.touched, now_millis)?.is_empty();
-        let records = match (&mut signs, plan.ttl) {
-            (Some(signs), Some(_)) => self.without_expired(groups.column()?, signs, batch.records())?,
-            _ => batch.records().clone(),
-        };
-        let arguments =
-            plan.aggregates.iter().map(|aggregate| aggregate.arguments(&records)).collect::<Result<Vec<_>>>()?;
-        // The global group has a result also without rows, unless it was forgotten.
-        let existed = match self.is_global() {
-            true => vec![self.has_spoken && !has_expired; self.touched.len()],
-            false => self.existing(groups)?,
-        };
-        let before = groups.evaluate(&self.touched)?;
-        groups.column()?.update(&Changes { slots: &self.slots, additions: signs.as_deref() }, &arguments)?;
-        let after = groups.evaluate(&self.touched)?;
-        let exist = match self.is_global() {
-            true => vec![true; self.touched.len()],
-            false => self.existing(groups)?,
-        };
-        self.emit_changes(&existed, &exist, &before, &after)?;
-        self.forget_empty_groups(groups.column()?);
-        groups.written(&self.touched, batch.num_rows(), now_millis)
-    }
-
     /// Tells each slot once.
-    fn touch(&mut self) {
+    fn touch(&mut self, slots: &[usize]) {
         self.touched.clear();
-        for slot in &self.slots {
+        for slot in slots {
             if self.is_touched.len() <= *slot {
                 self.is_touched.resize(*slot + 1, false);
             }
@@ -301,13 +228,14 @@ impl GroupAggregateOperator {
         self.touched.iter().for_each(|slot| self.is_touched[*slot] = false);
     }
 
-    fn emit_changes(
-        &mut self,
+    /// What differs, as rows.
+    fn changes(
+        &self,
         existed: &[bool],
         exist: &[bool],
         before: &[ArrayRef],
         after: &[ArrayRef],
-    ) -> Result<()> {
+    ) -> Result<Option<Batch>> {
         let count = self.touched.len();
         let keys = self.plan.keys.len();
         let changed = differing(&before[keys..], &after[keys..], count)?;
@@ -328,9 +256,8 @@ impl GroupAggregateOperator {
                 _ => {}
             }
         }
-        self.has_spoken = true;
         if order.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let order = UInt32Array::from(order);
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(before.len());
@@ -339,8 +266,7 @@ impl GroupAggregateOperator {
             columns.push(take(&both, &order, None)?);
         }
         let records = batch_of(&self.plan.schema, columns, order.len())?;
-        self.pending.push(Batch::changelog(records, kinds.into())?, self.batch_rows);
-        Ok(())
+        Batch::changelog(records, kinds.into()).map(Some)
     }
 
     fn forget_empty_groups(&self, column: &mut GroupColumn) {

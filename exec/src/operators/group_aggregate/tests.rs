@@ -12,7 +12,7 @@ use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::{cast, col};
 use proptest::prelude::*;
 use tidemill_core::metrics::Metrics;
-use tidemill_core::operator::Emission;
+use tidemill_core::operator::{Emission, Output};
 
 use super::*;
 

@@ -31,7 +31,7 @@ use tidemill_core::state::{Extent, KeyedStates, RestoredState, Snapshot, Snapsho
 use tidemill_core::{Batch, Error, Result, Watermark};
 
 use crate::operators::expression::keys_and_hashes;
-use crate::operators::idle::EXPIRED_SLOTS;
+use crate::operators::keyed::EXPIRED_SLOTS;
 use crate::operators::pending::Pending;
 use crate::operators::saved::{WATERMARK, freeze_watermark, restored_watermark};
 use crate::operators::timers::{DueTimer, TimerChange, TimerDomain, TimerService};

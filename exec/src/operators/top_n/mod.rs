@@ -16,15 +16,13 @@ use std::sync::Arc;
 use arrow::array::UInt64Array;
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
-use tidemill_core::clock::Clock;
-use tidemill_core::operator::{Operator, OperatorContext, OperatorFactory, Output, Progress};
-use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope, StateTtl};
-use tidemill_core::{Batch, Error, Result, Watermark};
+use tidemill_core::operator::{Operator, OperatorFactory};
+use tidemill_core::state::StateTtl;
+use tidemill_core::{Batch, Result};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::operators::expression::batch_of;
-use crate::operators::idle::IdleState;
-use crate::operators::pending::Pending;
+use crate::operators::keyed::{Declared, IdleState, KeyedUpdate, KeyedUpdates, Rows};
 use changes::Changes;
 use column::{Ranked, RankedColumn};
 
@@ -53,14 +51,7 @@ pub struct TopN {
 
 impl OperatorFactory for TopN {
     fn create(&self) -> Result<Box<dyn Operator>> {
-        Ok(Box::new(TopNOperator {
-            plan: Arc::new(self.clone()),
-            partitions: None,
-            clock: None,
-            slots: Vec::new(),
-            pending: Pending::default(),
-            batch_rows: usize::MAX,
-        }))
+        Ok(Box::new(KeyedUpdates::new(Partitions(Arc::new(self.clone())))))
     }
 
     fn describe(&self) -> String {
@@ -73,107 +64,30 @@ impl OperatorFactory for TopN {
     }
 }
 
-struct TopNOperator {
-    plan: Arc<TopN>,
-    /// From `open` on: the partitions.
-    partitions: Option<IdleState<RankedColumn>>,
-    /// From `open` on.
-    clock: Option<Arc<dyn Clock>>,
-    /// Slots of this batch.
-    slots: Vec<usize>,
-    pending: Pending,
-    batch_rows: usize,
-}
+/// The rows of each partition.
+struct Partitions(Arc<TopN>);
 
-impl Operator for TopNOperator {
-    fn open(&mut self, context: &OperatorContext) -> Result<()> {
-        self.batch_rows = context.batch_rows;
-        let keys = self.plan.partition_by.iter().map(|key| self.plan.input_schema.fields()[*key].clone());
-        let column = RankedColumn::new(&self.plan)?;
-        self.partitions = Some(IdleState::new(context, &keys.collect(), "rows", column, self.plan.ttl)?);
-        self.clock = Some(context.clock.clone());
-        Ok(())
+impl KeyedUpdate for Partitions {
+    type Column = RankedColumn;
+
+    fn declare(&self) -> Result<Declared<RankedColumn>> {
+        let keys = self.0.partition_by.iter().map(|key| self.0.input_schema.fields()[*key].clone());
+        let keys = (self.0.partition_by.clone(), keys.collect());
+        Ok(Declared { name: "rows", keys, column: RankedColumn::new(&self.0)?, ttl: self.0.ttl })
     }
 
-    fn process(&mut self, _input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
-        let mut partitions = self.partitions.take().ok_or_else(not_open)?;
-        let batch = partitions.take_in(batch, &self.plan.partition_by, &mut self.slots)?;
-        self.update(&mut partitions, &batch)?;
-        self.partitions = Some(partitions);
-        self.resume(output)
-    }
-
-    fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
-        self.partitions.as_mut().ok_or_else(not_open)?.backlog.advance(watermark);
-        self.resume(output)
-    }
-
-    fn wake(&mut self, _token: u64, output: &mut Output) -> Result<Progress> {
-        self.partitions.as_mut().ok_or_else(not_open)?.wake(&self.plan.partition_by)?;
-        self.resume(output)
-    }
-
-    fn flush(&mut self, output: &mut Output) -> Result<Progress> {
-        self.partitions.as_mut().ok_or_else(not_open)?.fall_due(&self.plan.partition_by)?;
-        self.resume(output)
-    }
-
-    fn end_of_input(&mut self, _input: usize, output: &mut Output) -> Result<Progress> {
-        self.flush(output)
-    }
-
-    fn resume(&mut self, output: &mut Output) -> Result<Progress> {
-        while self.pending.emit(output) == Progress::Done {
-            let mut partitions = self.partitions.take().ok_or_else(not_open)?;
-            let due = partitions.next_due(&self.plan.partition_by, self.batch_rows, &mut self.slots)?;
-            if let Some(batch) = &due {
-                self.update(&mut partitions, batch)?;
-            }
-            let watermark = partitions.backlog.watermark();
-            self.partitions = Some(partitions);
-            match watermark {
-                Some(watermark) => self.pending.push_watermark(watermark),
-                None if due.is_none() => return Ok(Progress::Done),
-                None => {}
-            }
-        }
-        Ok(Progress::Full)
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.partitions.as_ref().map_or(0, IdleState::memory_bytes)
-    }
-
-    fn give_back(&mut self, bytes: usize) -> Result<()> {
-        self.partitions.as_mut().map_or(Ok(()), |partitions| partitions.states.give_back(bytes))
-    }
-
-    fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
-        self.partitions.as_mut().ok_or_else(not_open)?.snapshot(scope)
-    }
-
-    fn restore(&mut self, mut state: RestoredState) -> Result<()> {
-        self.partitions.as_mut().ok_or_else(not_open)?.states.restore(&mut state)
-    }
-}
-
-impl TopNOperator {
-    /// Works on rows whose slots were found.
-    fn update(&mut self, partitions: &mut IdleState<RankedColumn>, batch: &Batch) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let (plan, records) = (self.plan.clone(), batch.records());
-        let now_millis = self.clock.as_ref().ok_or_else(not_open)?.now_millis();
+    fn update(&mut self, states: &mut IdleState<RankedColumn>, rows: Rows<'_>) -> Result<Option<Batch>> {
+        let Rows { batch, slots, now_millis } = rows;
+        let plan = &self.0;
         let mut written: HashSet<usize, BuildHasherDefault<Xxh3Default>> = HashSet::default();
-        written.extend(partitions.expire(&self.slots, now_millis)?);
-        let column = partitions.column()?;
+        written.extend(states.expire(slots, now_millis)?);
+        let column = states.column()?;
 
         let most = if plan.input_updates { usize::MAX } else { plan.last };
         let mut touched: Vec<(usize, Vec<Ranked>)> = Vec::new();
         let mut known: HashSet<usize, BuildHasherDefault<Xxh3Default>> = HashSet::default();
-        for (row, ranked) in column.ranked(records.columns())?.into_iter().enumerate() {
-            let slot = self.slots[row];
+        for (row, ranked) in column.ranked(batch.records().columns())?.into_iter().enumerate() {
+            let slot = slots[row];
             if known.insert(slot) {
                 touched.push((slot, plan.visible(column.partition(slot)).to_vec()));
             }
@@ -187,18 +101,13 @@ impl TopNOperator {
         }
         let mut changes = Changes::default();
         for (slot, before) in &touched {
-            changes.compare(before, plan.visible(column.partition(*slot)), &plan);
+            changes.compare(before, plan.visible(column.partition(*slot)), plan);
         }
         let changed = plan.changelog(changes, column)?;
         let written: Vec<usize> = written.into_iter().collect();
-        partitions.written(&written, batch.num_rows(), now_millis)?;
-        changed.into_iter().for_each(|batch| self.pending.push(batch, self.batch_rows));
-        Ok(())
+        states.written(&written, batch.num_rows(), now_millis)?;
+        Ok(changed)
     }
-}
-
-fn not_open() -> Error {
-    Error::internal("a Top-N that was not opened")
 }
 
 impl TopN {

@@ -18,6 +18,7 @@ mod outside;
 mod restore;
 mod rows;
 mod snapshot;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
@@ -29,8 +30,8 @@ use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef};
 use tidemill_core::key::{is_hashable, key_group};
 use tidemill_core::state::{
-    Expiry, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateDescriptor, StateId, StateKind,
-    StateLayer, StateTtl, is_namespace, keyed_schema, namespace,
+    BacklogLimits, Expiry, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateDescriptor, StateId,
+    StateKind, StateLayer, StateTtl, is_namespace, keyed_schema, namespace,
 };
 use tidemill_core::{Error, Result};
 
@@ -278,8 +279,9 @@ impl KeyedStates for MemoryStates {
         Ok(())
     }
 
-    fn backlog_bytes(&self) -> usize {
-        self.outside.as_ref().filter(|outside| outside.len > 0).map_or(0, Outside::backlog_bytes)
+    fn backlog(&self) -> BacklogLimits {
+        let outside = self.outside.as_ref().filter(|outside| outside.len > 0);
+        outside.map_or_else(BacklogLimits::default, Outside::backlog)
     }
 
     fn remove(&mut self, slot: usize) {

@@ -47,6 +47,9 @@ impl MemoryStates {
     pub(super) fn fetch(&mut self, keys: &[ArrayRef], hashes: &[u64], fresh: &[(usize, usize)]) -> Result<()> {
         let places: Vec<usize> = fresh.iter().map(|(place, _)| *place).collect();
         let found = self.read(keys, hashes, &places)?;
+        if let Some(outside) = &mut self.outside {
+            outside.arrive(places.iter().map(|place| Place::of(hashes[*place], self.max_parallelism)));
+        }
         let slots: Vec<usize> = found.places.iter().map(|place| fresh[*place].1).collect();
         self.admit(slots.iter().copied().enumerate().map(|(row, slot)| (slot, found.rows.get(row))))
     }
@@ -112,12 +115,13 @@ impl MemoryStates {
         let Some(outside) = &mut self.outside else { return Ok(()) };
         outside.hold(held);
         let keys = self.index.len();
-        let is_full = outside.room.is_some_and(|room| keys > room - room / 8);
+        let spare = outside.spare().unwrap_or_default();
+        let is_full = outside.room.is_some_and(|room| keys > room - spare);
         if outside.room.is_some() && outside.excess(2 * held).is_none() {
             outside.room = None;
         }
         match (outside.room, outside.excess(held)) {
-            (Some(room), None) if is_full => self.leave(keys.saturating_sub(room - room / 4)),
+            (Some(room), None) if is_full => self.leave(keys.saturating_sub(room - 2 * spare)),
             // The room was counted in keys: a batch had more of them, or they have grown.
             (Some(_), Some(most)) if is_full || held / 4 * 3 > most => self.shrink(held, most / 4 * 3),
             (None, Some(most)) => self.shrink(held, most / 4 * 3),
@@ -136,7 +140,8 @@ impl MemoryStates {
     /// The coldest keys leave.
     fn leave(&mut self, count: usize) -> Result<()> {
         let Some(outside) = &mut self.outside else { return Ok(()) };
-        let cold = outside.coldest(count);
+        let (index, groups) = (&self.index, self.max_parallelism);
+        let cold = outside.coldest(count, &|slot| Place::of(index.hash(slot), groups));
         self.by_place(cold).chunks(BATCH_ROWS).try_for_each(|slots| self.move_out(slots))
     }
 

@@ -7,38 +7,41 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::Fields;
 use tidemill_core::Result;
+use tidemill_core::state::BacklogLimits;
 
+use super::BATCH_ROWS;
 use super::rows::RowCodec;
+use super::stretch::Stretch;
 use crate::state::key_index::folded_floats;
 use crate::state::tier::{Cursor, Family, Pages, Place, RowKeys, Share, Tier};
 
 /// How many bytes of rows are frozen as one part of a snapshot: so many are in memory when it is encoded.
 const PART_BYTES: u64 = 8 << 20;
 
-/// A cache may grow to such a part of the memory for state.
-const CACHE_PART: f64 = 0.5;
-
-/// How many bytes of rows may wait at the most: a checkpoint that overtakes rows has to wait for what becomes of them.
+/// How many bytes of rows may wait at the most, where that is less than a quarter of the memory for state: a checkpoint that
+/// overtakes rows has to wait for what becomes of them.
 const BACKLOG_BYTES: usize = 4 << 20;
 
-/// So many keys leave before one more is no longer taken to be in use.
+/// So many keys leave before of one more half of its uses are forgotten.
 const FORGETTING: usize = 4;
 
 /// The slot has a key.
 const TAKEN: u8 = 1;
-/// It was looked up more than once since it came, or since it was forgotten that it was.
-const USED: u8 = 2;
 /// Its columns differ from its row in the tier.
-const DIRTY: u8 = 4;
+const DIRTY: u8 = 2;
 /// It has a row in the tier.
-const STORED: u8 = 8;
+const STORED: u8 = 4;
+/// It was looked up once more since it came, or since half of its uses were forgotten.
+const USE: u8 = 1 << 4;
+/// How often it was used, as far as it is counted.
+const USES: u8 = 7 * USE;
 
 /// When keys leave memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
     /// When the worker is short of memory: it is where keys belong.
     WhenShort,
-    /// Long before that: memory is a cache of the tier.
+    /// Before that, so that rows that wait have room beside those that stay: memory is a cache of the tier.
     Early,
 }
 
@@ -52,10 +55,12 @@ pub struct Outside {
     /// The codec of the key columns.
     keys: Arc<RowCodec>,
     marks: Vec<u8>,
-    /// Where the search for keys that nobody uses goes on.
+    /// Where the search for keys that were used least goes on.
     hand: usize,
-    /// Where it is forgotten next that a key was in use.
+    /// Where uses are forgotten next.
     forgetting: usize,
+    /// Where keys were looked up since the last ones left.
+    arrived: Stretch,
     /// For how many keys there is room; `None` until there was too little.
     pub room: Option<usize>,
     /// Keys that are not in memory.
@@ -81,6 +86,7 @@ impl Outside {
             marks: Vec::new(),
             hand: 0,
             forgetting: 0,
+            arrived: Stretch::default(),
             room: None,
             len: 0,
             epoch: 0,
@@ -96,20 +102,26 @@ impl Outside {
 
     /// What the keys in memory may occupy, if `held` bytes are too much.
     pub fn excess(&self, held: usize) -> Option<usize> {
-        match self.leaving {
-            Leaving::WhenShort => self.share.excess(held, 1.0),
-            Leaving::Early => self.share.excess(held, CACHE_PART),
-        }
+        let backlog = self.backlog_bytes();
+        let beside = match (self.room, self.leaving) {
+            (None, Leaving::WhenShort) => 0,
+            _ => backlog,
+        };
+        self.share.excess(held.saturating_add(beside)).map(|most| most.saturating_sub(backlog))
     }
 
-    /// How many bytes of rows may wait for keys that are not in memory.
-    pub fn backlog_bytes(&self) -> usize {
-        let bytes = match self.leaving {
-            // Behind these a quarter of the memory for state is free when keys have just left.
-            Leaving::WhenShort => self.share.equal() / 4,
-            Leaving::Early => (self.share.equal() as f64 * (1.0 - CACHE_PART)) as usize,
-        };
-        bytes.min(BACKLOG_BYTES)
+    /// For how many keys of the next batch there is always room; `None` until there was too little.
+    pub fn spare(&self) -> Option<usize> {
+        self.room.map(|room| (room / 16).max(BATCH_ROWS).min(room / 8))
+    }
+
+    /// Which rows may wait for keys that are not in memory.
+    pub fn backlog(&self) -> BacklogLimits {
+        BacklogLimits { bytes: self.backlog_bytes(), keys: self.spare().map(|spare| spare.max(1)) }
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        (self.share.equal() / 4).min(BACKLOG_BYTES)
     }
 
     /// Makes room for so many more slots.
@@ -117,13 +129,13 @@ impl Outside {
         self.marks.reserve(slots);
     }
 
-    /// Takes note of slots that were looked up, as [`Self::take`] does, and that they are in use.
+    /// Takes note of slots that were looked up, as [`Self::take`] does, and that they were used.
     pub fn note(&mut self, looked_up: &[usize], slots: usize) -> Vec<(usize, usize)> {
         let fresh = self.take(looked_up, slots);
         let mut next = fresh.iter().map(|(place, _)| *place).peekable();
         for (place, slot) in looked_up.iter().enumerate() {
-            if next.next_if_eq(&place).is_none() {
-                self.marks[*slot] |= USED;
+            if next.next_if_eq(&place).is_none() && self.marks[*slot] & USES != USES {
+                self.marks[*slot] += USE;
             }
         }
         fresh
@@ -179,28 +191,53 @@ impl Outside {
         (0..self.marks.len()).filter(|slot| self.marks[*slot] & TAKEN != 0)
     }
 
-    /// So many slots of keys: first those that were looked up only once, then any.
+    /// Takes note of the places of keys that were not in memory.
+    pub fn arrive(&mut self, places: impl Iterator<Item = Place>) {
+        let ends = places.map(|place| (place, place)).reduce(|ends, next| (ends.0.min(next.0), ends.1.max(next.1)));
+        if let Some((first, last)) = ends {
+            self.arrived.extend(first, last);
+        }
+    }
+
+    /// So many slots of keys: of those from where others have just come, so that they go into few pages, if there are enough to choose
+    /// from, and of these the ones that were used least. `place` tells the place of a slot's key.
     ///
-    /// A clock with two hands. One looks for keys that are not in use, round and round; whoever brings many in for one row each, and has
-    /// them leave again, does not drive out what is used all the time. The other one, which is slower, forgets that keys were in use.
-    pub fn coldest(&mut self, count: usize) -> Vec<usize> {
-        let slots = self.marks.len();
-        let mut cold = Vec::with_capacity(count);
-        for wanted in [TAKEN, TAKEN | USED] {
-            for _ in 0..slots {
-                if cold.len() == count {
-                    break;
-                }
-                self.hand = (self.hand + 1) % slots;
-                if self.marks[self.hand] & (TAKEN | USED) == wanted {
-                    cold.push(self.hand);
+    /// A clock with two hands. One looks for keys that were used no more often than most who leave, round and round; whoever brings many
+    /// in for one row each, and has them leave again, does not drive out what is used all the time. The other one, which is slower,
+    /// forgets half of what a key was used.
+    pub fn coldest(&mut self, count: usize, place: &dyn Fn(usize) -> Place) -> Vec<usize> {
+        let (slots, arrived) = (self.marks.len(), std::mem::take(&mut self.arrived));
+        if count == 0 {
+            return Vec::new();
+        }
+        let is_taken = |slot: usize| self.marks[slot] & TAKEN != 0;
+        let is_near = |slot: usize| is_taken(slot) && arrived.has(place(slot));
+        let choice = if arrived.is_empty() { 0 } else { (0..slots).filter(|slot| is_near(*slot)).count() };
+        let may_leave: &dyn Fn(usize) -> bool = if choice > count + count / 4 { &is_near } else { &is_taken };
+
+        let mut by_uses = [0; (USES / USE) as usize + 1];
+        let uses = |slot: usize| ((self.marks[slot] & USES) / USE) as usize;
+        (0..slots).filter(|slot| may_leave(*slot)).for_each(|slot| by_uses[uses(slot)] += 1);
+        // All that were used less often leave, and so many of those that were used so often.
+        let (mut most_uses, mut left) = (0, count);
+        while let Some(fewer) = by_uses.get(most_uses).filter(|fewer| **fewer < left) {
+            (most_uses, left) = (most_uses + 1, left - fewer);
+        }
+        let (mut cold, mut hand) = (Vec::with_capacity(count), self.hand);
+        for slot in (self.hand..slots).chain(0..self.hand).filter(|slot| may_leave(*slot)) {
+            let uses = uses(slot);
+            if uses < most_uses || uses == most_uses && left > 0 {
+                cold.push(slot);
+                if uses == most_uses {
+                    (hand, left) = (slot, left - 1);
                 }
             }
         }
-        cold.sort_unstable();
-        for _ in 0..(count / FORGETTING).min(slots) {
+        self.hand = hand;
+        for _ in 0..count.div_ceil(FORGETTING).min(slots) {
             self.forgetting = (self.forgetting + 1) % slots;
-            self.marks[self.forgetting] &= !USED;
+            let mark = &mut self.marks[self.forgetting];
+            *mark = *mark & !USES | ((*mark & USES) / 2) & USES;
         }
         cold
     }
@@ -246,5 +283,35 @@ impl Outside {
     /// Bytes held.
     pub fn memory_bytes(&self) -> usize {
         self.marks.capacity() + self.pages.as_ref().map_or(0, Pages::memory_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+    use crate::state::tier::test_disk;
+
+    #[test]
+    fn who_was_used_least_leaves_and_with_neighbours_if_there_is_a_choice() {
+        let keys = Fields::from(vec![Field::new("k", DataType::Int64, true)]);
+        let mut outside = Outside::new(&keys, test_disk(), Leaving::WhenShort, 1).unwrap();
+        let place = |slot: usize| Place::of(slot as u64, 1);
+        let all: Vec<usize> = (0..10).collect();
+        assert_eq!(outside.note(&all, 10).len(), 10);
+        assert!(outside.note(&[0, 1, 2, 2, 3, 3, 9], 10).is_empty());
+        // With every one to four that leave one slot's uses are forgotten by half, from the second slot on.
+        assert_eq!(outside.coldest(3, &place), [4, 5, 6]);
+        // The hand goes on where it was; nobody has really left.
+        assert_eq!(outside.coldest(2, &place), [6, 7]);
+        outside.arrive([2, 0, 3].into_iter().map(place));
+        assert_eq!(outside.coldest(2, &place), [0, 1]);
+        outside.arrive([2, 3].into_iter().map(place));
+        assert_eq!(outside.coldest(1, &place), [2]);
+        // Two are too few to choose four from.
+        outside.arrive([2, 3].into_iter().map(place));
+        assert_eq!(outside.coldest(4, &place), [4, 5, 6, 7]);
+        assert_eq!(outside.coldest(6, &place), [7, 8, 1, 4, 5, 6]);
     }
 }

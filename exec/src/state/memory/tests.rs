@@ -388,10 +388,10 @@ fn keys_outside_are_far_until_they_are_looked_up() {
         assert_eq!(slots.len() + far.len(), 500);
         far
     };
-    assert_eq!((work.states.backlog_bytes(), near(work.states.as_mut()).len()), (0, 0));
+    assert_eq!((work.states.backlog().bytes, near(work.states.as_mut()).len()), (0, 0));
     work.run(50);
     let far = near(work.states.as_mut());
-    assert_eq!(work.states.backlog_bytes(), 16 << 10);
+    assert_eq!(work.states.backlog().bytes, 16 << 10);
     assert!(!far.is_empty());
     // To ask does not bring them in.
     assert_eq!(near(work.states.as_mut()), far);

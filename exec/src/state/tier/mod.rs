@@ -1,7 +1,7 @@
 //! The second tier of state: the local disk of a worker, for what its memory has no room for.
 //!
 //! ```text
-//! memory of the worker (one pool) ── 5/8 ──> state in memory, shared by those who hold some   (share.rs)
+//! memory of the worker (one pool) ── 3/4 ──> state in memory, shared by those who hold some   (share.rs)
 //!                                  └─ 1/8 ──> one RocksDB: block cache and memtables           (database.rs)
 //! io.tmp.dirs ──> tidemill-state-…/ ──> a range of keys for each who holds state               (range.rs)
 //!                                          ├─ batches by key group: what windows put away        (parts.rs)

@@ -177,28 +177,13 @@ impl Page {
                 }
             }
             ALIKE => {
-                let (key, value) = (number(&mut rest)?, number(&mut rest)?);
-                let width = HASH.checked_add(key)?.checked_add(value)?;
-                let (bits, first) = (cut(&mut rest, width.div_ceil(8))?, cut(&mut rest, width)?);
-                let differs = |place: &usize| bits[place / 8] >> (place % 8) & 1 == 1;
-                let differing: Vec<usize> = (0..width).filter(differs).collect();
-                // No row is there twice.
-                if rows > 1 && differing.is_empty() {
-                    return None;
-                }
-                let packed = cut(&mut rest, rows.checked_mul(differing.len())?)?;
+                let alike = Alike::cut(rows, &mut rest)?;
+                let width = alike.first.len();
                 self.bytes.reserve(rows.checked_mul(width).filter(|bytes| u32::try_from(*bytes).is_ok())?);
-                let mut packed = packed.chunks_exact(differing.len().max(1));
                 for number in 0..rows {
-                    let begin = self.bytes.len();
-                    self.bytes.extend(first);
-                    let row = &mut self.bytes[begin..];
-                    differing
-                        .iter()
-                        .zip(packed.next().unwrap_or_default())
-                        .for_each(|(place, byte)| row[*place] = *byte);
+                    alike.push_row(number, &mut self.bytes);
                     let begin = (number * width) as u32;
-                    self.ends.push((begin + (HASH + key) as u32, begin + width as u32));
+                    self.ends.push((begin + alike.key_end as u32, begin + width as u32));
                 }
             }
             _ => return None,
@@ -219,6 +204,135 @@ impl Page {
         self.bytes.extend(&from.bytes[begin..end]);
         let moved = |(key, value): &(u32, u32)| (key.wrapping_add(moved), value.wrapping_add(moved));
         self.ends.extend(from.ends[rows].iter().map(moved));
+    }
+}
+
+/// The rows of a page that are all as long, as they lie in its bytes.
+#[derive(Debug)]
+struct Alike<'a> {
+    rows: usize,
+    /// Where the key of a row ends.
+    key_end: usize,
+    first: &'a [u8],
+    /// Where rows differ.
+    differing: Vec<usize>,
+    /// Of each row the bytes in which they differ.
+    packed: &'a [u8],
+}
+
+impl<'a> Alike<'a> {
+    fn cut(rows: usize, rest: &mut &'a [u8]) -> Option<Self> {
+        let (key, value) = (number(rest)?, number(rest)?);
+        let key_end = HASH.checked_add(key)?;
+        let width = key_end.checked_add(value)?;
+        let (bits, first) = (cut(rest, width.div_ceil(8))?, cut(rest, width)?);
+        let differing: Vec<usize> = (0..width).filter(|place| bits[place / 8] >> (place % 8) & 1 == 1).collect();
+        // No row is there twice.
+        if rows > 1 && differing.is_empty() {
+            return None;
+        }
+        let packed = cut(rest, rows.checked_mul(differing.len())?)?;
+        Some(Self { rows, key_end, first, differing, packed })
+    }
+
+    /// The bytes in which a row differs from others.
+    fn packed(&self, row: usize) -> &'a [u8] {
+        &self.packed[row * self.differing.len()..][..self.differing.len()]
+    }
+
+    fn push_row(&self, row: usize, to: &mut Vec<u8>) {
+        let begin = to.len();
+        to.extend(self.first);
+        let bytes = &mut to[begin..];
+        self.differing.iter().zip(self.packed(row)).for_each(|(place, byte)| bytes[*place] = *byte);
+    }
+}
+
+/// A page as bytes, of which some rows are asked for: where rows are alike, the others are not decoded.
+#[derive(Debug)]
+pub struct PageView<'a>(View<'a>);
+
+#[derive(Debug)]
+enum View<'a> {
+    Alike {
+        rows: Alike<'a>,
+        /// What comes first in every row, up to where they differ.
+        common: usize,
+    },
+    Unlike(Page),
+}
+
+impl<'a> PageView<'a> {
+    /// The rows that `encode` made bytes of.
+    pub fn new(bytes: &'a [u8]) -> Result<Self> {
+        let alike = || {
+            let (_, mut rest) = bytes.split_first().filter(|(kind, _)| **kind == ALIKE)?;
+            let rows = number(&mut rest)?;
+            Alike::cut(rows, &mut rest).filter(|_| rest.is_empty())
+        };
+        if let Some(rows) = alike() {
+            let common = rows.differing.first().copied().unwrap_or(rows.first.len());
+            return Ok(Self(View::Alike { rows, common }));
+        }
+        let mut page = Page::default();
+        page.decode(bytes)?;
+        Ok(Self(View::Unlike(page)))
+    }
+
+    fn len(&self) -> usize {
+        match &self.0 {
+            View::Alike { rows, .. } => rows.rows,
+            View::Unlike(page) => page.len(),
+        }
+    }
+
+    /// How a row stands to a key.
+    fn compare(&self, row: usize, hash: u32, key: &[u8]) -> Ordering {
+        match &self.0 {
+            View::Unlike(page) => page.compare(row, hash, key),
+            View::Alike { rows, common } => {
+                let sought = hash.to_be_bytes().into_iter().chain(key.iter().copied());
+                let (mut packed, mut differing) = (rows.packed(row).iter(), rows.differing.iter().peekable());
+                let stored = (0..rows.key_end).map(|place| match place < *common {
+                    true => rows.first[place],
+                    false => match differing.next_if_eq(&&place) {
+                        Some(_) => packed.next().copied().unwrap_or_default(),
+                        None => rows.first[place],
+                    },
+                });
+                stored.cmp(sought)
+            }
+        }
+    }
+
+    /// The first row from `begin` on that does not come before a key, and whether it is the key's.
+    pub fn seek(&self, begin: usize, hash: u32, key: &[u8]) -> (usize, bool) {
+        // Ever further, as keys are asked for in their order, then in between.
+        let (mut low, mut step) = (begin, 1);
+        while low + step <= self.len() && self.compare(low + step - 1, hash, key) == Ordering::Less {
+            (low, step) = (low + step, step * 2);
+        }
+        let mut high = (low + step - 1).min(self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.compare(middle, hash, key) {
+                Ordering::Less => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        (low, low < self.len() && self.compare(low, hash, key) == Ordering::Equal)
+    }
+
+    /// The value of a row, with the help of a buffer.
+    pub fn value<'b>(&'b self, row: usize, buffer: &'b mut Vec<u8>) -> &'b [u8] {
+        match &self.0 {
+            View::Unlike(page) => page.value(row),
+            View::Alike { rows, .. } => {
+                buffer.clear();
+                rows.push_row(row, buffer);
+                &buffer[rows.key_end..]
+            }
+        }
     }
 }
 
@@ -298,6 +412,21 @@ mod tests {
         }
 
         #[test]
+        fn rows_are_found_in_a_page_without_decoding_it(given in given(), others in btree_map(key(), Just(()), 0..20)) {
+            let (page, mut bytes, mut buffer) = (page(&given), vec![], vec![]);
+            page.encode(0..page.len(), &mut bytes);
+            let (view, mut next) = (PageView::new(&bytes).unwrap(), 0);
+            let asked: BTreeMap<_, _> = given.keys().cloned().map(|key| (key, ())).chain(others).collect();
+            for (hash, key) in asked.into_keys() {
+                let (row, is_there) = view.seek(next, hash, &key);
+                prop_assert_eq!(row, given.range(..(hash, key.clone())).count());
+                let value = is_there.then(|| view.value(row, &mut buffer).to_vec());
+                prop_assert_eq!(value.as_ref(), given.get(&(hash, key)));
+                next = row;
+            }
+        }
+
+        #[test]
         fn what_is_laid_over_a_page_counts_in_whatever_order_it_is_merged(
             given in given(), changes in vec(btree_map(key(), prop_oneof![Just(vec![]), value()], 0..20), 0..5), cut in 0usize..6,
         ) {
@@ -323,7 +452,7 @@ mod tests {
             if let Some(first) = bytes.first_mut() {
                 *first = kind;
             }
-            let _ = Page::default().decode(&bytes);
+            prop_assert_eq!(Page::default().decode(&bytes).is_ok(), PageView::new(&bytes).is_ok());
         }
     }
 

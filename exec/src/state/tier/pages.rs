@@ -9,14 +9,13 @@
 //! laid over their page, and RocksDB merges them when it compacts, or when somebody reads. A group that has grown gets deeper by a bit,
 //! and each of its pages becomes two.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 
 use tidemill_core::Result;
 use tidemill_core::key::key_group;
 use tidemill_core::state::portions;
 
-use super::page::{EMPTY, Page};
+use super::page::{EMPTY, Page, PageView};
 use super::{Family, Moment, TierRange, Writes};
 
 /// How many bytes of rows a page has on average before it becomes two. More of them are decoded for every row that is looked for,
@@ -121,21 +120,18 @@ impl Pages {
         let by_page = order.chunk_by(|one, other| self.are_together(keys, *one, *other));
         let has_rows = |places: &&[usize]| self.groups[keys.places[places[0]].group as usize].rows > 0;
         let by_page: Vec<&[usize]> = by_page.filter(has_rows).collect();
-        let mut page = Page::default();
+        let mut buffer = Vec::new();
         for some in by_page.chunks(READ_PAGES) {
             let pages: Vec<Vec<u8>> = some.iter().map(|places| self.page_of(Family::Rows, keys, places)).collect();
             for (places, bytes) in some.iter().zip(self.range.get(&pages)?) {
                 let Some(bytes) = bytes else { continue };
-                page.decode(&bytes)?;
-                let mut row = 0;
+                let (page, mut next) = (PageView::new(&bytes)?, 0);
                 for place in *places {
-                    let (hash, key) = (keys.places[*place].hash, keys.get(*place));
-                    while row < page.len() && page.compare(row, hash, key) == Ordering::Less {
-                        row += 1;
+                    let (row, is_there) = page.seek(next, keys.places[*place].hash, keys.get(*place));
+                    if is_there {
+                        found(*place, page.value(row, &mut buffer))?;
                     }
-                    if row < page.len() && page.compare(row, hash, key) == Ordering::Equal {
-                        found(*place, page.value(row))?;
-                    }
+                    next = row;
                 }
             }
         }

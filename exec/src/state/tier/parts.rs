@@ -36,7 +36,7 @@ impl TierParts {
 impl PartStore for TierParts {
     fn excess(&mut self, held_bytes: usize) -> Option<usize> {
         self.share.note(held_bytes);
-        self.share.excess(held_bytes, 1.0)
+        self.share.excess(held_bytes)
     }
 
     fn put(&mut self, rows: &RecordBatch) -> Result<Arc<dyn StatePart>> {

@@ -1,6 +1,6 @@
 //! Who holds how much state in memory, and who has to give some of it away.
 //!
-//! State in memory may come to five eighths of the pool; the rest is for the database behind it, for what grows by doubling,
+//! State in memory may come to three quarters of the pool; the rest is for the database behind it, for what grows by doubling,
 //! and for operators that hold no state. Everybody takes what they like of what the others leave. When nothing is left, whoever
 //! holds more than an equal share gives the difference away; so nobody waits for anybody else.
 
@@ -23,7 +23,7 @@ impl Limits {
     /// The part of `memory` that is for state.
     pub fn new(memory: Arc<dyn MemoryPool>) -> Self {
         let together = match memory.memory_limit() {
-            MemoryLimit::Finite(limit) => Some(limit / 8 * 5),
+            MemoryLimit::Finite(limit) => Some(limit / 4 * 3),
             _ => None,
         };
         Self { memory: Some(memory), ..Self::of_bytes(together) }
@@ -60,15 +60,13 @@ impl Share {
         self.limits.together.unwrap_or_default() / self.limits.holders.load(Ordering::Relaxed).max(1)
     }
 
-    /// What a holder may keep in memory, if it may not keep the `held` bytes; `part` is how much of the memory for state it counts
-    /// on, from 0 to 1.
-    pub fn excess(&self, held: usize, part: f64) -> Option<usize> {
-        let together = (self.limits.together? as f64 * part) as usize;
+    /// What a holder may keep in memory, if it may not keep the `held` bytes.
+    pub fn excess(&self, held: usize) -> Option<usize> {
+        let together = self.limits.together?;
         let of_state = self.limits.held.load(Ordering::Relaxed);
         let of_all = self.limits.memory.as_ref().map_or(0, |memory| memory.reserved());
         let of_others = of_state.max(of_all).saturating_sub(self.noted);
-        let equal = together / self.limits.holders.load(Ordering::Relaxed).max(1);
-        let most = equal.max(together.saturating_sub(of_others));
+        let most = self.equal().max(together.saturating_sub(of_others));
         (held > most).then_some(most)
     }
 }

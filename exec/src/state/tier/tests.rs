@@ -119,12 +119,11 @@ fn whoever_holds_more_than_an_equal_share_makes_room_once_there_is_none() {
     let (mut large, mut small) = (Share::new(limits.clone()), Share::new(limits.clone()));
     large.note(60);
     small.note(20);
-    assert_eq!((large.excess(80, 1.0), small.excess(40, 1.0)), (None, None));
+    assert_eq!((large.excess(80), small.excess(40)), (None, None));
     // What is left, or half of it all, whichever is more.
-    assert_eq!((large.excess(81, 1.0), small.excess(51, 1.0)), (Some(80), Some(50)));
-    assert_eq!((large.excess(80, 0.5), small.excess(25, 0.5)), (Some(30), None));
+    assert_eq!((large.excess(81), small.excess(51)), (Some(80), Some(50)));
     drop(small);
-    assert_eq!((large.excess(100, 1.0), large.excess(101, 1.0)), (None, Some(100)));
+    assert_eq!((large.excess(100), large.excess(101)), (None, Some(100)));
 }
 
 const GROUPS: u32 = 4;

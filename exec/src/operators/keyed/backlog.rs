@@ -5,6 +5,7 @@
 //! own key, because a key comes into memory only with all the rows that wait for it.
 
 use arrow::array::UInt32Array;
+use arrow::buffer::ScalarBuffer;
 use tidemill_core::{Batch, Error, Result, Watermark};
 
 use crate::operators::expression::keys_and_hashes;
@@ -26,6 +27,8 @@ pub struct Backlog {
 #[derive(Debug)]
 struct Due {
     rows: Batch,
+    /// Those of the rows' keys.
+    hashes: ScalarBuffer<u64>,
     /// Rows from here on are left, in the order of the places of their keys.
     next: usize,
     order: Vec<u32>,
@@ -77,15 +80,26 @@ impl Backlog {
         // As keys lie in the tier; rows of one key stay in their order.
         let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
         order.sort_by_cached_key(|row| Place::of(hashes[*row as usize], max_parallelism));
-        self.due = Some(Due { rows: rows.with_hashes(hashes)?, next: 0, order });
+        self.due = Some(Due { rows: rows.with_hashes(hashes.clone())?, hashes, next: 0, order });
         Ok(())
     }
 
-    /// The next rows that are due, `rows` at the most.
-    pub fn next_due(&mut self, rows: usize) -> Result<Option<Batch>> {
+    /// The next rows that are due, `rows` at the most, of so many keys.
+    pub fn next_due(&mut self, rows: usize, keys: usize) -> Result<Option<Batch>> {
         let Some(due) = &mut self.due else { return Ok(None) };
         // A row more than are wanted, for the two rows of an update that would be cut apart.
-        let end = due.next.saturating_add(rows).saturating_add(1).min(due.order.len());
+        let most = due.next.saturating_add(rows).saturating_add(1).min(due.order.len());
+        let (mut end, mut left, mut last) = (due.next, keys, None);
+        while end < most {
+            let hash = due.hashes[due.order[end] as usize];
+            if last != Some(hash) {
+                if left == 0 {
+                    break;
+                }
+                (last, left) = (Some(hash), left - 1);
+            }
+            end += 1;
+        }
         let batch = due.rows.take(&UInt32Array::from(due.order[due.next..end].to_vec()))?;
         let length = piece_end(&batch, 0, rows);
         due.next += length;
@@ -122,17 +136,20 @@ mod tests {
         assert_eq!(numbers(&backlog.keep_back(&batch([1, 7, 8, 1], 5), vec![1, 2]).unwrap()), [5, 8]);
         assert_eq!((backlog.is_empty(), backlog.size_bytes()), (false, 5 * 16 + 2 * BATCH_BYTES));
         backlog.advance(Watermark(3));
-        assert!(backlog.next_due(10).unwrap().is_none() && backlog.watermark().is_none());
+        assert!(backlog.next_due(10, 10).unwrap().is_none() && backlog.watermark().is_none());
         backlog.fall_due(&[1], 128).unwrap();
         let mut seen = vec![];
-        while let Some(batch) = backlog.next_due(2).unwrap() {
-            seen.extend(numbers(&batch));
+        while let Some(batch) = backlog.next_due(2, 1).unwrap() {
+            seen.push(numbers(&batch));
         }
         let place = |key: i64| {
             let key: ArrayRef = Arc::new(Int64Array::from(vec![key]));
             Place::of(hash_columns(&[key], 1).unwrap()[0], 128)
         };
-        assert_eq!(seen, if place(7) < place(8) { [1, 6, 2, 4, 7] } else { [2, 4, 7, 1, 6] });
+        assert_eq!(
+            seen,
+            if place(7) < place(8) { [vec![1, 6], vec![2, 4], vec![7]] } else { [vec![2, 4], vec![7], vec![1, 6]] }
+        );
         assert_eq!((backlog.is_empty(), backlog.size_bytes()), (true, 0));
         assert_eq!((backlog.watermark(), backlog.watermark()), (Some(Watermark(3)), None));
     }

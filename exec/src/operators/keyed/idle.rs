@@ -4,31 +4,33 @@
 //! a backend comes by; with every batch it lets the backend come by at a few more. What has gone is not taken back downstream:
 //! to a key that comes again nothing has happened before.
 //!
-//! Rows whose keys are not in memory wait for each other ([`Backlog`]).
+//! Rows whose keys are not in memory wait for each other ([`Backlog`]), for as long as they might in a buffer.
 
 use std::marker::PhantomData;
 
-use arrow::datatypes::Fields;
 use tidemill_core::operator::OperatorContext;
 use tidemill_core::state::{Expiry, KeyedStates, Snapshot, SnapshotScope, StateColumn, StateId, StateTtl};
-use tidemill_core::{Batch, Error, Result};
+use tidemill_core::{Batch, Error, Gate, Result, Watermark};
 
-use crate::operators::backlog::Backlog;
+use super::Declared;
+use super::backlog::Backlog;
 use crate::operators::expression::keys_and_hashes;
 use crate::state::columns::TimedColumn;
 
 /// How many more slots are looked at for expired state with every batch, beside as many as there are rows.
 pub const EXPIRED_SLOTS: usize = 16;
 
-/// So long a row waits for others whose keys are not in memory, while there is more to read.
-const WAIT_MILLIS: i64 = 100;
+/// So long rows wait for each other at the most, whatever the buffer timeout is: many more of them wait than a buffer has.
+const LONGEST_WAIT_MILLIS: u128 = 1000;
 
 /// The one state of an operator: a column of type `C`, whose slots expire if there is a TTL.
 pub struct IdleState<C> {
     /// All keys.
     pub states: Box<dyn KeyedStates>,
+    /// Columns of the input.
+    keys: Vec<usize>,
     /// Rows of keys that are not in memory.
-    pub backlog: Backlog,
+    backlog: Backlog,
     context: OperatorContext,
     /// A wake-up is on its way, behind which nothing waits.
     has_deadline: bool,
@@ -38,15 +40,26 @@ pub struct IdleState<C> {
 }
 
 impl<C: StateColumn> IdleState<C> {
-    /// Registers the column, for the keys in these columns of the input.
-    pub fn new(context: &OperatorContext, keys: &Fields, name: &str, column: C, ttl: Option<StateTtl>) -> Result<Self> {
-        let mut states = context.backend.keyed_states(keys)?;
+    /// Registers the column.
+    pub fn new(context: &OperatorContext, declared: Declared<C>) -> Result<Self> {
+        let Declared { name, keys: (keys, fields), column, ttl } = declared;
+        let mut states = context.backend.keyed_states(&fields)?;
         let id = match ttl {
             None => states.register(name, None, Box::new(column)),
             Some(_) => states.register(name, ttl, Box::new(TimedColumn::new(column))),
         }?;
         let (backlog, context) = (Backlog::default(), context.clone());
-        Ok(Self { states, backlog, context, has_deadline: false, id, ttl, column: PhantomData })
+        Ok(Self { states, keys, backlog, context, has_deadline: false, id, ttl, column: PhantomData })
+    }
+
+    /// Processing time.
+    pub fn now_millis(&self) -> i64 {
+        self.context.clock.now_millis()
+    }
+
+    /// The most rows of a batch that the operator makes.
+    pub fn batch_rows(&self) -> usize {
+        self.context.batch_rows
     }
 
     /// The column.
@@ -59,10 +72,14 @@ impl<C: StateColumn> IdleState<C> {
     }
 
     /// Makes `slots` those of the rows of a batch that can be worked on now, and gives these; the others wait.
-    pub fn take_in(&mut self, batch: Batch, keys: &[usize], slots: &mut Vec<usize>) -> Result<Batch> {
-        let (columns, hashes) = keys_and_hashes(&batch, keys)?;
-        // What expires must not depend on how long rows have waited.
-        let room = if self.ttl.is_some() { 0 } else { self.states.backlog_bytes() };
+    pub fn take_in(&mut self, batch: Batch, slots: &mut Vec<usize>) -> Result<Batch> {
+        let (columns, hashes) = keys_and_hashes(&batch, &self.keys)?;
+        let gate = self.context.buffer_timeout;
+        let room = match self.ttl {
+            None if gate != Gate::IMMEDIATE => self.states.backlog().bytes,
+            // What expires must not depend on how long rows have waited.
+            _ => 0,
+        };
         let mut far = Vec::new();
         slots.clear();
         match (room, self.backlog.is_empty()) {
@@ -76,28 +93,43 @@ impl<C: StateColumn> IdleState<C> {
         }
         let near = self.backlog.keep_back(&batch, far)?;
         if self.backlog.size_bytes() > room {
-            self.fall_due(keys)?;
+            self.fall_due()?;
         } else if !std::mem::replace(&mut self.has_deadline, true) {
-            self.context.wakeups.at(self.context.clock.now_millis().saturating_add(WAIT_MILLIS), 0);
+            let wait_millis = match gate {
+                Gate::After(timeout) => timeout.as_millis().min(LONGEST_WAIT_MILLIS),
+                Gate::Full | Gate::Infinite => LONGEST_WAIT_MILLIS,
+            };
+            self.context.wakeups.at(self.now_millis().saturating_add(wait_millis as i64), 0);
         }
         Ok(near)
     }
 
     /// The wake-up has come.
-    pub fn wake(&mut self, keys: &[usize]) -> Result<()> {
+    pub fn wake(&mut self) -> Result<()> {
         self.has_deadline = false;
-        self.fall_due(keys)
+        self.fall_due()
     }
 
     /// Nothing waits any longer.
-    pub fn fall_due(&mut self, keys: &[usize]) -> Result<()> {
-        self.backlog.fall_due(keys, self.context.max_parallelism)
+    pub fn fall_due(&mut self) -> Result<()> {
+        self.backlog.fall_due(&self.keys, self.context.max_parallelism)
     }
 
-    /// The next rows that wait no longer, `rows` at the most; makes `slots` theirs.
-    pub fn next_due(&mut self, keys: &[usize], rows: usize, slots: &mut Vec<usize>) -> Result<Option<Batch>> {
-        let Some(batch) = self.backlog.next_due(rows)? else { return Ok(None) };
-        let (columns, hashes) = keys_and_hashes(&batch, keys)?;
+    /// Event time has come so far, behind the rows that wait.
+    pub fn advance(&mut self, watermark: Watermark) {
+        self.backlog.advance(watermark);
+    }
+
+    /// The last watermark, once, if nothing waits before it.
+    pub fn watermark(&mut self) -> Option<Watermark> {
+        self.backlog.watermark()
+    }
+
+    /// The next rows that wait no longer, a batch at the most; makes `slots` theirs.
+    pub fn next_due(&mut self, slots: &mut Vec<usize>) -> Result<Option<Batch>> {
+        let keys = self.states.backlog().keys.unwrap_or(usize::MAX);
+        let Some(batch) = self.backlog.next_due(self.batch_rows(), keys)? else { return Ok(None) };
+        let (columns, hashes) = keys_and_hashes(&batch, &self.keys)?;
         slots.clear();
         self.states.lookup(&columns, &hashes, slots)?;
         Ok(Some(batch))
