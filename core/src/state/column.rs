@@ -69,7 +69,11 @@ pub trait StateColumn: Any + Send {
 
 /// Resizes cells as [`StateColumn::resize`] demands: the memory of those that go, goes with them.
 pub fn resize_cells<T>(cells: &mut Vec<T>, slots: usize, vacant: impl FnMut() -> T) {
-    let shrinks = slots < cells.len();
+    let (shrinks, more) = (slots < cells.len(), slots.saturating_sub(cells.len()));
+    // Room that somebody has counted: it is not to be doubled. Small steps grow in large ones.
+    if more > cells.len() / 8 {
+        cells.reserve_exact(more);
+    }
     cells.resize_with(slots, vacant);
     if shrinks {
         cells.shrink_to_fit();

@@ -324,7 +324,16 @@ pub struct TaskWakeups {
 impl Wakeups for TaskWakeups {
     fn at(&self, millis: i64, token: u64) {
         let delay = Duration::from_millis(millis.saturating_sub(self.clock.now_millis()).max(0) as u64);
-        self.after(self.clock.sleep(delay), token);
+        let (sleep, sender) = (self.clock.sleep(delay), self.sender.clone());
+        let work = async move {
+            // Nothing sleeps any longer than the task that it would wake.
+            tokio::select! {
+                biased;
+                () = sender.closed() => {}
+                () = sleep => {}
+            }
+        };
+        self.after(Box::pin(work), token);
     }
 
     fn after(&self, work: BoxFuture<'static, ()>, token: u64) {

@@ -129,12 +129,19 @@ impl MemoryStates {
         }
     }
 
-    /// Moves so many keys out that those that stay occupy `goal` bytes of the `held` that they do.
+    /// Moves so many keys out that those that stay occupy `goal` bytes of the `held` that they do, and leaves room for a quarter more.
     pub(super) fn shrink(&mut self, held: usize, goal: usize) -> Result<()> {
         let keys = self.index.len();
         let stay = (keys as u128 * goal.min(held) as u128 / held.max(1) as u128) as usize;
         self.leave(keys - stay)?;
-        if self.memory_bytes_now() > goal { self.renumber(stay + stay / 4) } else { Ok(()) }
+        if self.memory_bytes_now() <= goal {
+            return Ok(());
+        }
+        let room = stay + stay / 4;
+        self.renumber(room)?;
+        // Columns had grown by doubling, and only now it is known how much they need.
+        let fits = room as u128 * (goal + goal / 5) as u128 / self.memory_bytes_now().max(1) as u128;
+        if fits > (room + room / 8) as u128 { self.renumber(fits as usize) } else { Ok(()) }
     }
 
     /// The coldest keys leave.
@@ -321,6 +328,7 @@ impl MemoryStates {
         }
         let types: Vec<_> = self.key_fields.iter().map(|field| field.data_type().clone()).collect();
         let mut index = KeyIndex::new(&types)?;
+        index.reserve(room.max(keys));
         for slots in order.chunks(BATCH_ROWS) {
             let hashes: Vec<u64> = slots.iter().map(|slot| self.index.hash(*slot)).collect();
             index.intern(&self.index.keys(slots)?, &hashes, &mut Vec::with_capacity(slots.len()))?;
