@@ -266,6 +266,7 @@ impl KeyedStates for MemoryStates {
         let Some(outside) = self.outside.as_mut().filter(|outside| outside.len > 0) else {
             return self.lookup(keys, hashes, slots);
         };
+        outside.keeps_back = true;
         let (keys, begin) = (plain(&self.key_fields, keys)?, slots.len());
         let mut found = Vec::with_capacity(hashes.len());
         self.index.find(&keys, hashes, &mut found)?;
@@ -392,8 +393,8 @@ impl KeyedStates for MemoryStates {
         self.release()?;
         let held = self.memory_bytes_now();
         match self.outside {
-            Some(_) => self.shrink(held, held.saturating_sub(bytes)),
-            None => Ok(()),
+            Some(_) if bytes > 0 => self.shrink(held, held.saturating_sub(bytes)),
+            _ => Ok(()),
         }
     }
 

@@ -121,27 +121,27 @@ impl MemoryStates {
             outside.room = None;
         }
         match (outside.room, outside.excess(held)) {
-            (Some(room), None) if is_full => self.leave(keys.saturating_sub(room - 2 * spare)),
+            (Some(room), None) if is_full => self.leave(keys.saturating_sub(room - spare - spare.min(room / 8))),
             // The room was counted in keys: a batch had more of them, or they have grown.
-            (Some(_), Some(most)) if is_full || held / 4 * 3 > most => self.shrink(held, most / 4 * 3),
-            (None, Some(most)) => self.shrink(held, most / 4 * 3),
+            (Some(_), Some(most)) if is_full || held / 9 * 8 > most => self.shrink(held, most),
+            (None, Some(most)) => self.shrink(held, most),
             _ => Ok(()),
         }
     }
 
-    /// Moves so many keys out that those that stay occupy `goal` bytes of the `held` that they do, and leaves room for a quarter more.
-    pub(super) fn shrink(&mut self, held: usize, goal: usize) -> Result<()> {
-        let keys = self.index.len();
+    /// Has the keys that stay, which occupy `held` bytes now, occupy three quarters of `most` bytes, and leaves room for others beside
+    /// them.
+    pub(super) fn shrink(&mut self, held: usize, most: usize) -> Result<()> {
+        let (keys, goal) = (self.index.len(), most / 4 * 3);
         let stay = (keys as u128 * goal.min(held) as u128 / held.max(1) as u128) as usize;
         self.leave(keys - stay)?;
         if self.memory_bytes_now() <= goal {
             return Ok(());
         }
-        let room = stay + stay / 4;
-        self.renumber(room)?;
-        // Columns had grown by doubling, and only now it is known how much they need.
-        let fits = room as u128 * (goal + goal / 5) as u128 / self.memory_bytes_now().max(1) as u128;
-        if fits > (room + room / 8) as u128 { self.renumber(fits as usize) } else { Ok(()) }
+        // Columns grow by doubling: what a key needs is known when there is no room beside them.
+        self.renumber(stay)?;
+        let fits = stay as u128 * (most / 8 * 7) as u128 / self.memory_bytes_now().max(1) as u128;
+        if fits > (stay + stay / 8) as u128 { self.renumber(fits as usize) } else { Ok(()) }
     }
 
     /// The coldest keys leave.

@@ -65,6 +65,8 @@ pub struct Outside {
     pub room: Option<usize>,
     /// Keys that are not in memory.
     pub len: usize,
+    /// Rows of such keys wait, and come as few at a time as [`Self::backlog`] says.
+    pub keeps_back: bool,
     /// Counts snapshots, modulo 2^31.
     pub epoch: u32,
     /// At what time how many rows are to be looked at for what has expired.
@@ -89,6 +91,7 @@ impl Outside {
             arrived: Stretch::default(),
             room: None,
             len: 0,
+            keeps_back: false,
             epoch: 0,
             sweep: None,
             cursor: None,
@@ -110,9 +113,11 @@ impl Outside {
         self.share.excess(held.saturating_add(beside)).map(|most| most.saturating_sub(backlog))
     }
 
-    /// For how many keys of the next batch there is always room; `None` until there was too little.
+    /// For how many more keys there is room when a batch comes: for those of a large one, unless rows of keys that are not in memory
+    /// wait. `None` until there was too little memory.
     pub fn spare(&self) -> Option<usize> {
-        self.room.map(|room| (room / 16).max(BATCH_ROWS).min(room / 8))
+        let most = |room| if self.keeps_back { room / 8 } else { room / 2 };
+        self.room.map(|room| (room / 16).max(BATCH_ROWS).min(most(room)))
     }
 
     /// Which rows may wait for keys that are not in memory.
@@ -129,14 +134,18 @@ impl Outside {
         self.marks.reserve(slots);
     }
 
-    /// Takes note of slots that were looked up, as [`Self::take`] does, and that they were used.
+    /// Takes note of slots that were looked up, as [`Self::take`] does, and that they were used; a key that many rows have, one after
+    /// the other, was used once.
     pub fn note(&mut self, looked_up: &[usize], slots: usize) -> Vec<(usize, usize)> {
         let fresh = self.take(looked_up, slots);
         let mut next = fresh.iter().map(|(place, _)| *place).peekable();
+        let mut last = None;
         for (place, slot) in looked_up.iter().enumerate() {
-            if next.next_if_eq(&place).is_none() && self.marks[*slot] & USES != USES {
+            let is_used = next.next_if_eq(&place).is_none() && last != Some(slot);
+            if is_used && self.marks[*slot] & USES != USES {
                 self.marks[*slot] += USE;
             }
+            last = Some(slot);
         }
         fresh
     }
@@ -300,7 +309,7 @@ mod tests {
         let place = |slot: usize| Place::of(slot as u64, 1);
         let all: Vec<usize> = (0..10).collect();
         assert_eq!(outside.note(&all, 10).len(), 10);
-        assert!(outside.note(&[0, 1, 2, 2, 3, 3, 9], 10).is_empty());
+        assert!(outside.note(&[0, 1, 2, 3, 2, 3, 3, 9], 10).is_empty());
         // With every one to four that leave one slot's uses are forgotten by half, from the second slot on.
         assert_eq!(outside.coldest(3, &place), [4, 5, 6]);
         // The hand goes on where it was; nobody has really left.
