@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, Vector, VerifierOptions, WIPOffset};
 use tidemill_core::graph::OperatorId;
 use tidemill_core::key::HASH_VERSION;
@@ -158,6 +158,15 @@ fn decode_body(body: &[u8]) -> Result<Manifest> {
     Ok(manifest)
 }
 
+/// Whether a column has an empty time zone. Arrow reads one, and writes it as none, so that nobody has stored it.
+fn has_nameless_zone(schema: &Schema) -> bool {
+    let is_nameless = |data_type: &DataType| matches!(data_type, DataType::Timestamp(_, Some(zone)) if zone.is_empty());
+    schema.flattened_fields().into_iter().any(|field| match field.data_type() {
+        DataType::Dictionary(_, values) => is_nameless(values),
+        data_type => is_nameless(data_type),
+    })
+}
+
 /// Builds tables, with schemas and files by number.
 struct Tables<'a> {
     builder: FlatBufferBuilder<'static>,
@@ -254,7 +263,11 @@ fn read(root: fb::Manifest<'_>) -> Result<Manifest, String> {
         .collect();
     let schemas = root.schemas().iter().map(|schema| {
         let (schema, batches) = codec::decode(schema.stream().bytes()).map_err(|error| format!("columns: {error}"))?;
-        if batches.is_empty() { Ok(schema) } else { Err("columns with rows".to_owned()) }
+        match (batches.is_empty(), has_nameless_zone(&schema)) {
+            (false, _) => Err("columns with rows".to_owned()),
+            (_, true) => Err("a time zone without a name".to_owned()),
+            _ => Ok(schema),
+        }
     });
     let schemas = schemas.collect::<Result<Vec<_>, String>>()?;
     let shared = Shared { segments: segments.iter().map(|segment| segment.path.clone()).collect(), schemas };
