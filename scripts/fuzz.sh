@@ -31,9 +31,12 @@ for target in fuzz/fuzz_targets/*.rs; do
   corpus=$cache/fuzz/$target
   mkdir -p "$corpus"
   say "fuzzing $target for $seconds s"
-  # Real examples to begin with.
-  seeds=fuzz/seeds/$target
-  cargo fuzz run --fuzz-dir fuzz "$target" "$corpus" $([[ -d $seeds ]] && echo "$seeds") -- \
+  # Real examples to begin with, and what was found before.
+  known=()
+  for folder in fuzz/seeds/$target fuzz/found/$target; do
+    [[ ! -d $folder ]] || known+=("$folder")
+  done
+  cargo fuzz run --fuzz-dir fuzz "$target" "$corpus" "${known[@]}" -- \
     -max_total_time="$seconds" -rss_limit_mb=4096 -max_len=16384 -print_final_stats=1
 done
 say "fuzz: nothing found"
