@@ -158,15 +158,6 @@ fn decode_body(body: &[u8]) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Whether a column has an empty time zone. Arrow reads one, and writes it as none, so that nobody has stored it.
-fn has_nameless_zone(schema: &Schema) -> bool {
-    let is_nameless = |data_type: &DataType| matches!(data_type, DataType::Timestamp(_, Some(zone)) if zone.is_empty());
-    schema.flattened_fields().into_iter().any(|field| match field.data_type() {
-        DataType::Dictionary(_, values) => is_nameless(values),
-        data_type => is_nameless(data_type),
-    })
-}
-
 /// Builds tables, with schemas and files by number.
 struct Tables<'a> {
     builder: FlatBufferBuilder<'static>,
@@ -290,6 +281,15 @@ fn read(root: fb::Manifest<'_>) -> Result<Manifest, String> {
         new_bytes: root.new_bytes(),
     };
     Ok(Manifest { number: root.number(), generation: root.generation(), nonce: root.nonce(), content })
+}
+
+/// Whether a column has an empty time zone. Arrow reads one, and writes it as none, so that nobody has stored it.
+fn has_nameless_zone(schema: &Schema) -> bool {
+    let is_nameless = |data_type: &DataType| matches!(data_type, DataType::Timestamp(_, Some(zone)) if zone.is_empty());
+    schema.flattened_fields().into_iter().any(|field| match field.data_type() {
+        DataType::Dictionary(_, values) => is_nameless(values),
+        data_type => is_nameless(data_type),
+    })
 }
 
 impl Shared {

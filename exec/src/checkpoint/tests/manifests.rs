@@ -202,6 +202,15 @@ fn the_examples_of_the_fuzzer_are_manifests_and_chunks() {
     }
 }
 
+/// Arrow reads it and writes none, so that a manifest would not come back as it was.
+#[test]
+fn a_time_zone_without_a_name_is_refused() {
+    let mut bytes = std::fs::read("../fuzz/found/manifest/nameless-zone").unwrap();
+    seal(&mut bytes, FORMAT_VERSION);
+    let error = decode(&bytes).unwrap_err().to_string();
+    assert!(error.contains("a time zone without a name"), "{error}");
+}
+
 fn write_examples(seeds: &std::path::Path) {
     for target in ["manifest", "segment"] {
         std::fs::create_dir_all(seeds.join(target)).unwrap();
