@@ -36,6 +36,10 @@ fn bench(given: &Parameters) -> Result<()> {
     if let Some(savepoint) = given.get("decode") {
         return recovery::decode(savepoint);
     }
+    if given.get("touch").is_some() {
+        recovery::touch();
+        return Ok(());
+    }
     announce("checkpoints");
     match given.get("only") {
         None => cost::bench(given).and_then(|()| increments::bench(given)),

@@ -15,6 +15,7 @@ use tidemill_core::graph::{JobGraph, OperatorId, Partitioning, VertexHead};
 use tidemill_core::sink::{Committable, WriterState};
 use tidemill_core::source::Split;
 use tidemill_core::{Error, ErrorKind, Result, Watermark};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::OnceCell;
 
 use crate::checkpoint::{
@@ -194,6 +195,15 @@ pub struct RestoredSubtask {
     pub max_parallelism: u32,
 }
 
+/// Works for as long as it takes while other tasks go on: more subtasks than there are threads share the cores from the beginning, where
+/// the last of them would wait for the first ones to be done, and other jobs do not wait at all.
+fn beside_others<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 impl RestoredSubtask {
     /// Reads the states of the operators, of the sink's writers and of the rows in flight, and gives them back; writer states are
     /// dealt in turn.
@@ -217,7 +227,7 @@ impl RestoredSubtask {
                     async { share.await.map_err(|error| error.context(format_args!("state of '{}'", stored.name))) };
                 let share = job.named(share).await?;
                 // Rows are decoded when the operator puts them back.
-                let restored = chain.restore(place, share);
+                let restored = beside_others(|| chain.restore(place, share));
                 let of_state = |error: Error| match error.kind() {
                     ErrorKind::Corrupt => error.context(format_args!("state of '{}'", stored.name)),
                     _ => error,

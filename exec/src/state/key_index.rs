@@ -12,11 +12,10 @@ use arrow::downcast_primitive_array;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use tidemill_core::key::places;
 use tidemill_core::{Error, Result};
 
-/// So much of the table, five bytes each, stays in a core's cache beside the keys.
-const CACHED_BUCKETS: usize = 32 << 10;
+/// So much of the table, five bytes each, stays in a core's nearest cache.
+const CACHED_BUCKETS: usize = 4 << 10;
 
 /// Slots by key.
 #[derive(Debug)]
@@ -161,20 +160,23 @@ impl KeyIndex {
         let Self { table, hashes, settled, keys, .. } = self;
         let fresh = &hashes[*settled..];
         table.reserve(fresh.len(), |slot| spread(hashes[*slot as usize]));
-        let parts = (table.num_buckets() / CACHED_BUCKETS).max(1);
-        let part = |hash: &u64| ((spread(*hash) as usize & (table.num_buckets() - 1)) / CACHED_BUCKETS) as u32;
-        let part_of: Vec<u32> = fresh.iter().map(part).collect();
-        let (places, _) = places(&part_of, parts);
-        drop(part_of);
+        let (buckets, parts) = (table.num_buckets(), (table.num_buckets() / CACHED_BUCKETS).max(1));
+        let part = |hash: u64| (spread(hash) as usize & (buckets - 1)) / CACHED_BUCKETS;
+        let mut places = vec![0; parts];
+        fresh.iter().for_each(|hash| places[part(*hash)] += 1);
+        let mut total = 0;
+        places.iter_mut().for_each(|place| total += std::mem::replace(place, total));
         let mut ordered = vec![(0, 0); fresh.len()];
-        for ((place, hash), slot) in places.iter().zip(fresh).zip(*settled as u32..) {
-            ordered[*place as usize] = (*hash as u32, slot);
+        for (hash, slot) in fresh.iter().zip(*settled as u32..) {
+            let place = &mut places[part(*hash)];
+            ordered[*place] = (*hash as u32, slot);
+            *place += 1;
         }
-        drop(places);
         for (low, slot) in ordered {
             match table.entry(
                 spread(low.into()),
-                |other| keys.are_same(*other, slot),
+                // Of the keys that the table takes for this one few have its hash too; to look at them costs more.
+                |other| hashes[*other as usize] as u32 == low && keys.are_same(*other, slot),
                 |other| spread(hashes[*other as usize]),
             ) {
                 Entry::Occupied(_) => return Err(Error::corrupt("a key stands twice among those that were stored")),

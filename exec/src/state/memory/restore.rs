@@ -25,7 +25,7 @@ fn row_bytes(keys: &Fields, width: usize) -> usize {
     }
 }
 
-/// Keys that are brought into the index together: many for each part of it that a cache holds, and few megabytes.
+/// Keys that are brought into the index together, eight bytes each meanwhile: many for each line of it that a cache fetches.
 const SETTLED_KEYS: usize = 512 << 10;
 
 /// Bytes of columns of which nobody knows how long their values are.
