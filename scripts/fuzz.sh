@@ -26,6 +26,7 @@ rustc --version >/dev/null 2>&1 || stop "missing a nightly Rust; to install: rus
 cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz >&2
 
 cp Cargo.lock fuzz/Cargo.lock
+broken=()
 for target in fuzz/fuzz_targets/*.rs; do
   target=$(basename "$target" .rs)
   corpus=$cache/fuzz/$target
@@ -37,6 +38,7 @@ for target in fuzz/fuzz_targets/*.rs; do
     [[ ! -d $folder ]] || known+=("$folder")
   done
   cargo fuzz run --fuzz-dir fuzz "$target" "$corpus" "${known[@]}" -- \
-    -max_total_time="$seconds" -rss_limit_mb=4096 -max_len=16384 -print_final_stats=1
+    -max_total_time="$seconds" -rss_limit_mb=4096 -max_len=16384 -print_final_stats=1 || broken+=("$target")
 done
+((${#broken[@]} == 0)) || stop "fuzz: ${broken[*]}: broken by an input, which is in fuzz/artifacts/"
 say "fuzz: nothing found"
