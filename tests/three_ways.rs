@@ -11,6 +11,7 @@
 #[path = "three_ways/restored.rs"]
 mod restored;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -238,6 +239,8 @@ fn one_answer_whichever_way() {
     let ways = if set("TIDEMILL_TEST_FULL") { Way::all() } else { pairwise(20_130_101) };
     let only = std::env::var("TIDEMILL_TEST_FILE").unwrap_or_default();
     let mut failures = vec![];
+    // How many queries went on from a savepoint: of each file, and with state in each place under each gate.
+    let (mut by_file, mut by_choice) = (BTreeMap::<String, usize>::new(), BTreeMap::new());
     for file in files().into_iter().filter(|file| file.to_string_lossy().contains(&only)) {
         if set("TIDEMILL_COMPLETE") {
             complete(&file);
@@ -250,15 +253,27 @@ fn one_answer_whichever_way() {
                 async move { database.ok_or(Failure("one session a file".into())) }
             });
             runner.add_label(if way.mode == "batch" { "batch" } else { "streaming" });
+            let before = restored::RESTORED.load(Ordering::SeqCst);
             // The session's own runtimes do the work; here only the waiting is driven.
             if let Err(error) = futures::executor::block_on(runner.run_file_async(&file)) {
                 failures.push(format!("{} [{way}]\n{}", file.display(), error.display(false)));
             }
+            let restored = restored::RESTORED.load(Ordering::SeqCst) - before;
+            *by_file.entry(file.display().to_string()).or_default() += restored;
+            // Blocking edges let no barrier through.
+            if way.mode == "restored" && way.gate != "infinite" {
+                *by_choice.entry((way.state, way.gate)).or_default() += restored;
+            }
         }
     }
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n\n"));
-    let restored = restored::RESTORED.load(Ordering::SeqCst);
-    assert!(restored > ways.len() || !only.is_empty(), "only {restored} queries went on from a savepoint");
+    let refused = restored::REFUSED.lock().unwrap();
+    let shown = format!("{by_file:?} {by_choice:?}, refused: {refused:?}");
+    assert!(by_file.values().all(|restored| *restored > 0), "some files never went on from a savepoint: {shown}");
+    assert!(
+        by_choice.values().all(|restored: &usize| *restored > 0),
+        "some ways never went on from a savepoint: {shown}"
+    );
 }
 
 /// Writes the answers of one batch run into the file.

@@ -31,6 +31,11 @@ pub fn statements(keys: u64) -> String {
     )
 }
 
+/// The setting for so much memory for state.
+pub fn memory(budget: Option<&str>) -> Option<(&str, &str)> {
+    budget.map(|budget| ("taskmanager.memory.managed.size", budget))
+}
+
 /// Starts a script that ends with a job, and leaves it running.
 pub fn start(session: &mut Session, text: &str) -> Result<()> {
     for parsed in parse_script(text)? {
@@ -46,25 +51,26 @@ pub fn bench(given: &Parameters) -> Result<()> {
     let keys: u64 = given.parsed("keys")?.unwrap_or(10_000_000);
     let backend = given.get("backend").unwrap_or("memory");
     let folder = std::env::temp_dir().join(format!("tidemill-increments-{}", std::process::id()));
-    let savepoint = increments(keys, backend, &folder).and_then(|savepoint| {
-        recovery::bench(keys, backend, &savepoint)?;
+    let savepoint = increments(keys, backend, given.get("budget"), &folder).and_then(|savepoint| {
+        recovery::bench(keys, backend, given.get("budget"), &savepoint)?;
         Ok(savepoint)
     });
     let _ = std::fs::remove_dir_all(&folder);
     savepoint.map(drop)
 }
 
-fn increments(keys: u64, backend: &str, folder: &Path) -> Result<PathBuf> {
+fn increments(keys: u64, backend: &str, budget: Option<&str>, folder: &Path) -> Result<PathBuf> {
     let (checkpoints, savepoints) = (folder.join("checkpoints"), folder.join("savepoints"));
     let (dir, savepoint_dir) = (checkpoints.display().to_string(), savepoints.display().to_string());
-    let mut session = sql::session([
+    let settings = [
         ("execution.runtime-mode", "streaming"),
         ("parallelism.default", "2"),
         ("state.backend.type", backend),
         ("execution.checkpointing.interval", "1 s"),
         ("execution.checkpointing.dir", dir.as_str()),
         ("execution.checkpointing.savepoint-dir", savepoint_dir.as_str()),
-    ])?;
+    ];
+    let mut session = sql::session(settings.into_iter().chain(memory(budget)))?;
     start(&mut session, &statements(keys))?;
     let job = session.jobs().last().ok_or_else(|| Error::internal("no job runs"))?.clone();
     let (mut first, mut waited) = (None, Duration::ZERO);
@@ -102,7 +108,8 @@ fn increments(keys: u64, backend: &str, folder: &Path) -> Result<PathBuf> {
     }
     let at = |share: f64| stalls.get(((stalls.len() as f64 * share) as usize).min(stalls.len() - 1)).copied();
     println!(
-        "Increments: {keys} keys, one in a hundred changed a second, state backend {backend}, {} checkpoints\n",
+        "Increments: {keys} keys, one in a hundred changed a second, state backend {backend}, memory {}, {} checkpoints\n",
+        budget.unwrap_or("for all"),
         done.len()
     );
     head([

@@ -18,7 +18,7 @@ use tidemill_exec::runtime::EventTrace;
 
 use crate::common::measure::{resident_bytes_max, timed};
 use crate::common::{bytes, head, median, process, progress, row, sql};
-use crate::increments::{start, statements};
+use crate::increments::{memory, start, statements};
 
 /// The savepoint was taken at another.
 const PARALLELISM: usize = 3;
@@ -30,7 +30,7 @@ const TOUCHED_BLOCK: usize = 1 << 20;
 const GIVEN_BACK: Duration = Duration::from_secs(3);
 
 /// Prints the table.
-pub fn bench(keys: u64, backend: &str, savepoint: &Path) -> Result<()> {
+pub fn bench(keys: u64, backend: &str, budget: Option<&str>, savepoint: &Path) -> Result<()> {
     let path = savepoint.display().to_string();
     let keys = keys.to_string();
     println!("\nRecovery of it at parallelism {PARALLELISM}, medians of {RUNS} runs, processes of their own\n");
@@ -56,7 +56,9 @@ pub fn bench(keys: u64, backend: &str, savepoint: &Path) -> Result<()> {
         let (mut peaks, mut states) = (Vec::new(), Vec::new());
         for run in 0..RUNS {
             progress(format!("recovery {} of {RUNS}", run + 1));
-            let [seconds, peak, state] = of(&["--recover", &path, "--keys", &keys, "--backend", backend])?;
+            let mut arguments = vec!["--recover", &path, "--keys", &keys, "--backend", backend];
+            arguments.extend(budget.iter().flat_map(|budget| ["--budget", budget]));
+            let [seconds, peak, state] = of(&arguments)?;
             recovered.push(seconds);
             peaks.push(peak);
             states.push(state);
@@ -114,15 +116,13 @@ pub fn recover(given: &Parameters, savepoint: &str) -> Result<()> {
     let keys: u64 = given.parsed("keys")?.unwrap_or(10_000_000);
     let parallelism = PARALLELISM.to_string();
     let trace = Arc::new(FirstEvents::default());
-    let mut session = sql::traced(
-        [
-            ("execution.runtime-mode", "streaming"),
-            ("parallelism.default", parallelism.as_str()),
-            ("state.backend.type", given.get("backend").unwrap_or("memory")),
-            ("execution.state-recovery.path", savepoint),
-        ],
-        trace.clone(),
-    )?;
+    let settings = [
+        ("execution.runtime-mode", "streaming"),
+        ("parallelism.default", parallelism.as_str()),
+        ("state.backend.type", given.get("backend").unwrap_or("memory")),
+        ("execution.state-recovery.path", savepoint),
+    ];
+    let mut session = sql::traced(settings.into_iter().chain(memory(given.get("budget"))), trace.clone())?;
     let ((), seconds) = timed(|| {
         start(&mut session, &statements(keys))?;
         let done = trace.all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use expect_test::expect;
 
@@ -253,6 +254,59 @@ fn cancelling_a_job_keeps_its_checkpoints_or_deletes_them() {
         assert_eq!(found.is_ok(), stays, "{retention}: {found:?}");
         let left = files_below(&folder.path().join(".tidemill/job.sql/sums"));
         assert_eq!(!left.is_empty(), stays, "{retention}: {left:?}");
+    }
+}
+
+#[test]
+fn a_job_that_fails_keeps_its_checkpoints_unless_it_keeps_none() {
+    for (retention, stays) in
+        [("RETAIN_ON_CANCELLATION", true), ("DELETE_ON_CANCELLATION", true), ("NO_EXTERNALIZED_CHECKPOINTS", false)]
+    {
+        let folder = Folder::new();
+        folder.write(
+            "job.sql",
+            "SET 'execution.runtime-mode' = 'streaming';
+             SET 'execution.checkpointing.interval' = '50 ms';
+             SET 'restart-strategy.type' = 'none';
+             CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '4000',
+               'rows-per-second' = '1000', 'fields.n.kind' = 'sequence', 'fields.n.start' = '0', 'fields.n.end' = '3999');
+             CREATE TABLE sums (k BIGINT, s BIGINT) WITH ('connector' = 'blackhole');
+             INSERT INTO sums SELECT n % 7, SUM(10 / (n - 2000)) FROM numbers GROUP BY n % 7;",
+        );
+        let setting = format!("execution.checkpointing.externalized-checkpoint-retention={retention}");
+        let output = folder.run(&["run", "--local", "-f", "job.sql", "-D", &setting]);
+        assert_eq!(code(&output), 1, "{}", stderr(&output));
+        let left = files_below(&folder.path().join(".tidemill/job.sql/sums"));
+        assert_eq!(!left.is_empty(), stays, "{retention}: {left:?}, {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_group_is_forgotten_when_its_time_is_over() {
+    for (ttl, second) in [("0 ms", "-U"), ("300 ms", "+I")] {
+        let folder = Folder::new();
+        folder.write("in/a.csv", "x\n").write(
+            "job.sql",
+            "SET 'execution.runtime-mode' = 'streaming';
+             CREATE TABLE words (w STRING)
+               WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'csv', 'source.monitor-interval' = '20 ms');
+             CREATE TABLE shown (w STRING, n BIGINT) WITH ('connector' = 'print');
+             INSERT INTO shown SELECT w, COUNT(*) FROM words GROUP BY w;",
+        );
+        let shown = folder.path().join("shown.txt");
+        let setting = format!("table.exec.state.ttl={ttl}");
+        let mut job = folder.command(&["run", "--local", "-f", "job.sql", "-D", &setting]);
+        let _running = Running(job.stdout(std::fs::File::create(&shown).unwrap()).spawn().unwrap());
+        let lines = |least: usize| {
+            let text = std::fs::read_to_string(&shown).unwrap();
+            let lines: Vec<String> = text.lines().filter(|line| line.contains('x')).map(str::to_owned).collect();
+            if lines.len() < least { Err(text) } else { Ok(lines) }
+        };
+        until("the first row", || lines(1));
+        std::thread::sleep(Duration::from_millis(900));
+        folder.write("in/b.csv", "x\n");
+        let lines = until("the second row", || lines(2));
+        assert!(lines[0].contains("+I") && lines[1].contains(second), "{ttl}: {lines:?}");
     }
 }
 

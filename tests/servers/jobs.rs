@@ -1,6 +1,7 @@
 //! Whole processes whose checkpoints and files lie in a store: killed at any moment, with the server or without it, they go on,
 //! and every row is in the files once.
 
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -53,10 +54,12 @@ impl Job {
         self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// Runs it from where it is to its end.
+    /// Runs it from where it is to its end, which it may have reached.
     fn finish(&self) {
         let output = self.run(&RESUME);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.contains(GOES_ON) || said.contains("finished before"), "{said}");
     }
 
     /// The rows that a query gives, without the line of names.
@@ -116,6 +119,9 @@ fn script(base: &str, rate: u64) -> String {
     )
 }
 
+/// What a process says that does not begin anew.
+const GOES_ON: &str = "goes on from checkpoint";
+
 fn expected_copies() -> Vec<String> {
     let mut rows: Vec<String> = (0..ROWS).map(|id| format!("{id},{}", id % 7)).collect();
     rows.sort_unstable();
@@ -132,25 +138,27 @@ fn chance(below: u64) -> u64 {
     u64::from(nanos / 1_000).wrapping_mul(0x9e37_79b9_7f4a_7c15) % below
 }
 
-/// Lets a job run for a moment, again and again; `meanwhile` may do something to its server. How often it was killed at work.
-fn kill_at_random(job: &Job, times: u64, mut meanwhile: impl FnMut(u64)) -> u64 {
-    let mut kills = 0;
+/// Lets a job run for so many milliseconds, again and again; `meanwhile` may do something to its server. How often it was killed at
+/// work, and how often it had gone on from a checkpoint.
+fn kill_at_random(job: &Job, times: u64, moments: Range<u64>, mut meanwhile: impl FnMut(u64)) -> (u64, u64) {
+    let (mut kills, mut resumed) = (0, 0);
     for round in 0..times {
-        let mut running = job.spawn(&RESUME);
-        std::thread::sleep(Duration::from_millis(200 + chance(900)));
+        let mut running = job.command(&RESUME).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(moments.start + chance(moments.end - moments.start)));
         meanwhile(round);
         kills += u64::from(running.try_wait().unwrap().is_none());
         let _ = running.kill();
-        running.wait().unwrap();
+        let output = running.wait_with_output().unwrap();
+        resumed += u64::from(stderr(&output).contains(GOES_ON));
     }
-    kills
+    (kills, resumed)
 }
 
 #[test]
 fn a_job_on_s3_survives_kills_of_itself_and_of_the_server() {
     let mut server = Versitygw::start();
-    let job = Job::new(&server, "job", 3_000);
-    let kills = kill_at_random(&job, 20, |round| {
+    let job = Job::new(&server, "job", 2_000);
+    let (kills, resumed) = kill_at_random(&job, 20, 200..1_100, |round| {
         if round % 5 == 2 {
             server.kill();
             std::thread::sleep(Duration::from_millis(chance(2_500)));
@@ -159,6 +167,7 @@ fn a_job_on_s3_survives_kills_of_itself_and_of_the_server() {
         }
     });
     assert!(kills >= 10, "{kills} of 20 processes were at work when they were killed");
+    assert!(resumed > 3, "{resumed} of 20 processes went on from a checkpoint");
     job.finish();
     job.check();
     assert_eq!(server.parts(), 0, "no upload is left");
@@ -189,9 +198,10 @@ fn a_job_waits_for_an_s3_server_that_comes_back() {
 #[test]
 fn a_job_on_hdfs_goes_on_after_kills() {
     let server = Hdfs::shared();
-    let job = Job::new(&server, "jobs/killed", 10_000);
-    let kills = kill_at_random(&job, 6, |_| {});
+    let job = Job::new(&server, "jobs/killed", 3_000);
+    let (kills, resumed) = kill_at_random(&job, 6, 500..3_000, |_| {});
     assert!(kills >= 2, "{kills} of 6 processes were at work when they were killed");
+    assert!(resumed > 0, "none of 6 processes went on from a checkpoint");
     job.finish();
     job.check();
 }

@@ -54,8 +54,8 @@ pub struct InPieces {
 
 /// How many queries went on from a savepoint: a harness that never restores proves nothing.
 pub static RESTORED: AtomicUsize = AtomicUsize::new(0);
-/// Why savepoints were refused, for a look when something is wrong.
-static REFUSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Why savepoints were refused, for who finds that too few were taken.
+pub static REFUSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 impl InPieces {
     pub fn new(pace: Arc<Pace>) -> Self {
@@ -73,7 +73,6 @@ impl InPieces {
         let (mut table, mut late, mut from) = (None::<Folded>, 0, None::<String>);
         for piece in 0.. {
             if let Some(from) = &from {
-                RESTORED.fetch_add(1, Ordering::SeqCst);
                 session.settings_mut().set("execution.state-recovery.path", from, Origin::Statement)?;
                 let width = WIDTHS[(self.queries + piece) % WIDTHS.len()];
                 session.settings_mut().set("parallelism.default", width, Origin::Statement)?;
@@ -95,6 +94,7 @@ impl InPieces {
             let stopped = take(&mut query, folded, &self.pace, &place).await?;
             let result = query.job.wait().await?;
             late += result.late_records_dropped();
+            RESTORED.fetch_add(usize::from(from.is_some()), Ordering::SeqCst);
             if let (Ending::Stopped, true) = (result.ending, stopped) {
                 from = Some(place);
                 continue;

@@ -15,7 +15,7 @@ use super::partition_commit::{PartitionCommit, PartitionCommitter};
 use super::replace::{Replacement, marker_of, names_below, names_in};
 use super::target::{STAGED_BYTES, UploadNote, complete_upload};
 use crate::formats::Format;
-use crate::store::{Location, REPLACE_MARKER, files_in, publish, sync_file};
+use crate::store::{Location, REPLACE_MARKER, files_in, make_folder, publish, sync_directory, sync_file};
 
 /// When parts become visible, and as what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl FileCommitter {
         let mut is_new = false;
         if let Some(path) = table.file_path() {
             is_new = !path.exists();
-            std::fs::create_dir_all(&path).map_err(|error| Error::from(error).context(table))?;
+            make_folder(table).await?;
             let usable = check_writable(&path.join(PartName::probe(job, &settings.format.extension())))
                 .map_err(|error| no_files(table, error))
                 .and_then(|()| check_names(table, settings.publication.names()));
@@ -218,7 +218,8 @@ impl FileCommitter {
             let hidden = part.in_progress(self.table());
             return match hidden.head().await?.is_some() {
                 true => publish(&hidden, &shown).await,
-                false if self.is_committed(part).await? => Ok(()),
+                // Whoever committed it may have been killed before that was on the disk.
+                false if self.is_committed(part).await? => sync_directory(&shown).await,
                 false => self.gone(part).await,
             };
         };

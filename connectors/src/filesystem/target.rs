@@ -16,8 +16,8 @@ use object_store::{MultipartUpload, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use tidemill_core::error::{Error, Result};
 
-use super::part::{Part, PartState, Upload, lost};
-use crate::store::{Location, blocking, make_folder, sync_directory, write_durably};
+use super::part::{Part, PartState, Upload, folder_of, lost};
+use crate::store::{Location, blocking, make_folder, sync_directory, sync_open, write_durably};
 
 /// Bytes that are gathered before they go to a local file.
 const FILE_BYTES: usize = 1 << 20;
@@ -50,7 +50,7 @@ impl Destination {
     pub(super) async fn create(&self, part: &Part) -> Result<Target> {
         let place = part.in_progress(&self.table);
         if !part.folder.is_empty() {
-            make_folder(&self.table, &part.folder).await?;
+            make_folder(&folder_of(&self.table, &part.folder)).await?;
         }
         if let Some(path) = place.file_path() {
             let file = blocking(move || OpenOptions::new().write(true).create_new(true).open(path)).await;
@@ -199,8 +199,8 @@ impl FileTarget {
     }
 
     async fn sync(&mut self) -> Result<()> {
-        let file = self.file.clone();
-        blocking(move || file.sync_all()).await.map_err(|error| error.context(&self.place))?;
+        let (file, path) = (self.file.clone(), self.place.file_path().unwrap_or_default());
+        blocking(move || sync_open(&file, &path)).await.map_err(|error| error.context(&self.place))?;
         if !self.is_entered {
             sync_directory(&self.place).await?;
             self.is_entered = true;

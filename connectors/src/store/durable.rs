@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::io;
+use std::path::Path;
 
 use object_store::ObjectStoreExt;
 use tidemill_core::error::{Error, Result};
@@ -19,7 +21,8 @@ pub(crate) async fn write_durably(location: &Location, bytes: Vec<u8>) -> Result
 pub(crate) async fn publish(from: &Location, to: &Location) -> Result<()> {
     match from.store.rename(&from.path, &to.path).await {
         Ok(()) => sync_directory(to).await,
-        Err(object_store::Error::NotFound { .. }) if to.head().await?.is_some() => Ok(()),
+        // Whoever gave it the name may have been killed before that was on the disk.
+        Err(object_store::Error::NotFound { .. }) if to.head().await?.is_some() => sync_directory(to).await,
         Err(error) => Err(from.error(error)),
     }
 }
@@ -27,7 +30,7 @@ pub(crate) async fn publish(from: &Location, to: &Location) -> Result<()> {
 /// Flushes a local file to the disk.
 pub(crate) async fn sync_file(location: &Location) -> Result<()> {
     let Some(path) = location.file_path() else { return Ok(()) };
-    blocking(move || File::open(path)?.sync_all()).await.map_err(|error| error.context(location))
+    blocking(move || sync(&path)).await.map_err(|error| error.context(location))
 }
 
 /// Flushes the entry of a local file in its directory to the disk.
@@ -35,25 +38,46 @@ pub(crate) async fn sync_directory(location: &Location) -> Result<()> {
     let Some(directory) = location.file_path().and_then(|path| path.parent().map(ToOwned::to_owned)) else {
         return Ok(());
     };
-    blocking(move || File::open(directory)?.sync_all()).await.map_err(|error| error.context(location))
+    blocking(move || sync(&directory)).await.map_err(|error| error.context(location))
 }
 
-/// Makes the folder `below` a local directory that is there, and the entries on the way to it last. Other stores have none.
-pub(crate) async fn make_folder(directory: &Location, below: &str) -> Result<()> {
-    let Some(mut parent) = directory.file_path() else { return Ok(()) };
-    let components: Vec<String> = below.split('/').map(str::to_owned).collect();
-    let made = blocking(move || {
-        for component in components {
-            let folder = parent.join(component);
-            if !folder.is_dir() {
-                std::fs::create_dir_all(&folder)?;
-                File::open(&parent)?.sync_all()?;
-            }
-            parent = folder;
-        }
-        Ok(())
-    });
-    made.await.map_err(|error| error.context(directory.child(below)))
+/// Makes a folder of this machine, and its entry and those of the folders above it last. Other stores have none.
+pub(crate) async fn make_folder(folder: &Location) -> Result<()> {
+    let Some(path) = folder.file_path() else { return Ok(()) };
+    blocking(move || make_folders(&path)).await.map_err(|error| error.context(folder))
+}
+
+/// Makes a folder and those above it that are missing, and syncs their entries.
+pub(super) fn make_folders(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    if !missing.is_empty() {
+        std::fs::create_dir_all(folder)?;
+    }
+    missing.into_iter().try_for_each(sync_entry)
+}
+
+/// Syncs the folder that a file or folder is in.
+pub(super) fn sync_entry(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        None => Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => sync(Path::new(".")),
+        Some(parent) => sync(parent),
+    }
+}
+
+/// Flushes a file or folder of this machine to the disk.
+pub(super) fn sync(path: &Path) -> io::Result<()> {
+    sync_open(&File::open(path)?, path)
+}
+
+/// Flushes a file that is open to the disk.
+pub(crate) fn sync_open(file: &File, path: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    #[cfg(test)]
+    journal::note(path);
+    #[cfg(not(test))]
+    let _ = path;
+    Ok(())
 }
 
 /// Runs a blocking call where it hurts nobody: on the runtime's blocking threads, or right here when there is no runtime.
@@ -81,4 +105,41 @@ pub(crate) fn wait_for<T: Send>(future: impl Future<Output = Result<T>> + Send) 
         waiting.join()
     });
     outcome.unwrap_or_else(|_| Err(Error::internal("the thread that prepares a sink panicked")))
+}
+
+/// What was flushed to the disk, for tests.
+#[cfg(test)]
+pub(crate) mod journal {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
+
+    static SYNCED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+    pub(super) fn note(path: &Path) {
+        SYNCED.lock().unwrap().push(path.to_owned());
+    }
+
+    /// That what lies in a folder would still be there if power had failed: each file was synced, under its name or under a hidden one
+    /// that begins with it, and after it the folder that it is in; the folder of each folder, too.
+    pub(crate) fn assert_lasting(folder: &Path) {
+        let synced = SYNCED.lock().unwrap().clone();
+        let all_below = |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        let last = |path: &Path| synced.iter().rposition(|other| other == path);
+        for path in all_below(folder) {
+            let entered = last(folder).unwrap_or_else(|| panic!("{} was never synced", folder.display()));
+            if path.is_dir() {
+                assert_lasting(&path);
+                continue;
+            }
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let was_it = |other: &PathBuf| {
+                let other_name = other.file_name().unwrap_or_default().to_string_lossy();
+                other.parent() == Some(folder) && other_name.trim_start_matches('.').starts_with(name)
+            };
+            let written = synced.iter().position(was_it);
+            let written = written.unwrap_or_else(|| panic!("{} was never synced", path.display()));
+            assert!(written < entered, "{} was synced after its folder", path.display());
+        }
+    }
 }

@@ -22,7 +22,11 @@ use tokio::runtime::Handle;
 
 use clients::{Client, Clients, SCHEMES};
 
-pub(crate) use durable::{blocking, make_folder, publish, sync_directory, sync_file, wait_for, write_durably};
+#[cfg(test)]
+pub(crate) use durable::journal;
+pub(crate) use durable::{
+    blocking, make_folder, publish, sync_directory, sync_file, sync_open, wait_for, write_durably,
+};
 pub use fetch::StoreFetcher;
 pub use list::{FileSelection, list_files};
 pub(crate) use list::{REPLACE_MARKER, files_in, list_partitions};

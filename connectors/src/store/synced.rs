@@ -1,7 +1,7 @@
 //! The files of this machine as a store that keeps its word: what it says is written is on the disk, and stays when power fails.
 //!
 //! `object_store`'s own never syncs. Here a file is written under a hidden name, synced, given its name, and then the folder is
-//! synced too, with those that had to be made for it. A name that must not be there yet is given by a hard link, which at most
+//! synced too; folders that have to be made for it are synced before. A name that must not be there yet is given by a hard link, which at most
 //! one of several writers gets.
 
 use std::fmt;
@@ -18,6 +18,8 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+
+use super::durable::{make_folders, sync, sync_entry, sync_open};
 
 /// Files of this machine that are synced before they have their names.
 #[derive(Debug, Default)]
@@ -52,6 +54,9 @@ impl ObjectStore for SyncedFileSystem {
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let path = self.files.path_to_filesystem(location)?;
+        let (place, folder) = (location.clone(), path.parent().map(FilePath::to_owned));
+        blocking(move || folder.map_or(Ok(()), |folder| make_folders(&folder)).map_err(|error| generic(&place, error)))
+            .await?;
         let upload = self.files.put_multipart_opts(location, options).await?;
         Ok(Box::new(SyncedUpload { upload, location: location.clone(), path }))
     }
@@ -94,11 +99,8 @@ impl MultipartUpload for SyncedUpload {
     async fn complete(&mut self) -> Result<PutResult> {
         let done = self.upload.complete().await?;
         let (location, path) = (self.location.clone(), self.path.clone());
-        blocking(move || {
-            let synced = File::open(&path).and_then(|file| file.sync_all()).and_then(|()| sync_parents(&path, &[]));
-            synced.map_err(|error| generic(&location, error))
-        })
-        .await?;
+        blocking(move || sync(&path).and_then(|()| sync_entry(&path)).map_err(|error| generic(&location, error)))
+            .await?;
         Ok(done)
     }
 
@@ -111,12 +113,12 @@ fn write(location: &Path, path: &FilePath, payload: &PutPayload, mode: &PutMode)
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let number = STAGED.fetch_add(1, Ordering::Relaxed);
     let staged = path.with_file_name(format!(".{name}#{}-{number}", std::process::id()));
-    let made = make_folders(path).map_err(|error| generic(location, error))?;
+    path.parent().map_or(Ok(()), make_folders).map_err(|error| generic(location, error))?;
     let written = fill(&staged, payload).and_then(|()| match mode {
         PutMode::Create => fs::hard_link(&staged, path).and_then(|()| fs::remove_file(&staged)),
         _ => fs::rename(&staged, path),
     });
-    match written.and_then(|()| sync_parents(path, &made)) {
+    match written.and_then(|()| sync_entry(path)) {
         Ok(()) => Ok(()),
         Err(error) => {
             // It is hidden and belongs to nobody; the error that counts is the other one.
@@ -136,27 +138,7 @@ fn fill(staged: &FilePath, payload: &PutPayload) -> io::Result<()> {
     for bytes in payload {
         file.write_all(bytes)?;
     }
-    file.sync_all()
-}
-
-/// Makes the folders that a file needs; those that were missing, the innermost first.
-fn make_folders(path: &FilePath) -> io::Result<Vec<PathBuf>> {
-    let missing: Vec<PathBuf> =
-        path.ancestors().skip(1).take_while(|folder| !folder.exists()).map(FilePath::to_owned).collect();
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    Ok(missing)
-}
-
-/// Syncs the folder of a file, and those above the folders that were made for it.
-fn sync_parents(path: &FilePath, made: &[PathBuf]) -> io::Result<()> {
-    for entry in [path].into_iter().chain(made.iter().map(PathBuf::as_path)) {
-        if let Some(folder) = entry.parent() {
-            File::open(folder)?.sync_all()?;
-        }
-    }
-    Ok(())
+    sync_open(&file, staged)
 }
 
 fn generic(location: &Path, error: io::Error) -> Error {
@@ -176,6 +158,7 @@ mod tests {
     use futures::executor::block_on;
     use object_store::ObjectStoreExt;
 
+    use super::super::durable::journal::assert_lasting;
     use super::*;
 
     fn place(folder: &tempfile::TempDir, name: &str) -> Path {
@@ -220,6 +203,20 @@ mod tests {
         block_on(upload.put_part("ee".into())).unwrap();
         block_on(upload.complete()).unwrap();
         assert_eq!(block_on(async { store.get(&place).await.unwrap().bytes().await.unwrap() }), "three");
+    }
+
+    #[test]
+    fn what_is_there_would_outlive_a_power_failure() {
+        let store = SyncedFileSystem::default();
+        // A folder each, so that what was synced for one does not stand for another.
+        let [overwritten, created, uploaded] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+        block_on(store.put(&place(&overwritten, "job/newest"), "one".into())).unwrap();
+        let options = PutOptions::from(PutMode::Create);
+        block_on(store.put_opts(&place(&created, "job/manifest"), "two".into(), options)).unwrap();
+        let mut upload = block_on(store.put_multipart(&place(&uploaded, "job/segments/1"))).unwrap();
+        block_on(upload.put_part("three".into())).unwrap();
+        block_on(upload.complete()).unwrap();
+        [overwritten, created, uploaded].iter().for_each(|folder| assert_lasting(folder.path()));
     }
 
     #[test]

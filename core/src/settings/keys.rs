@@ -303,7 +303,7 @@ pub const KEYS: &[Key] = &[
         &["state.backend"],
         Value::OneOf(&["memory", "hashmap", "jobmanager", "filesystem", "rocksdb"]),
         "memory",
-        "where keyed state lives: in memory with checkpoints in memory or in a folder, or on the local disk",
+        "where keyed state lives: in memory and, without room there, on the local disk; of rocksdb somewhat earlier",
     ),
     renamed(
         "restart-strategy.type",

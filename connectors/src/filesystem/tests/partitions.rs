@@ -42,6 +42,7 @@ fn partition_columns_are_in_folders_and_come_back_from_there() {
         let context = context("job", &["day", "shop"]);
         let sink = crate::registry::sink(options(&path, format), batch.schema(), &context).unwrap();
         run_to_end(&*sink, 1, std::slice::from_ref(&batch)).unwrap();
+        crate::store::journal::assert_lasting(directory.path());
         let folders: Vec<String> =
             files_below(&path).iter().map(|file| file.rsplit_once('/').unwrap().0.to_owned()).collect();
         let expected = [

@@ -159,6 +159,34 @@ fn many_small_changes_become_one_layer_and_the_whole_one_stays() {
     });
 }
 
+/// CKP-06: with every key drawn now and then, and a compaction whenever one is worth it.
+#[test]
+fn what_has_to_be_read_again_is_no_more_than_twice_the_state() {
+    let drawn = |number: i64| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64) >> 20).rem_euclid(40_000);
+    run(async {
+        let mut job = Job::new().await;
+        job.checkpoint((0..40_000).map(|key| (key, Some(drawn(key)))).collect()).await;
+        let mut compactions = 0;
+        for round in 1..40 {
+            let changes = (round * 4_000..(round + 1) * 4_000).map(|number| (drawn(number), Some(drawn(number + 1))));
+            job.checkpoint(changes.collect()).await;
+            let bytes = |extent: Option<Extent>| -> u64 {
+                let layers = job.layers().iter().filter(|layer| extent.is_none_or(|extent| layer.extent == extent));
+                layers.map(StoredLayer::bytes).sum()
+            };
+            let (state, newest) = (bytes(Some(Extent::Whole)), job.layers().last().map_or(0, StoredLayer::bytes));
+            assert!(newest > 0 && state > 5 * newest, "{newest} bytes changed, of {state}");
+            assert!(bytes(None) - newest <= 2 * state, "{} bytes are read for {state} of state", bytes(None));
+            if let Some(compaction) = job.compaction().await {
+                assert!(compaction.apply(&mut job.last));
+                compactions += 1;
+            }
+        }
+        assert!((2..20).contains(&compactions), "{compactions} compactions in 40 checkpoints");
+        job.assert_restored(2).await;
+    });
+}
+
 #[test]
 fn what_was_compacted_counts_no_more_once_everything_has_been_stored_anew() {
     run(async {

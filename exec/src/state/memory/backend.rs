@@ -24,8 +24,8 @@ impl StateBackend for MemoryBackend {
 
 /// The backends that users choose from (BKD-01 … BKD-03, BKD-05).
 ///
-/// Under `memory` and `filesystem` keys live in memory and leave it when the worker is short of it; the two differ in where the
-/// job's checkpoints go. Under `rocksdb` keys live on the local disk, and memory is a cache of them.
+/// Keys live in memory and leave it for the local disk when the worker is short of it; under `rocksdb` somewhat earlier, so that rows
+/// which wait for keys on the disk have room. `memory` and `filesystem` differ in where the job's checkpoints go.
 #[derive(Clone, Debug)]
 pub struct TieredBackend {
     /// How many key groups there are.
