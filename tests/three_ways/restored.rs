@@ -1,7 +1,7 @@
 //! The third way: a query that is stopped behind a savepoint in the middle of its input, goes on with another parallelism, is
 //! stopped again, and goes on to the end. What its pieces gave, one after the other, is the answer.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,15 +19,17 @@ const WIDTHS: [&str; 3] = ["3", "1", "2"];
 /// Pieces that are stopped.
 const STOPS: usize = 2;
 
-/// Says when so many batches have been taken in, and slows a job down that would otherwise have ended by then.
+/// Says when so many batches have been taken in, and slows a job down that would otherwise have ended before it was asked to stop.
 #[derive(Debug, Default)]
 pub struct Pace {
     left: AtomicI64,
     reached: Notify,
+    is_asked: AtomicBool,
 }
 
 impl Pace {
     fn set(&self, batches: i64) {
+        self.is_asked.store(false, Ordering::SeqCst);
         self.left.store(batches, Ordering::SeqCst);
     }
 }
@@ -37,10 +39,17 @@ impl EventTrace for Pace {
         if !matches!(event, Event::Batch(_)) || self.left.load(Ordering::SeqCst) < -200 {
             return;
         }
-        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        let left = self.left.fetch_sub(1, Ordering::SeqCst);
+        if left == 1 {
             self.reached.notify_one();
         }
-        std::thread::sleep(Duration::from_micros(300));
+        // Whoever stops the job has 30 ms to do so, and the coordinator then a moment.
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_micros(300));
+            if left > 1 || self.is_asked.load(Ordering::SeqCst) {
+                break;
+            }
+        }
     }
 }
 
@@ -113,6 +122,7 @@ async fn take(query: &mut Query, folded: &mut Folded, pace: &Pace, place: &str) 
     let folder = store_folder(&tidemill_connectors::store::Stores::local().resolve(place)?);
     let stop = async {
         pace.reached.notified().await;
+        pace.is_asked.store(true, Ordering::SeqCst);
         match control {
             Ok(control) => control.stop(false, Some(folder)).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
