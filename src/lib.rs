@@ -9,6 +9,7 @@
 //! [`mod@sql`] for statements and sessions, [`stream`] for programs in Rust. Contracts that connectors and operators implement are in
 //! `tidemill-core`, the engine that runs them in `tidemill-exec`.
 
+mod persistence;
 pub mod sql;
 pub mod stream;
 

@@ -8,6 +8,7 @@ use tidemill::sql::parser::parse_script;
 use tidemill::sql::{Outcome, Session};
 use tidemill::stream::Parameters;
 use tidemill::{Error, Result};
+use tidemill_exec::runtime::CheckpointStatus;
 
 use crate::common::measure::resident_bytes_max;
 use crate::common::{bytes, head, median, progress, row, sql};
@@ -51,15 +52,22 @@ pub fn bench(given: &Parameters) -> Result<()> {
     let keys: u64 = given.parsed("keys")?.unwrap_or(10_000_000);
     let backend = given.get("backend").unwrap_or("memory");
     let folder = std::env::temp_dir().join(format!("tidemill-increments-{}", std::process::id()));
-    let savepoint = increments(keys, backend, given.get("budget"), &folder).and_then(|savepoint| {
-        recovery::bench(keys, backend, given.get("budget"), &savepoint)?;
-        Ok(savepoint)
-    });
+    let measured = increments(keys, backend, given.get("budget"), &folder)
+        .and_then(|kept| recovery::bench(keys, backend, given.get("budget"), &kept));
     let _ = std::fs::remove_dir_all(&folder);
-    savepoint.map(drop)
+    measured
 }
 
-fn increments(keys: u64, backend: &str, budget: Option<&str>, folder: &Path) -> Result<PathBuf> {
+/// What is left of a job that was stopped.
+#[derive(Debug)]
+pub struct Kept {
+    /// A savepoint of all of its state: each key once, in Parquet.
+    pub savepoint: PathBuf,
+    /// Its last checkpoint: all of the state as it was once, and what changed since, as it was written.
+    pub checkpoint: PathBuf,
+}
+
+fn increments(keys: u64, backend: &str, budget: Option<&str>, folder: &Path) -> Result<Kept> {
     let (checkpoints, savepoints) = (folder.join("checkpoints"), folder.join("savepoints"));
     let (dir, savepoint_dir) = (checkpoints.display().to_string(), savepoints.display().to_string());
     let settings = [
@@ -92,10 +100,13 @@ fn increments(keys: u64, backend: &str, budget: Option<&str>, folder: &Path) -> 
         }
     };
     start(&mut session, "STOP JOB '1' WITH SAVEPOINT")?;
-    let entries = std::fs::read_dir(&savepoints).map_err(Error::from)?;
-    let savepoint = entries.filter_map(|entry| Some(entry.ok()?.path())).next();
-    let savepoint = savepoint.ok_or_else(|| Error::internal("no savepoint was written"))?;
-    let full = size_of_files(&savepoint)? as f64;
+    let kept = Kept { savepoint: only_entry(&savepoints)?, checkpoint: only_entry(&checkpoints)? };
+    let full = size_of_files(&kept.savepoint)? as f64;
+    // The newest was under way, most likely.
+    let done: Vec<_> = done.into_iter().filter(|checkpoint| checkpoint.status != CheckpointStatus::Pending).collect();
+    if let Some(failed) = done.iter().find(|checkpoint| checkpoint.status != CheckpointStatus::Completed) {
+        return Err(Error::internal(format!("checkpoint {} failed: {:?}", failed.id, failed.failure)));
+    }
     let new: Vec<f64> = done.iter().map(|checkpoint| checkpoint.new_bytes as f64).collect();
     let mean = new.iter().sum::<f64>() / new.len() as f64;
     let mut stalls: Vec<f64> = done.iter().map(|checkpoint| checkpoint.stalled.as_secs_f64() * 1e3).collect();
@@ -134,7 +145,14 @@ fn increments(keys: u64, backend: &str, budget: Option<&str>, folder: &Path) -> 
         format!("{:.1} ms", at(1.0).unwrap_or(f64::NAN)),
         bytes(resident_bytes_max()?),
     ]);
-    Ok(savepoint)
+    Ok(kept)
+}
+
+/// What alone is in a folder.
+fn only_entry(folder: &Path) -> Result<PathBuf> {
+    let entries = std::fs::read_dir(folder).map_err(Error::from)?;
+    let entry = entries.filter_map(|entry| Some(entry.ok()?.path())).next();
+    entry.ok_or_else(|| Error::internal(format!("nothing was written to {}", folder.display())))
 }
 
 /// Bytes of all files below a folder.

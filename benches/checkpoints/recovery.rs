@@ -1,5 +1,5 @@
-//! The way back: the state of many keys from a savepoint into a job of another parallelism, beside reading and decoding the same
-//! files. Each in a process of its own, whose memory is told.
+//! The way back: the state of many keys from a savepoint, or a checkpoint with what changed behind it, into a job of another
+//! parallelism, beside reading and decoding the same files. Each in a process of its own, whose memory is told.
 //!
 //! A virtual machine may give memory back to its host that has been free for two seconds, and then pays many times over for the first
 //! touch of every page, which has nothing to do with the work. So everything is measured twice: as it comes, and right behind a process
@@ -13,12 +13,12 @@ use std::time::Duration;
 use tidemill::stream::Parameters;
 use tidemill::{Error, Result};
 use tidemill_core::Event;
-use tidemill_exec::checkpoint::{open_savepoint, restored_state};
+use tidemill_exec::checkpoint::{find_checkpoint, restored_state};
 use tidemill_exec::runtime::EventTrace;
 
 use crate::common::measure::{resident_bytes_max, timed};
 use crate::common::{bytes, head, median, process, progress, row, sql};
-use crate::increments::{memory, start, statements};
+use crate::increments::{Kept, memory, start, statements};
 
 /// The savepoint was taken at another.
 const PARALLELISM: usize = 3;
@@ -30,11 +30,11 @@ const TOUCHED_BLOCK: usize = 1 << 20;
 const GIVEN_BACK: Duration = Duration::from_secs(3);
 
 /// Prints the table.
-pub fn bench(keys: u64, backend: &str, budget: Option<&str>, savepoint: &Path) -> Result<()> {
-    let path = savepoint.display().to_string();
+pub fn bench(keys: u64, backend: &str, budget: Option<&str>, kept: &Kept) -> Result<()> {
     let keys = keys.to_string();
     println!("\nRecovery of it at parallelism {PARALLELISM}, medians of {RUNS} runs, processes of their own\n");
     head([
+        "from",
         "memory",
         "until every subtask works",
         "read and decode alone",
@@ -43,7 +43,9 @@ pub fn bench(keys: u64, backend: &str, budget: Option<&str>, savepoint: &Path) -
         "state in memory",
         "ratio",
     ]);
-    for is_at_hand in [true, false] {
+    let kept = [("savepoint", &kept.savepoint), ("checkpoint", &kept.checkpoint)];
+    for ((from, path), is_at_hand) in kept.into_iter().flat_map(|kept| [(kept, true), (kept, false)]) {
+        let path = path.display().to_string();
         let of = |arguments: &[&str]| {
             if is_at_hand {
                 // Of what others freed nothing is left to be given back meanwhile.
@@ -67,6 +69,7 @@ pub fn bench(keys: u64, backend: &str, budget: Option<&str>, savepoint: &Path) -
         let (recovered, decoded) = (median(recovered), median(decoded));
         let (peak, state) = (median(peaks), median(states));
         row([
+            from.to_owned(),
             if is_at_hand { "at hand" } else { "as it comes" }.to_owned(),
             format!("{recovered:.2} s"),
             format!("{decoded:.2} s"),
@@ -111,8 +114,8 @@ impl EventTrace for FirstEvents {
     }
 }
 
-/// Goes on from the savepoint; seconds until every subtask works, the most memory, and what of it is state.
-pub fn recover(given: &Parameters, savepoint: &str) -> Result<()> {
+/// Goes on from a savepoint or the newest checkpoint in a folder; seconds until every subtask works, the most memory, and what of it is state.
+pub fn recover(given: &Parameters, kept: &str) -> Result<()> {
     let keys: u64 = given.parsed("keys")?.unwrap_or(10_000_000);
     let parallelism = PARALLELISM.to_string();
     let trace = Arc::new(FirstEvents::default());
@@ -120,7 +123,7 @@ pub fn recover(given: &Parameters, savepoint: &str) -> Result<()> {
         ("execution.runtime-mode", "streaming"),
         ("parallelism.default", parallelism.as_str()),
         ("state.backend.type", given.get("backend").unwrap_or("memory")),
-        ("execution.state-recovery.path", savepoint),
+        ("execution.state-recovery.path", kept),
     ];
     let mut session = sql::traced(settings.into_iter().chain(memory(given.get("budget"))), trace.clone())?;
     let ((), seconds) = timed(|| {
@@ -140,9 +143,9 @@ pub fn recover(given: &Parameters, savepoint: &str) -> Result<()> {
 }
 
 /// Reads and decodes what such a job reads, and keeps none of it.
-pub fn decode(savepoint: &str) -> Result<()> {
+pub fn decode(kept: &str) -> Result<()> {
     let session = sql::session([])?;
-    let folder = Path::new(savepoint).canonicalize().map_err(Error::from)?;
+    let folder = Path::new(kept).canonicalize().map_err(Error::from)?;
     let store: Arc<dyn object_store::ObjectStore> = Arc::new(
         object_store::local::LocalFileSystem::new_with_prefix(&folder)
             .map_err(|error| Error::internal(error.to_string()))?,
@@ -150,14 +153,15 @@ pub fn decode(savepoint: &str) -> Result<()> {
     let root = object_store::path::Path::default();
     let ((), seconds) = timed(|| {
         session.block_on(async {
-            let manifest = open_savepoint(store.clone(), &root, session.engine().environment().clock.clone()).await?;
-            let manifest = Arc::new(manifest);
+            let clock = session.engine().environment().clock.clone();
+            let found = Arc::new(find_checkpoint(store.clone(), &root, clock, None).await?);
             let reads = (0..PARALLELISM).map(|subtask| {
-                let (store, manifest, root) = (store.clone(), manifest.clone(), root.clone());
+                let (store, found) = (store.clone(), found.clone());
                 tokio::spawn(async move {
-                    for operator in &manifest.content.operators {
+                    for operator in &found.content.operators {
                         let groups = operator.max_parallelism;
-                        let state = restored_state(&*store, &root, operator, subtask, PARALLELISM, groups).await?;
+                        let state =
+                            restored_state(&*store, &found.root, operator, subtask, PARALLELISM, groups).await?;
                         let layers = state.states.into_iter().flat_map(|(_, layers)| layers);
                         for batch in layers.flat_map(|layer| layer.rows().clone()) {
                             drop(batch?);

@@ -37,10 +37,12 @@ mod tests;
 mod type_error;
 pub mod unbounded;
 
+pub use crate::persistence::store_folder;
 pub use fingerprint::StatementFolders;
 pub use fold::Folded;
 pub use query::{Order, Query};
-pub use recovery::{JobFolders, store_folder};
+pub use recovery::JobFolders;
+pub(crate) use recovery::run_folder;
 pub use rows::Rows;
 pub use session::{Outcome, Session, SessionJob, ShellWord};
 

@@ -8,6 +8,8 @@ use tidemill_exec::checkpoint::savepoint::SAVEPOINT_MANIFEST;
 use tidemill_exec::runtime::{Begin, Persistence, StoreFolder};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::persistence::{from_settings, store_folder};
+
 use super::fingerprint::{Fingerprint, StatementFolders};
 use super::insert::INSERT_INTO;
 use super::session::Session;
@@ -56,12 +58,6 @@ impl JobFolders {
     }
 }
 
-/// A place in a store, for the engine. What is written there stays when power fails.
-pub fn store_folder(place: &Location) -> StoreFolder {
-    let place = place.durable();
-    StoreFolder { store: place.store.clone(), root: place.path.clone(), url: place.to_string() }
-}
-
 /// The name of a job's sub-folder, which no other job has: its sinks as they are where folders can be called so, else what is
 /// left of them with a checksum behind it. `number` tells jobs with the same sinks apart, from 1.
 pub fn folder_name(job: &str, number: usize) -> String {
@@ -80,6 +76,11 @@ pub fn folder_name(job: &str, number: usize) -> String {
         0 | 1 => name,
         number => format!("{name}-{number}"),
     }
+}
+
+/// The name of the folder of one run of a job.
+pub fn run_folder(job: &str, run: &str) -> String {
+    format!("{}-{run}", folder_name(job, 1))
 }
 
 /// Whether a sink's name can stand in the name of a folder, and is no other's: not hidden, none that is taken, and not such as
@@ -118,29 +119,21 @@ impl Session {
 
     /// What a job keeps, and begins from.
     pub(super) fn persistence(&self, NewJob { name, folder }: &NewJob) -> Result<Persistence> {
-        let recovery = self.settings.state_recovery();
-        let resolved = |path: &String| self.stores().resolve(path).map(|place| store_folder(&place));
-        let (begin, claims) = match &self.folders {
-            // What the job has of its own comes first, then what it had begun from.
-            Some(folders) if folders.resume => {
-                (Begin::Resume { origin: folders.origin.as_ref().map(resolved).transpose()? }, folders.claims)
-            }
-            _ => match &recovery.path {
-                Some(path) => (Begin::From(resolved(path)?), recovery.claims),
-                None => (Begin::Anew, false),
-            },
-        };
-        let folder = match (&self.folders, self.settings.checkpoints().dir) {
-            (Some(folders), _) => Some(folders.folder(folder)),
+        let Some(folders) = &self.folders else {
             // The rows of a query go to whoever asks, who is gone with the process.
-            (None, Some(dir)) if *name != QUERY => {
-                // Each run has a folder of its own: nobody asked to go on from another.
-                let name = format!("{}-{}", folder_name(name, 1), self.run_id());
-                Some(store_folder(&self.stores().resolve(&dir)?.child(&name)))
-            }
-            (None, _) => None,
+            let own = (*name != QUERY).then(|| run_folder(name, &self.run_id()));
+            return from_settings(&self.settings, &self.stores(), own);
         };
-        Ok(Persistence { folder, begin, ignore_unclaimed: recovery.ignore_unclaimed, claims })
+        let given = from_settings(&self.settings, &self.stores(), None)?;
+        let (begin, claims) = match folders.resume {
+            // What the job has of its own comes first, then what it had begun from.
+            true => {
+                let origin = folders.origin.as_ref().map(|path| self.resolve(path)).transpose()?;
+                (Begin::Resume { origin: origin.as_ref().map(store_folder) }, folders.claims)
+            }
+            false => (given.begin, given.claims),
+        };
+        Ok(Persistence { folder: Some(folders.folder(folder)), begin, claims, ..given })
     }
 }
 

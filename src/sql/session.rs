@@ -13,10 +13,12 @@ use tidemill_exec::memory::managed_pool;
 use tidemill_exec::runtime::{Engine, JobHandle};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::persistence::{run_id, store_folder};
+
 use super::catalog::Catalog;
 use super::parser::{Parsed, Statement};
 use super::query::Query;
-use super::recovery::{JobFolders, NewJob, store_folder};
+use super::recovery::{JobFolders, NewJob};
 use super::rows::Rows;
 use super::state::{base_state, statement_state};
 
@@ -237,10 +239,9 @@ impl Session {
         statement_state(&self.base, &self.settings, self.engine.environment())
     }
 
-    /// A name that no other session or process has.
+    /// A name that no other session or process has, and that is not given twice.
     pub(super) fn run_id(&self) -> String {
-        let millis = self.engine.environment().clock.now_millis();
-        format!("{millis:x}-{:x}-{}", std::process::id(), self.jobs.len())
+        run_id(self.engine.environment())
     }
 
     /// Whether somebody has asked for checkpoints: what a command takes for granted does not count.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::sql::store_folder;
+use crate::persistence::{from_settings, run_id, store_folder};
+use crate::sql::run_folder;
 use tidemill_connectors::CollectHandle;
 use tidemill_connectors::store::{StoreFetcher, Stores};
 use tidemill_core::graph::JobGraph;
@@ -13,7 +14,7 @@ use tidemill_core::shared::{AccumulatorValues, FileFetcher};
 use tidemill_core::{Batch, Error, Result, Settings};
 use tidemill_exec::exchange::SpillDirs;
 use tidemill_exec::memory::managed_pool;
-use tidemill_exec::runtime::{self, Engine, JobResult, TaskSlots, TokioClock, TokioSpawner};
+use tidemill_exec::runtime::{self, Engine, JobResult, StoreFolder, TaskSlots, TokioClock, TokioSpawner};
 use tidemill_exec::state::Tier;
 
 /// Where jobs run.
@@ -49,7 +50,7 @@ impl Runner {
     pub fn run(&self, job: &JobGraph, settings: &Settings) -> Result<JobResult> {
         match self {
             Self::Caller => {
-                on_this_thread(settings, |engine| async move { runtime::execute(job, &engine, settings)?.wait().await })
+                on_this_thread(settings, |engine| async move { begin(job, &engine, settings)?.job.wait().await })
             }
             _ => self.start(job, settings)?.join(),
         }
@@ -89,25 +90,20 @@ impl Runner {
 
     /// Starts a job. On the caller's thread that means running it.
     pub fn start(&self, job: &JobGraph, settings: &Settings) -> Result<JobHandle> {
-        let stores = settings.stores();
         match self {
             Self::Local(_) => {
                 let engine = self.engine(settings)?;
-                let job = runtime::execute(job, engine.environment(), settings)?;
-                Ok(JobHandle { job, engine: Some(engine), stores })
+                Ok(JobHandle { engine: Some(engine.clone()), ..begin(job, engine.environment(), settings)? })
             }
-            Self::Within(engine) => {
-                Ok(JobHandle { job: runtime::execute(job, engine, settings)?, engine: None, stores })
-            }
+            Self::Within(engine) => begin(job, engine, settings),
             Self::Caller if tokio::runtime::Handle::try_current().is_ok() => {
-                let engine = current_thread_environment(settings)?;
-                Ok(JobHandle { job: runtime::execute(job, &engine, settings)?, engine: None, stores })
+                begin(job, &current_thread_environment(settings)?, settings)
             }
             Self::Caller => on_this_thread(settings, |engine| async move {
-                let job = runtime::execute(job, &engine, settings)?;
+                let handle = begin(job, &engine, settings)?;
                 // How it ended is in the handle.
-                let _ = job.wait().await;
-                Ok(JobHandle { job, engine: None, stores })
+                let _ = handle.job.wait().await;
+                Ok(handle)
             }),
         }
     }
@@ -145,6 +141,8 @@ pub struct JobHandle {
     engine: Option<Arc<Engine>>,
     /// How the places of its savepoints are reached.
     stores: StoreSettings,
+    /// Where its checkpoints are.
+    checkpoints: Option<String>,
 }
 
 impl JobHandle {
@@ -158,12 +156,33 @@ impl JobHandle {
         self.job.cancel();
     }
 
-    /// Writes a savepoint into the folder `path`, which has to be empty or missing; the job goes on (SVP-01).
+    /// Writes a savepoint into the folder `path`, which has to be empty or missing; the job goes on (SVP-01). Another job begins from
+    /// it with `execution.state-recovery.path`.
     ///
     /// Errors: the folder is not empty; the job takes no checkpoints, because it runs as a batch or blocks; it has ended.
     pub async fn savepoint(&self, path: &str) -> Result<()> {
-        let folder = store_folder(&Stores::new(None).with_settings(self.stores.clone()).resolve(path)?);
+        let folder = self.folder(path)?;
         self.job.control().await?.savepoint(folder).await.map(drop)
+    }
+
+    /// Stops the job behind a savepoint in the folder `path`, and waits for its end: nothing that comes after it has been done (SVP-07).
+    /// With `drain` event time ends first, so that all windows and event-time timers fire; no other job begins from that.
+    ///
+    /// Errors: those of [`savepoint`](Self::savepoint), after which the job goes on; the job fails before the savepoint is there.
+    pub async fn stop(&self, drain: bool, path: &str) -> Result<JobResult> {
+        let folder = self.folder(path)?;
+        self.job.control().await?.stop(drain, Some(folder)).await?;
+        self.wait().await
+    }
+
+    /// Where the checkpoints of this run are, for `execution.state-recovery.path` of the next one; nothing where they are in memory, as
+    /// without `execution.checkpointing.dir`.
+    pub fn checkpoints(&self) -> Option<&str> {
+        self.checkpoints.as_deref()
+    }
+
+    fn folder(&self, path: &str) -> Result<StoreFolder> {
+        Ok(store_folder(&Stores::new(None).with_settings(self.stores.clone()).resolve(path)?))
     }
 
     /// What the functions of the job have added up so far (SHR-05). Only the job's result is final.
@@ -191,13 +210,25 @@ impl JobHandle {
     }
 }
 
+/// Starts a job that keeps its checkpoints, and begins, where the settings say.
+fn begin(job: &JobGraph, engine: &runtime::Environment, settings: &Settings) -> Result<JobHandle> {
+    let stores = settings.stores();
+    let own = run_folder(settings.job_name().unwrap_or("job"), &run_id(engine));
+    let persistence = from_settings(settings, &Stores::new(None).with_settings(stores.clone()), Some(own))?;
+    let checkpoints = persistence.folder.as_ref().map(|folder| folder.url.clone());
+    let job = runtime::execute_from(job, engine, settings, persistence)?;
+    Ok(JobHandle { job, engine: None, stores, checkpoints })
+}
+
+/// Runs a job whose rows come here; its checkpoints are gone with the process, like them.
 async fn collect(
     job: &JobGraph,
     engine: &runtime::Environment,
     settings: &Settings,
     mut sink: CollectHandle,
 ) -> Result<Vec<Batch>> {
-    let job = runtime::execute(job, engine, settings)?;
+    let persistence = from_settings(settings, &Stores::new(None).with_settings(settings.stores()), None)?;
+    let job = runtime::execute_from(job, engine, settings, persistence)?;
     let mut batches = Vec::new();
     while let Some(batch) = sink.next().await {
         batches.push(batch);

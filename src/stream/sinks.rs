@@ -43,8 +43,17 @@ impl DataSink {
 
     /// Names the sink, for plans, errors and metrics.
     pub fn name(&self, name: &str) -> Self {
+        self.tuned(|sink| sink.name = name.to_owned())
+    }
+
+    /// Gives the sink an identity for what it keeps in checkpoints, so that it finds it again in a changed program.
+    pub fn uid(&self, uid: impl Into<String>) -> Self {
+        self.tuned(|sink| sink.uid = Some(uid.into()))
+    }
+
+    fn tuned(&self, tune: impl FnOnce(&mut Node)) -> Self {
         if let Some(sink) = self.nodes.last() {
-            self.environment.program().node_mut(*sink).name = name.to_owned();
+            tune(self.environment.program().node_mut(*sink));
         }
         self.clone()
     }

@@ -18,6 +18,7 @@ mod keyed;
 mod late;
 mod process;
 mod processing_time;
+mod recovery;
 mod rich;
 mod rows;
 mod savepoints;

@@ -12,9 +12,10 @@ use datafusion::execution::session_state::SessionState;
 use tidemill_core::Result;
 use tidemill_exec::checkpoint::find_checkpoint;
 
+use crate::persistence::store_folder;
+
 use super::catalog::{ScanTable, definition_of_schema};
 use super::parser::ReadCheckpoint;
-use super::recovery::store_folder;
 use super::session::Session;
 use source::CheckpointSource;
 

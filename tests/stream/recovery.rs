@@ -1,0 +1,175 @@
+//! Programs that go on where another left off: behind a savepoint, or from the last checkpoint of one that was given up.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidemill::stream::{
+    Collector, Context, Environment, JobHandle, MapState, OperatorListState, ProcessFunction, RuntimeContext,
+    ValueState, Watermarks,
+};
+use tidemill::{ErrorKind, Result};
+
+use super::Setup;
+
+const ROWS: i64 = 3000;
+const KEYS: i64 = 17;
+
+/// Of each key, which of its rows were seen and what its timer found at the end.
+#[derive(Debug, Default)]
+struct Log {
+    rows: BTreeMap<i64, Vec<i64>>,
+    fired: BTreeMap<i64, Vec<(i64, i64)>>,
+    /// How many rows the subtask remembers that fired last.
+    remembered: usize,
+}
+
+/// Counts the rows of each key, adds up their remainders, and tells at the end of time.
+#[derive(Clone)]
+struct Counting {
+    log: Arc<Mutex<Log>>,
+    count: ValueState<i64>,
+    by_remainder: MapState<i64, i64>,
+    everybody: OperatorListState<i64>,
+}
+
+impl Counting {
+    fn new(log: &Arc<Mutex<Log>>) -> Self {
+        let (count, by_remainder) = (ValueState::default(), MapState::default());
+        Self { log: log.clone(), count, by_remainder, everybody: OperatorListState::default() }
+    }
+}
+
+impl ProcessFunction<i64, i64> for Counting {
+    type Output = i64;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        self.count = context.value_state("count")?;
+        self.by_remainder = context.map_state("by remainder")?;
+        self.everybody = context.operator_list("everybody")?;
+        Ok(())
+    }
+
+    fn process(&mut self, n: i64, context: &mut Context<'_, i64>, _: &mut Collector<i64>) -> Result<()> {
+        let count = self.count.get(context.state())?.copied().unwrap_or(0) + 1;
+        self.count.set(context.state(), count)?;
+        let sum = self.by_remainder.get(context.state(), &(n % 3))?.copied().unwrap_or(0) + n;
+        self.by_remainder.put(context.state(), n % 3, sum)?;
+        context.register_event_time_timer(ROWS + 1)?;
+        self.everybody.add(context.lists(), n)?;
+        self.log.lock().unwrap().rows.entry(n % KEYS).or_default().push(count);
+        // Slow enough to be stopped on the way.
+        std::thread::sleep(Duration::from_micros(100));
+        Ok(())
+    }
+
+    fn on_timer(&mut self, _: i64, context: &mut Context<'_, i64>, _: &mut Collector<i64>) -> Result<()> {
+        let count = self.count.get(context.state())?.copied().unwrap_or(0);
+        let mut sum = 0;
+        for remainder in 0..3 {
+            sum += self.by_remainder.get(context.state(), &remainder)?.copied().unwrap_or(0);
+        }
+        let (key, remembered) = (*context.key()?, self.everybody.get(context.lists())?.len());
+        let mut log = self.log.lock().unwrap();
+        log.fired.entry(key).or_default().push((count, sum));
+        log.remembered = remembered;
+        Ok(())
+    }
+}
+
+/// Starts the program that counts the numbers to [`ROWS`] by their remainders.
+fn start(log: &Arc<Mutex<Log>>, parallelism: usize, settings: &[(&str, &str)]) -> JobHandle {
+    let environment = Environment::local_with(Setup { parallelism, gate: "0 ms", batch_rows: 4 }.settings());
+    for (key, value) in settings {
+        environment.set(key, value);
+    }
+    let numbers = environment.generate_sequence(1, ROWS);
+    let timed = numbers.assign_timestamps_and_watermarks(Watermarks::ascending(), |n| *n);
+    let counted = timed.key_by(|n| n % KEYS).process(Counting::new(log)).name("counting").uid("counting");
+    counted.print().uid("printed");
+    environment.execute_async("count").unwrap()
+}
+
+/// Waits until so many rows have been seen, in all.
+fn wait_for(rows: usize, log: &Arc<Mutex<Log>>, job: &JobHandle) {
+    loop {
+        assert!(job.outcome().is_none(), "{:?}", job.outcome());
+        if log.lock().unwrap().rows.values().map(Vec::len).sum::<usize>() >= rows {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn now<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// What every key has in the end.
+fn expected() -> BTreeMap<i64, Vec<(i64, i64)>> {
+    let rows = |key: i64| (1..=ROWS).filter(move |n| n % KEYS == key);
+    (0..KEYS).map(|key| (key, vec![(rows(key).count() as i64, rows(key).sum())])).collect()
+}
+
+#[test]
+fn a_program_goes_on_from_a_savepoint_at_another_parallelism() {
+    for backend in ["memory", "filesystem", "rocksdb"] {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        let (log, kept) = (Arc::new(Mutex::new(Log::default())), place("kept"));
+        let settings = [
+            ("state.backend.type", backend),
+            ("execution.checkpointing.interval", "20 ms"),
+            ("execution.checkpointing.dir", &kept),
+        ];
+        let job = start(&log, 2, &settings);
+        wait_for(500, &log, &job);
+        now(job.stop(false, &place("first"))).unwrap();
+        let from = place("first");
+        let job = start(&log, 3, &[&settings[..], &[("execution.state-recovery.path", &from)]].concat());
+        wait_for(1500, &log, &job);
+        now(job.stop(false, &place("second"))).unwrap();
+        assert!(log.lock().unwrap().fired.is_empty(), "{backend}: a timer fired before its time");
+        let from = place("second");
+        start(&log, 1, &[&settings[..], &[("execution.state-recovery.path", &from)]].concat()).join().unwrap();
+        let log = log.lock().unwrap();
+        assert_eq!(log.fired, expected(), "{backend}");
+        for (key, rows) in &log.rows {
+            // Each row once, and none before another of its key.
+            assert!(rows.iter().copied().eq(1..=expected()[key][0].0), "{backend}: key {key}: {rows:?}");
+        }
+        assert_eq!(log.remembered, ROWS as usize, "{backend}: the elements of all lists");
+    }
+}
+
+#[test]
+fn a_program_goes_on_from_the_checkpoints_of_one_that_was_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, kept) = (Arc::new(Mutex::new(Log::default())), folder.path().join("kept").display().to_string());
+    let settings = [("execution.checkpointing.interval", "5 ms"), ("execution.checkpointing.dir", kept.as_str())];
+    let job = start(&log, 2, &settings);
+    wait_for(1500, &log, &job);
+    job.cancel();
+    assert_eq!(job.join().unwrap_err().kind(), ErrorKind::Cancelled);
+    let from = job.checkpoints().unwrap();
+    assert!(from.starts_with(&kept) && from.contains("count-"), "{from}");
+    let seen: usize = log.lock().unwrap().rows.values().map(Vec::len).sum();
+    let job = start(&log, 3, &[&settings[..], &[("execution.state-recovery.path", from)]].concat());
+    assert_ne!(job.checkpoints().unwrap(), from);
+    job.join().unwrap();
+    let log = log.lock().unwrap();
+    assert_eq!(log.fired, expected());
+    // What the checkpoints hold was not done again.
+    let again = log.rows.values().map(Vec::len).sum::<usize>() - seen;
+    assert!(again < ROWS as usize, "{again} rows were read by the second job");
+}
+
+#[test]
+fn what_a_program_cannot_begin_from_is_named() {
+    let log = Arc::new(Mutex::new(Log::default()));
+    let job = start(&log, 1, &[("execution.state-recovery.path", "/nowhere/at/all")]);
+    let error = job.join().unwrap_err();
+    assert!(error.message().contains("/nowhere/at/all"), "{error}");
+    assert!(log.lock().unwrap().rows.is_empty());
+    assert_eq!(job.checkpoints(), None);
+}
