@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 
 /// Processing time.
 pub trait Clock: Send + Sync + Debug {
-    /// Milliseconds since the epoch. May jump when the machine's clock is set.
+    /// Milliseconds since the epoch. May jump, also back, when the machine's clock is set or it has slept.
     fn now_millis(&self) -> i64;
 
     /// Time since some fixed moment; never goes back. For deadlines and durations.

@@ -234,7 +234,8 @@ pub struct OperatorContext {
 
 /// Lets a synchronous operator be called back: for processing-time timers and for futures that it may not await itself.
 pub trait Wakeups: Send + Sync + Debug {
-    /// Calls [`Operator::wake`] with `token` once processing time has reached `millis`.
+    /// Calls [`Operator::wake`] with `token` after as long as it is now until `millis`. If the clock is set meanwhile, that is
+    /// not when it shows `millis`: who is woken early asks again.
     fn at(&self, millis: i64, token: u64);
 
     /// Runs `work` on the I/O runtime, then calls [`Operator::wake`] with `token`.

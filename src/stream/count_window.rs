@@ -224,7 +224,7 @@ impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> Operator 
         states.lookup(&keys, &hashes, &mut slots)?;
         let decode = |columns: &[ArrayRef], rows| self.codec.decode_keys(columns, rows);
         let keys = LazyKeys::new(&keys, slots.len(), &decode);
-        self.function.begin();
+        self.function.begin()?;
         for (row, (value, slot)) in rows.values.into_iter().zip(&slots).enumerate() {
             let cells: &mut Cells<Count<T, L::State>> = states.column(*id)?.downcast()?;
             if let Some(state) = self.rule.add(&self.function.logic, cells.cell(*slot), value) {
@@ -241,6 +241,7 @@ impl<K: Record, T: Record + Clone, R: Record, L: WindowLogic<K, T, R>> Operator 
     }
 
     fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
+        self.function.begin()?;
         self.function.watermark = self.function.watermark.max(watermark);
         self.tail.watermark(watermark, output);
         Ok(Progress::Done)

@@ -86,7 +86,8 @@ pub use layout::ROWTIME;
 pub use output_tag::OutputTag;
 pub use parameters::Parameters;
 pub use process::{
-    BroadcastContext, BroadcastProcessFunction, CoProcessFunction, Context, ProcessFunction, RuntimeContext,
+    BroadcastContext, BroadcastProcessFunction, CoProcessFunction, Context, InitializationContext, ProcessFunction,
+    RuntimeContext,
 };
 pub use record::Record;
 pub use rich_functions::{RichFilterFunction, RichFlatMapFunction, RichMapFunction, RichReduceFunction};

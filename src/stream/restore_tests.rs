@@ -6,12 +6,14 @@
 //! what the old ones gave to a snapshot.
 
 mod lateness;
+mod lists;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use tidemill_core::clock::Clock;
 use tidemill_core::graph::{JobGraph, Partitioning};
@@ -19,7 +21,9 @@ use tidemill_core::key::{groups_of, hash_columns, key_group, subtask_of};
 use tidemill_core::metrics::Metrics;
 use tidemill_core::operator::{Emission, Operator, OperatorContext, Output, Wakeups};
 use tidemill_core::shared::SharedContext;
-use tidemill_core::state::{RestoredState, SnapshotScope, StateDescriptor, StateKind, StateLayer, rows_of_groups};
+use tidemill_core::state::{
+    Dealing, OperatorList, RestoredState, SnapshotScope, StateDescriptor, StateKind, StateLayer, rows_of_groups,
+};
 use tidemill_core::{Batch, Gate, Result, Watermark};
 use tidemill_exec::state::MemoryBackend;
 
@@ -172,7 +176,8 @@ impl<'a> Subtasks<'a> {
                 let batches = match descriptor.kind {
                     StateKind::Keyed => all.map(|batch| rows_of_groups(batch, &key_groups).unwrap()).collect(),
                     StateKind::Broadcast => subtasks[subtask % subtasks.len()].clone(),
-                    StateKind::UnionList | StateKind::List => all.cloned().collect(),
+                    StateKind::UnionList => all.cloned().collect(),
+                    StateKind::List => dealt(&descriptor.schema, subtasks, parallelism).swap_remove(subtask),
                 };
                 (descriptor.clone(), vec![StateLayer::Rows(batches.into())])
             };
@@ -182,6 +187,14 @@ impl<'a> Subtasks<'a> {
         new.lines = std::mem::take(&mut old.lines);
         new
     }
+}
+
+/// What so many new subtasks get of the lists that these have stored.
+fn dealt(schema: &SchemaRef, stored: &[Vec<RecordBatch>], parallelism: usize) -> Vec<Vec<RecordBatch>> {
+    let lists = stored.iter().map(|batches| OperatorList::restore(schema.clone(), batches.clone()).unwrap());
+    let lists: Vec<OperatorList> = lists.collect();
+    let dealt = OperatorList::deal(&lists, Dealing::Split, parallelism).unwrap();
+    dealt.iter().map(|list| list.batches().to_vec()).collect()
 }
 
 fn drop_progress(progress: tidemill_core::operator::Progress) {
@@ -215,10 +228,20 @@ fn run(program: Program<'_>, stops: &[(usize, usize)]) -> Vec<Vec<String>> {
 }
 
 /// The same, where a program goes on from the first stop on with what another one kept.
-fn run_changed([before, after]: [Program<'_>; 2], stops: &[(usize, usize)]) -> Vec<Vec<String>> {
+fn run_changed(programs: [Program<'_>; 2], stops: &[(usize, usize)]) -> Vec<Vec<String>> {
+    run_to_snapshot(programs, stops).0
+}
+
+/// The task under test: it reads over an exchange by key.
+fn tested(job: &JobGraph) -> usize {
+    job.edges.iter().find(|edge| matches!(edge.partitioning, Partitioning::Hash(_))).unwrap().target
+}
+
+/// The same, and what a snapshot holds at the end.
+fn run_to_snapshot([before, after]: [Program<'_>; 2], stops: &[(usize, usize)]) -> (Vec<Vec<String>>, Stored) {
     let (job, changed) = (job(before), job(after));
-    // The task under test reads over an exchange by key; what feeds its inputs are the sources.
-    let vertex = job.edges.iter().find(|edge| matches!(edge.partitioning, Partitioning::Hash(_))).unwrap().target;
+    let vertex = tested(&job);
+    // What feeds its inputs are the sources.
     let mut above: Vec<(usize, Box<dyn Operator>)> = vec![];
     for (_, edge) in job.inputs(vertex) {
         let mut operator = job.vertices[edge.source].chain[0].factory.create().unwrap();
@@ -251,8 +274,8 @@ fn run_changed([before, after]: [Program<'_>; 2], stops: &[(usize, usize)]) -> V
     }
     subtasks.advance(Watermark::MAX);
     subtasks.lines.sort();
-    seen.push(subtasks.lines);
-    seen
+    seen.push(std::mem::take(&mut subtasks.lines));
+    (seen, subtasks.snapshot())
 }
 
 fn check(program: impl Fn(&DataStream<Row>, &DataStream<Row>) -> DataSink) {

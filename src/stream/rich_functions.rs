@@ -2,7 +2,7 @@
 
 use tidemill_core::Result;
 
-use super::process::{Context, RuntimeContext};
+use super::process::{Context, InitializationContext, RuntimeContext};
 use super::record::Record;
 use super::rows::Collector;
 
@@ -66,6 +66,13 @@ pub trait RichMapFunction<T, K = ()>: Clone + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Called once in every subtask, behind `open` and before the first record and the first checkpoint: looks at the lists
+    /// and broadcast states that `open` declared, as they were restored, and may change them. Of a union list it keeps what
+    /// is its own ([`RuntimeContext::union_list`], SUB-10).
+    fn initialize_state(&mut self, _context: &mut InitializationContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// The record for a record.
     fn map(&mut self, value: T, context: &mut Context<'_, K>) -> Result<Self::Output>;
 
@@ -83,6 +90,11 @@ pub trait RichFlatMapFunction<T, K = ()>: Clone + Send + Sync + 'static {
 
     /// Called once in every subtask, before the first record.
     fn open(&mut self, _context: &mut RuntimeContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Looks at what was restored of the states that belong to no key, as [`RichMapFunction::initialize_state`] does.
+    fn initialize_state(&mut self, _context: &mut InitializationContext<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -130,6 +142,11 @@ pub trait RichFilterFunction<T, K = ()>: Clone + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Looks at what was restored of the states that belong to no key, as [`RichMapFunction::initialize_state`] does.
+    fn initialize_state(&mut self, _context: &mut InitializationContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether a record passes.
     fn filter(&mut self, value: &T, context: &mut Context<'_, K>) -> Result<bool>;
 
@@ -143,6 +160,11 @@ pub trait RichFilterFunction<T, K = ()>: Clone + Send + Sync + 'static {
 pub trait RichReduceFunction<T, K>: Clone + Send + Sync + 'static {
     /// Called once in every subtask, before the first record.
     fn open(&mut self, _context: &mut RuntimeContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Looks at what was restored of the states that belong to no key, as [`RichMapFunction::initialize_state`] does.
+    fn initialize_state(&mut self, _context: &mut InitializationContext<'_>) -> Result<()> {
         Ok(())
     }
 

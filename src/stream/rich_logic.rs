@@ -5,7 +5,7 @@ use tidemill_core::state::ValueState;
 
 use super::data_stream::DataStream;
 use super::keyed_stream::KeyedStream;
-use super::process::{Context, Logic, RuntimeContext};
+use super::process::{Context, InitializationContext, Logic, RuntimeContext};
 use super::record::Record;
 use super::rich_functions::{RichFilterFunction, RichFlatMapFunction, RichMapFunction, RichReduceFunction};
 use super::rows::Collector;
@@ -69,6 +69,10 @@ impl<K, T, F: RichMapFunction<T, K>> Logic<K, T, (), F::Output> for Map<F> {
         self.0.open(context)
     }
 
+    fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()> {
+        self.0.initialize_state(context)
+    }
+
     fn first(&mut self, value: T, context: &mut Context<'_, K>, out: &mut Collector<F::Output>) -> Result<()> {
         out.collect(self.0.map(value, context.without_timers())?);
         Ok(())
@@ -89,6 +93,10 @@ impl<K, T, F: RichFlatMapFunction<T, K>> Logic<K, T, (), F::Output> for FlatMap<
         self.0.open(context)
     }
 
+    fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()> {
+        self.0.initialize_state(context)
+    }
+
     fn first(&mut self, value: T, context: &mut Context<'_, K>, out: &mut Collector<F::Output>) -> Result<()> {
         self.0.flat_map(value, context.without_timers(), out)
     }
@@ -106,6 +114,10 @@ struct Filter<F>(F);
 impl<K, T, F: RichFilterFunction<T, K>> Logic<K, T, (), T> for Filter<F> {
     fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
         self.0.open(context)
+    }
+
+    fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()> {
+        self.0.initialize_state(context)
     }
 
     fn first(&mut self, value: T, context: &mut Context<'_, K>, out: &mut Collector<T>) -> Result<()> {
@@ -135,6 +147,10 @@ impl<K, T: Record + Clone, F: RichReduceFunction<T, K>> Logic<K, T, (), T> for R
     fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
         self.reduced = context.value_state(REDUCED)?;
         self.function.open(context)
+    }
+
+    fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()> {
+        self.function.initialize_state(context)
     }
 
     fn first(&mut self, value: T, context: &mut Context<'_, K>, out: &mut Collector<T>) -> Result<()> {

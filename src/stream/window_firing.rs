@@ -26,7 +26,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         let plan = self.plan.clone();
         let decode = |columns: &[ArrayRef], rows| plan.codec.decode_keys(columns, rows);
         let keys = LazyKeys::new(keys, slots.len(), &decode);
-        self.function.begin();
+        self.function.begin()?;
         let has_fired = time <= self.fired;
         let ending = self.plan.assigner.window_ending_with(time).filter(|_| !has_fired);
         let over = self.plan.assigner.window_ending_with(time.saturating_sub(self.plan.lateness));

@@ -11,7 +11,7 @@ use tidemill_exec::operators::EXPIRED_SLOTS;
 use tidemill_exec::operators::saved::WATERMARK;
 use tidemill_exec::state::SubtaskStates;
 
-use super::process::{LazyKeys, RuntimeContext, SideOutputs, StatesOfWindows};
+use super::process::{InitializationContext, LazyKeys, RuntimeContext, SideOutputs, StatesOfWindows};
 use super::program::SideOutput;
 use super::record::Record;
 use super::rows::{Collector, Rows};
@@ -52,6 +52,8 @@ pub(super) struct WindowFunction<K, T, R, L: WindowLogic<K, T, R>> {
     context: Option<OperatorContext>,
     /// Opened and not yet closed.
     is_open: bool,
+    /// It has seen what was restored.
+    is_initialized: bool,
     types: PhantomData<fn(K, T)>,
 }
 
@@ -69,6 +71,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
             times: Vec::new(),
             context: None,
             is_open: false,
+            is_initialized: false,
             types: PhantomData,
         }
     }
@@ -99,11 +102,21 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
         self.logic.open(&mut RuntimeContext::new(context, Some(states), &mut self.subtask, false).with_windows(windows))
     }
 
+    /// Shows the function what was restored of the states that belong to no key, unless it has seen it.
+    fn initialize(&mut self, is_restored: bool) -> Result<()> {
+        let is_done = std::mem::replace(&mut self.is_initialized, true);
+        let Some(context) = self.context.as_ref().filter(|_| L::IS_RICH && !is_done) else { return Ok(()) };
+        let subtask = &mut self.subtask;
+        self.logic.initialize_state(&mut InitializationContext { context, is_restored, subtask })
+    }
+
     /// A batch, or a firing, begins.
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self) -> Result<()> {
+        self.initialize(false)?;
         if let (true, Some(context)) = (L::IS_RICH, &self.context) {
             self.now_millis = context.clock.now_millis();
         }
+        Ok(())
     }
 
     /// The results of a window, which have `time` as their event time, if any.
@@ -216,6 +229,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
 
     /// Adds what it keeps to a snapshot.
     pub fn snapshot(&mut self, scope: SnapshotScope, snapshot: &mut Snapshot) -> Result<()> {
+        self.initialize(false)?;
         if let Some(windows) = &mut self.windows {
             snapshot.states.extend(windows.states.snapshot(scope)?.states);
         }
@@ -228,7 +242,8 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowFunction<K,
         if let Some(windows) = &mut self.windows {
             windows.restore(state)?;
         }
-        self.subtask.restore(state)
+        self.subtask.restore(state)?;
+        self.initialize(true)
     }
 
     /// Gives back what the function took.

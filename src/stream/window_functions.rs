@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidemill_core::Result;
 use tidemill_core::window::Window;
 
-use super::process::RuntimeContext;
+use super::process::{InitializationContext, RuntimeContext};
 use super::record::Record;
 use super::rows::Collector;
 use super::stage::user_error;
@@ -105,6 +105,13 @@ pub trait ProcessWindowFunction<T, K = ()>: Clone + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Called once in every subtask, behind `open` and before the first record and the first checkpoint: looks at the lists
+    /// and broadcast states that `open` declared, as they were restored, and may change them. Of a union list it keeps what
+    /// is its own ([`RuntimeContext::union_list`], SUB-10).
+    fn initialize_state(&mut self, _context: &mut InitializationContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// A window that is complete, or that a late record has fired again. What it emits has the window's last moment as its event
     /// time; over a number of records, that of the last of them.
     fn process(
@@ -133,6 +140,10 @@ pub(super) trait Finish<K, V, R>: Clone + Send + Sync + 'static {
     const IS_RICH: bool = false;
 
     fn open(&mut self, _context: &mut RuntimeContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn initialize_state(&mut self, _context: &mut InitializationContext<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -231,6 +242,10 @@ macro_rules! process_window_function {
 
         fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
             self.0.open(context)
+        }
+
+        fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()> {
+            self.0.initialize_state(context)
         }
 
         fn clear(&mut self, context: &mut WindowContext<'_, K>) -> Result<()> {

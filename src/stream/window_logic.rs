@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tidemill_core::Result;
 
-use super::process::RuntimeContext;
+use super::process::{InitializationContext, RuntimeContext};
 use super::record::Record;
 use super::rows::Collector;
 use super::window_context::WindowContext;
@@ -176,6 +176,8 @@ pub(super) trait WindowLogic<K, T, R>: Clone + Send + Sync + 'static {
 
     fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()>;
 
+    fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()>;
+
     fn create(&self) -> Self::State;
 
     fn add(&self, state: &mut Self::State, value: T);
@@ -221,6 +223,10 @@ where
 
     fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
         Finish::<K, P::Value<'static>, R>::open(&mut self.finish, context)
+    }
+
+    fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()> {
+        Finish::<K, P::Value<'static>, R>::initialize_state(&mut self.finish, context)
     }
 
     fn create(&self) -> P::State {

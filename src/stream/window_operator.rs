@@ -155,6 +155,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> Operator for Wind
     }
 
     fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
+        self.function.begin()?;
         let is_event_time = self.plan.domain == TimeDomain::Event;
         if is_event_time {
             // After a restore inputs begin anew, below what has passed.
@@ -267,7 +268,7 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
         let (plan, now) = (self.plan.clone(), self.now()?);
         let decode = |columns: &[ArrayRef], rows| plan.codec.decode_keys(columns, rows);
         let keys = LazyKeys::new(keys, slots.len(), &decode);
-        self.function.begin();
+        self.function.begin()?;
         for (row, (value, slot)) in rows.values.into_iter().zip(slots.iter().copied()).enumerate() {
             let time = now.or_else(|| rows.times.get(row).copied()).unwrap_or(NO_TIME);
             if time == NO_TIME && self.plan.assigner != Assigner::Whole {

@@ -223,3 +223,31 @@ fn values_are_seen_while_the_job_runs() {
     assert_eq!(job.join().unwrap().accumulators.get::<LongCounter>("seen").unwrap(), 10);
     assert_eq!(job.accumulators().get::<LongCounter>("seen").unwrap(), 10);
 }
+
+/// Counts how often each number comes.
+#[derive(Clone, Default)]
+struct Counts(AccumulatorRef<Histogram>);
+
+impl RichMapFunction<i64> for Counts {
+    type Output = i64;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        self.0 = context.accumulator("counts")?;
+        Ok(())
+    }
+
+    fn map(&mut self, n: i64, _context: &mut Context<'_, ()>) -> Result<i64> {
+        self.0.add(n)?;
+        Ok(n)
+    }
+}
+
+#[test]
+fn a_histogram_of_more_values_than_fit_into_memory_fails_the_job() {
+    let environment = environment(2);
+    environment.set("taskmanager.memory.managed.size", "1 mb").set("execution.batch-rows", "1000");
+    let numbers = environment.generate_sequence(1, 1_000_000).rich_map(Counts::default());
+    let error = numbers.filter(|_| false).collect().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("map"), "{error}");
+}

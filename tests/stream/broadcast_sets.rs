@@ -92,6 +92,38 @@ fn subtasks_share_one_copy_which_is_gone_with_the_last_of_them() {
     assert!(COPY.lock().unwrap().upgrade().is_none());
 }
 
+/// Adds to each number the sum of a variable, so many times.
+#[derive(Clone)]
+struct Times {
+    k: i64,
+    sum: Arc<i64>,
+}
+
+impl RichMapFunction<i64> for Times {
+    type Output = i64;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        let k = self.k;
+        self.sum =
+            context.broadcast_variable_with("x", move |numbers: Vec<i64>| Ok(k * numbers.iter().sum::<i64>()))?;
+        Ok(())
+    }
+
+    fn map(&mut self, n: i64, _context: &mut Context<'_, ()>) -> Result<i64> {
+        Ok(n + *self.sum)
+    }
+}
+
+/// Both operators are called 'map', read one set and run the same code, which has captured something else in each.
+#[test]
+fn operators_that_make_something_else_of_one_set_get_each_its_own() {
+    check(vec![20, 21, 30, 31], |environment| {
+        let (numbers, set) = (environment.from_elements([0, 1]), environment.generate_sequence(1, 4));
+        let times = |k| numbers.rich_map(Times { k, sum: Arc::default() }).with_broadcast_set(&set, "x");
+        times(2).union(&times(3))
+    });
+}
+
 /// Reads a broadcast variable as records of another type.
 #[derive(Clone)]
 struct Reads(&'static str);

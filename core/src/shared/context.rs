@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::RecordBatch;
 
 use crate::error::{Error, Result, unknown};
+use crate::graph::OperatorId;
 use crate::shared::{AccumulatorCell, AccumulatorSet, BroadcastVariable, BroadcastVariables, CachedFiles, other_kind};
 
 /// What one operator of one subtask shares with others. The default one shares nothing: its accumulators are its own.
 #[derive(Clone, Debug)]
 pub struct SharedContext {
+    /// Which operator of the job it is; names do not tell them apart.
+    pub operator: OperatorId,
     /// How many attempts at the job came before this one.
     pub attempt: u32,
     /// What the program was given for all of its functions.
@@ -27,6 +30,7 @@ pub struct SharedContext {
 impl Default for SharedContext {
     fn default() -> Self {
         Self {
+            operator: OperatorId(0),
             attempt: 0,
             parameters: Arc::default(),
             accumulators: Arc::new(Alone::default()),

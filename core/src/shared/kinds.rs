@@ -9,9 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::shared::accumulator::Accumulator;
 
-/// Declares an accumulator of one field.
+/// What an entry of a histogram occupies: a value, its count, and their share of the nodes of the tree.
+const COUNT_BYTES: usize = size_of::<(i64, u64)>() + 16;
+
+/// Declares an accumulator of one field, and what that keeps on the heap, if anything.
 macro_rules! accumulator {
-    ($(#[$doc:meta])* $name:ident($state:ty), $kind:literal, $input:ty => $output:ty, $add:expr, $merge:expr, $value:expr) => {
+    ($(#[$doc:meta])* $name:ident($state:ty), $kind:literal, $input:ty => $output:ty, $add:expr, $merge:expr, $value:expr
+     $(, $heap_bytes:expr)?) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
         pub struct $name($state);
@@ -38,6 +42,11 @@ macro_rules! accumulator {
             fn kind() -> &'static str {
                 $kind
             }
+
+            $(fn memory_bytes(&self) -> usize {
+                let heap_bytes: fn(&$state) -> usize = $heap_bytes;
+                size_of::<Self>() + heap_bytes(&self.0)
+            })?
         }
     };
 }
@@ -130,7 +139,8 @@ accumulator!(
     Histogram(BTreeMap<i64, u64>), "histogram", i64 => BTreeMap<i64, u64>,
     |counts, input| *counts.entry(input).or_default() += 1,
     |counts, other| other.into_iter().for_each(|(value, count)| *counts.entry(value).or_default() += count),
-    BTreeMap::clone
+    BTreeMap::clone,
+    |counts| counts.len() * COUNT_BYTES
 );
 
 /// Everything that was added, in no order between subtasks. It is held in memory until the job has ended, so it is for little.

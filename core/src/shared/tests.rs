@@ -93,3 +93,10 @@ fn cells_are_merged_by_name() {
     let error = values.get::<Histogram>("a").unwrap_err();
     assert!(error.message().contains("accumulator 'a' is both 'long counter' and 'histogram'"), "{error}");
 }
+
+#[test]
+fn a_histogram_occupies_what_its_entries_do() {
+    let mut histogram = Histogram::default();
+    (0..2_000).for_each(|n| histogram.add(n % 1_000));
+    assert!((16_000..100_000).contains(&histogram.memory_bytes()), "{}", histogram.memory_bytes());
+}

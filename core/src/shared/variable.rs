@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::RecordBatch;
 
 use crate::error::{Error, Result};
+use crate::graph::OperatorId;
 
 /// The broadcast variables of one operator.
 pub trait BroadcastVariables: Send + Sync + Debug {
@@ -40,8 +41,8 @@ pub struct BroadcastVariable {
     charge: Arc<dyn MemoryCharge>,
 }
 
-/// Who made a form, and with which code.
-type FormId = (Arc<str>, TypeId);
+/// Which operator made a form, if it is its own, and with which code.
+type FormId = (Option<OperatorId>, TypeId);
 
 impl BroadcastVariable {
     /// The variable called `name` of these rows, which are charged already. What is made of them will be.
@@ -56,16 +57,17 @@ impl BroadcastVariable {
     }
 
     /// What `make` makes of the rows, made by the first caller alone: the others wait for it and get the same. Callers agree when they
-    /// say the same `owner` and pass the same code.
+    /// say the same `owner` and pass the same code. What the code captures is no part of that: where it may matter, `owner` is the
+    /// operator, whose subtasks capture the same; `None` is for code that captures nothing.
     ///
     /// As nobody knows what a form occupies, the budget is charged as much as for the rows.
-    pub fn form<V, F>(&self, owner: &str, make: F) -> Result<Arc<V>>
+    pub fn form<V, F>(&self, owner: Option<OperatorId>, make: F) -> Result<Arc<V>>
     where
         V: Send + Sync + 'static,
         F: FnOnce(&[RecordBatch]) -> Result<V> + 'static,
     {
         let mut forms = self.forms.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = (owner.into(), TypeId::of::<F>());
+        let id = (owner, TypeId::of::<F>());
         let form = match forms.get(&id) {
             Some(form) => form.clone(),
             None => {

@@ -32,6 +32,17 @@ pub const EVOLUTION: &str = "evolution";
 /// knows a default or says which field is missing.
 pub const EVOLUTION_SERDE: &str = "serde";
 
+/// [`EVOLUTION_SERDE`] of a list or map whose elements, or values, may have been saved with the time at which they were used:
+/// then each was a struct of [`ELEMENT_FIELDS`], and its value goes on without the time.
+pub const EVOLUTION_SERDE_ELEMENTS: &str = "serde elements";
+
+/// [`EVOLUTION_SERDE`] of a list or map whose elements, or values, have that time, each in a struct of [`ELEMENT_FIELDS`]. What was
+/// saved without it is refused.
+pub const EVOLUTION_SERDE_TIMED_ELEMENTS: &str = "serde timed elements";
+
+/// The fields of an element of a list, or a value of a map, that expires for itself: the value, and when it was used.
+pub const ELEMENT_FIELDS: [&str; 2] = ["value", "used_millis"];
+
 /// [`EVOLUTION`] of what was computed from all rows so far: it may be dropped, but neither added, even if it is nullable, nor
 /// gain or lose a part. Rows that went by cannot be counted later.
 pub const EVOLUTION_COMPLETE: &str = "complete";
@@ -109,6 +120,20 @@ struct Rules {
     is_complete: bool,
     /// Nothing may be dropped.
     is_key: bool,
+    /// What the items of this list, or the values of this map, are.
+    elements: Elements,
+}
+
+/// What is known of the items of a list, or of the values of a map.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Elements {
+    /// Nothing: their type says it all.
+    #[default]
+    Plain,
+    /// They have no time, and may have been saved with one.
+    Untimed,
+    /// They have a time.
+    Timed,
 }
 
 impl Rules {
@@ -116,6 +141,8 @@ impl Rules {
     fn within(self, field: &Field) -> Self {
         match field.metadata().get(EVOLUTION).map(String::as_str) {
             Some(EVOLUTION_SERDE) => Self { leaves_out: true, ..self },
+            Some(EVOLUTION_SERDE_ELEMENTS) => Self { leaves_out: true, elements: Elements::Untimed, ..self },
+            Some(EVOLUTION_SERDE_TIMED_ELEMENTS) => Self { leaves_out: true, elements: Elements::Timed, ..self },
             Some(EVOLUTION_COMPLETE) => Self { is_complete: true, ..self },
             _ => self,
         }
@@ -165,6 +192,32 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
+/// The items of a list, or the values of a map, as those that are declared.
+fn convert_elements(column: &ArrayRef, old: &Field, new: &Field, rules: Rules, path: &str) -> Refused<ArrayRef> {
+    let within = Rules { elements: Elements::Plain, ..rules };
+    match (rules.elements, timed_value(old)) {
+        (Elements::Timed, None) => Err(format!("what is in column '{path}' begins to expire")),
+        // Who declares a field of that name had it in a struct of their own, which may have been the value.
+        (Elements::Untimed, Some(value)) if !names_time(new) || names_time(value) => {
+            convert(column.as_struct().column(0), value, new, within, path)
+        }
+        _ => convert(column, old, new, within, path),
+    }
+}
+
+/// The value of an element that has a time.
+fn timed_value(element: &Field) -> Option<&FieldRef> {
+    let DataType::Struct(fields) = element.data_type() else { return None };
+    let [value, used] = &fields[..] else { return None };
+    let has_time = *used.data_type() == DataType::Int64 && !used.is_nullable();
+    (has_time && [value.name(), used.name()] == ELEMENT_FIELDS).then_some(value)
+}
+
+/// Whether it is a struct with a field that is called like the time of an element.
+fn names_time(field: &Field) -> bool {
+    matches!(field.data_type(), DataType::Struct(fields) if fields.iter().any(|field| field.name() == ELEMENT_FIELDS[1]))
+}
+
 /// The column `old` as the column `new`.
 fn convert(column: &ArrayRef, old: &Field, new: &Field, rules: Rules, path: &str) -> Refused<ArrayRef> {
     let (from, to) = (old.data_type(), new.data_type());
@@ -182,7 +235,7 @@ fn convert(column: &ArrayRef, old: &Field, new: &Field, rules: Rules, path: &str
         }
         (DataType::List(item), DataType::List(to)) => {
             let list = column.as_list::<i32>();
-            let items = convert(list.values(), item, to, rules, path)?;
+            let items = convert_elements(list.values(), item, to, rules, path)?;
             let list = ListArray::try_new(typed(to, &items), list.offsets().clone(), items, list.nulls().cloned());
             Ok(Arc::new(list.map_err(failed)?))
         }
@@ -230,8 +283,9 @@ fn convert_map(map: &MapArray, to: &FieldRef, sorted: bool, rules: Rules, path: 
         return Err(wrong());
     };
     // Their columns have names, but not such that say anything.
-    let keys = convert(map.keys(), old_key, key, Rules { is_key: true, ..rules }, &join(path, "key"))?;
-    let values = convert(map.values(), old_value, value, rules, &join(path, "value"))?;
+    let of_key = Rules { is_key: true, elements: Elements::Plain, ..rules };
+    let keys = convert(map.keys(), old_key, key, of_key, &join(path, "key"))?;
+    let values = convert_elements(map.values(), old_value, value, rules, &join(path, "value"))?;
     let fields = Fields::from(vec![typed(key, &keys), typed(value, &values)]);
     let entries = StructArray::try_new(fields, vec![keys, values], None);
     let map = entries.and_then(|entries| {

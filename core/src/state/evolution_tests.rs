@@ -204,3 +204,36 @@ fn what_is_no_column_does_not_count() {
     let declared = keyed(vec![]);
     assert_eq!(adapt("s", &RecordBatch::new_empty(Arc::new(saved)), &declared).unwrap().schema(), declared);
 }
+
+/// Of the state itself, not of lists within its values.
+#[test]
+fn elements_lose_their_times_and_get_none() {
+    let item = |data_type| required("item", data_type);
+    let list = |element: DataType| required("values", DataType::List(Arc::new(item(element))));
+    let timed = |value| structs(vec![required("value", value), required("used_millis", DataType::Int64)]);
+    let declared = |field: Field, evolution: &str| evolving(&field, evolution).as_ref().clone();
+    let adapts = |saved, new| adapt("s", &empty(vec![saved]), &keyed(vec![new]));
+    let (untimed, with_times) = (EVOLUTION_SERDE_ELEMENTS, EVOLUTION_SERDE_TIMED_ELEMENTS);
+    let own = structs(vec![field("a", DataType::Int64)]);
+    assert!(adapts(list(timed(own.clone())), declared(list(own.clone()), untimed)).is_ok());
+    assert!(adapts(list(timed(DataType::Int32)), declared(list(DataType::Int64), untimed)).is_ok());
+    let error = adapts(list(own.clone()), declared(list(timed(own.clone())), with_times)).unwrap_err().to_string();
+    assert!(error.contains("what is in column 'values' begins to expire"), "{error}");
+
+    // A user may call fields so: such a struct gains fields as any other, and may have had a time of its own.
+    let named = structs(vec![
+        required("value", DataType::Int64),
+        required("used_millis", DataType::Int64),
+        field("more", DataType::Utf8),
+    ]);
+    let item_type = |batch: RecordBatch| match batch.schema().field(2).data_type() {
+        DataType::List(item) => item.data_type().clone(),
+        other => panic!("{other}"),
+    };
+    for saved in [timed(DataType::Int64), timed(timed(DataType::Int64))] {
+        let adapted = adapts(list(saved), declared(list(named.clone()), untimed)).unwrap();
+        assert_eq!(item_type(adapted), named);
+    }
+    let within = |element| required("value", structs(vec![list(element)]));
+    assert!(adapts(within(timed(DataType::Int64)), declared(within(DataType::Int64), EVOLUTION_SERDE)).is_err());
+}

@@ -14,12 +14,12 @@
 //! whole batch and work on columns; what users write works on one slot, through handles. Backends differ in where they put
 //! columns that are not in use; they move them as Arrow arrays, the same that stand in checkpoints.
 //!
-//! Beside the state of keys there is the state of a subtask: [`OperatorList`] and [`BroadcastState`].
+//! Beside the state of keys there is the state of a subtask: lists, dealt out by [`OperatorList`], and maps that are the same in every
+//! subtask ([`StateKind::Broadcast`]).
 //!
 //! Nothing here reads a clock: where time matters it is an argument, in milliseconds.
 
 mod backend;
-mod broadcast;
 mod column;
 mod current_key;
 mod evolution;
@@ -37,11 +37,11 @@ mod value;
 mod widening;
 
 pub use backend::{PartStore, StateBackend, StatePart, portions};
-pub use broadcast::BroadcastState;
 pub use column::{EncodeColumn, StateColumn, resize_cells};
 pub use current_key::{CellsOf, CurrentKey, StateScope, Token};
 pub use evolution::{
-    EVOLUTION, EVOLUTION_COMPLETE, EVOLUTION_SERDE, KEY_COLUMNS, adapt, evolving, not_restorable, retyped,
+    ELEMENT_FIELDS, EVOLUTION, EVOLUTION_COMPLETE, EVOLUTION_SERDE, EVOLUTION_SERDE_ELEMENTS,
+    EVOLUTION_SERDE_TIMED_ELEMENTS, KEY_COLUMNS, adapt, evolving, not_restorable, retyped,
 };
 pub use keyed::{BacklogLimits, KeyedStates, StateId};
 pub use layer::{EncodedRows, LayerRows, StateLayer};

@@ -42,30 +42,32 @@ pub struct Environment {
     pub trace: Option<Arc<dyn EventTrace>>,
 }
 
-/// Time as tokio has it: real, or paused in a test.
+/// Time as tokio has it. Processing time is what the machine's clock shows, however that is set, or goes on from a given one.
 #[derive(Debug)]
 pub struct TokioClock {
     start: tokio::time::Instant,
-    start_millis: i64,
+    /// What it showed then; `None` for the machine's clock.
+    start_millis: Option<i64>,
 }
 
 impl TokioClock {
     /// The machine's clock. Must be called within a runtime.
-    #[expect(clippy::disallowed_methods, reason = "the one place where real time comes from")]
     pub fn system() -> Self {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Self::starting_at(since_epoch.map_or(0, |elapsed| elapsed.as_millis() as i64))
+        Self { start: tokio::time::Instant::now(), start_millis: None }
     }
 
     /// A clock that shows `millis` now and goes on with tokio's time.
     pub fn starting_at(millis: i64) -> Self {
-        Self { start: tokio::time::Instant::now(), start_millis: millis }
+        Self { start: tokio::time::Instant::now(), start_millis: Some(millis) }
     }
 }
 
 impl Clock for TokioClock {
     fn now_millis(&self) -> i64 {
-        self.start_millis.saturating_add(self.start.elapsed().as_millis() as i64)
+        match self.start_millis {
+            Some(millis) => millis.saturating_add(self.start.elapsed().as_millis() as i64),
+            None => system_millis(),
+        }
     }
 
     fn monotonic(&self) -> Duration {
@@ -75,6 +77,13 @@ impl Clock for TokioClock {
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))
     }
+}
+
+/// What the machine's clock shows now.
+#[expect(clippy::disallowed_methods, reason = "the one place where real time comes from")]
+fn system_millis() -> i64 {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since_epoch.map_or(0, |elapsed| elapsed.as_millis() as i64)
 }
 
 /// Spawns on a tokio runtime.
@@ -221,5 +230,22 @@ pub fn simulated(seed: u64) -> Environment {
         slots: TaskSlots::unlimited(),
         seed,
         trace: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As after a sleep of the machine, or after its clock was set: less has passed there than since the start.
+    #[test]
+    fn processing_time_is_what_the_machine_shows_whatever_has_passed() {
+        let mut clock = TokioClock::system();
+        clock.start -= Duration::from_secs(60);
+        assert!(clock.monotonic() >= Duration::from_secs(60));
+        assert!((clock.now_millis() - system_millis()).abs() < 30_000);
+        let mut clock = TokioClock::starting_at(0);
+        clock.start -= Duration::from_secs(60);
+        assert!(clock.now_millis() >= 60_000);
     }
 }

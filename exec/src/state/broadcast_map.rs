@@ -13,6 +13,7 @@ use tidemill_core::state::{
 };
 use tidemill_core::{Error, Result};
 
+use crate::state::footprint::{ENTRY_OVERHEAD, batch_bytes, heap_bytes};
 use crate::state::{Codec, StateValue};
 
 /// The broadcast states of one operator in one subtask.
@@ -75,9 +76,10 @@ impl BroadcastStates {
         Ok(())
     }
 
-    /// How many entries there are, roughly what they take times their size.
+    /// Bytes that all entries occupy, roughly, and what is carried along.
     pub fn memory_bytes(&self) -> usize {
-        self.maps.iter().map(|declared| declared.map.memory_bytes()).sum()
+        let maps = self.maps.iter().map(|declared| declared.map.memory_bytes());
+        maps.sum::<usize>() + self.others.iter().map(|(_, batches)| batch_bytes(batches)).sum::<usize>()
     }
 
     fn map<K: StateValue + Ord, V: StateValue>(&self, handle: &BroadcastMap<K, V>) -> Result<&TypedMap<K, V>> {
@@ -145,18 +147,19 @@ impl<K: StateValue + Ord, V: StateValue> BroadcastMap<K, V> {
 
     /// Puts a value in place of what was under `key`.
     pub fn put(&self, states: &mut BroadcastStates, key: K, value: V) -> Result<()> {
-        states.map_mut(self)?.entries.insert(key, value);
+        states.map_mut(self)?.put(key, value);
         Ok(())
     }
 
     /// Takes out what is under `key`.
     pub fn remove(&self, states: &mut BroadcastStates, key: &K) -> Result<Option<V>> {
-        Ok(states.map_mut(self)?.entries.remove(key))
+        Ok(states.map_mut(self)?.remove(key))
     }
 
     /// Removes all entries.
     pub fn clear(&self, states: &mut BroadcastStates) -> Result<()> {
-        states.map_mut(self)?.entries.clear();
+        let map = states.map_mut(self)?;
+        (map.entries, map.bytes) = (BTreeMap::new(), 0);
         Ok(())
     }
 }
@@ -196,6 +199,8 @@ trait AnyMap: Any + Send {
 
 struct TypedMap<K, V> {
     entries: BTreeMap<K, V>,
+    /// What they occupy, kept up with every change.
+    bytes: usize,
     keys: Arc<Codec<K>>,
     values: Arc<Codec<V>>,
     schema: SchemaRef,
@@ -207,8 +212,25 @@ impl<K: StateValue + Ord, V: StateValue> TypedMap<K, V> {
         let fields = vec![keys.field().clone(), values.field().clone()];
         let metadata = HashMap::from([(KEY_COLUMNS.to_owned(), "1".to_owned())]);
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
-        Ok(Self { entries: BTreeMap::new(), keys, values, schema })
+        Ok(Self { entries: BTreeMap::new(), bytes: 0, keys, values, schema })
     }
+
+    fn put(&mut self, key: K, value: V) {
+        // The key that is there goes too; equal keys may differ in size.
+        self.remove(&key);
+        self.bytes += bytes_of(&key, &value);
+        self.entries.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &K) -> Option<V> {
+        let (key, value) = self.entries.remove_entry(key)?;
+        self.bytes = self.bytes.saturating_sub(bytes_of(&key, &value));
+        Some(value)
+    }
+}
+
+fn bytes_of<K: StateValue, V: StateValue>(key: &K, value: &V) -> usize {
+    ENTRY_OVERHEAD + size_of::<(K, V)>() + heap_bytes(key) + heap_bytes(value)
 }
 
 impl<K: StateValue + Ord, V: StateValue> AnyMap for TypedMap<K, V> {
@@ -227,17 +249,19 @@ impl<K: StateValue + Ord, V: StateValue> AnyMap for TypedMap<K, V> {
 
     fn restore(&mut self, entries: &RecordBatch) -> Result<()> {
         let keys = self.keys.decode(entries.column(0))?;
-        self.entries.extend(keys.into_iter().zip(self.values.decode(entries.column(1))?));
+        let values = self.values.decode(entries.column(1))?;
+        keys.into_iter().zip(values).for_each(|(key, value)| self.put(key, value));
         Ok(())
     }
 
     fn memory_bytes(&self) -> usize {
-        self.entries.len() * (size_of::<K>() + size_of::<V>())
+        self.bytes
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -273,6 +297,52 @@ mod tests {
         let limits = latest.declare::<i64, f64>("limits").unwrap();
         latest.restore(&mut stored(&later)).unwrap();
         assert_eq!(limits.get(&latest, &7).unwrap(), Some(&0.5));
+    }
+
+    proptest! {
+        /// And what it is said to occupy is what is in it, also after it was restored.
+        #[test]
+        fn it_is_a_map(steps in prop::collection::vec((prop::option::of("[ab]{0,2}"), prop::option::of("[ab]{0,40}")), 0..40)) {
+            let mut states = BroadcastStates::default();
+            let map = states.declare::<Option<String>, String>("map").unwrap();
+            let mut model = BTreeMap::new();
+            for (key, value) in steps {
+                match value {
+                    Some(value) => {
+                        map.put(&mut states, key.clone(), value.clone()).unwrap();
+                        model.insert(key, value);
+                    }
+                    None => prop_assert_eq!(map.remove(&mut states, &key).unwrap(), model.remove(&key)),
+                }
+            }
+            let mut later = BroadcastStates::default();
+            later.declare::<Option<String>, String>("map").unwrap();
+            later.restore(&mut stored(&states)).unwrap();
+            let bytes: usize = model.iter().map(|(key, value)| bytes_of(key, value)).sum();
+            for states in [&states, &later] {
+                prop_assert!(map.entries(states).unwrap().eq(model.iter()));
+                prop_assert_eq!(map.get(states, &None).unwrap(), model.get(&None));
+                prop_assert_eq!(states.memory_bytes(), bytes);
+            }
+            map.clear(&mut states).unwrap();
+            prop_assert_eq!((map.entries(&states).unwrap().count(), states.memory_bytes()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn what_is_on_the_heap_is_counted_and_what_is_carried_along() {
+        let mut states = BroadcastStates::default();
+        let texts = states.declare::<i64, Vec<String>>("texts").unwrap();
+        for key in 0..10 {
+            texts.put(&mut states, key, vec!["x".repeat(50_000); 2]).unwrap();
+        }
+        assert!((1_000_000..1_010_000).contains(&states.memory_bytes()), "{}", states.memory_bytes());
+        let mut later = BroadcastStates::default();
+        later.restore(&mut stored(&states)).unwrap();
+        assert!(later.memory_bytes() >= 1_000_000, "{}", later.memory_bytes());
+        texts.put(&mut states, 0, vec![]).unwrap();
+        (1..10).for_each(|key| drop(texts.remove(&mut states, &key).unwrap()));
+        assert!((1..1_000).contains(&states.memory_bytes()), "{}", states.memory_bytes());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use arrow::array::RecordBatch;
 use serde::Serialize;
 use serde::ser::{
     SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple, SerializeTupleStruct,
@@ -10,6 +11,9 @@ use serde::ser::{
 
 /// Pointer, length and capacity of what is on the heap, where it is an element itself.
 const HEADER: usize = 24;
+
+/// What an entry of a map occupies beside itself: its share of the nodes of the tree.
+pub const ENTRY_OVERHEAD: usize = 16;
 
 /// Bytes that `value` keeps on the heap. Those of the value itself are `size_of`.
 pub fn heap_bytes<T: Serialize>(value: &T) -> usize {
@@ -21,6 +25,11 @@ pub fn heap_bytes<T: Serialize>(value: &T) -> usize {
     // What cannot be written counts as far as it could; encoding it will name the error.
     let _ = value.serialize(Counter { bytes: &mut bytes, on_heap: false });
     bytes
+}
+
+/// Bytes that these batches hold.
+pub fn batch_bytes<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> usize {
+    batches.into_iter().map(RecordBatch::get_array_memory_size).sum()
 }
 
 /// Adds up what it is given.

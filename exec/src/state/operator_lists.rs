@@ -18,7 +18,7 @@ use tidemill_core::state::{
 };
 use tidemill_core::{Error, Result};
 
-use crate::state::footprint::heap_bytes;
+use crate::state::footprint::{batch_bytes, heap_bytes};
 use crate::state::{Codec, StateValue};
 
 /// The lists of one operator in one subtask.
@@ -41,7 +41,8 @@ impl OperatorLists {
         let codec = Arc::new(Codec::<T>::new("value")?);
         let schema = Arc::new(Schema::new(vec![codec.field().clone()]));
         let encode = codec.clone();
-        self.add(name, dealing, schema, move |values| encode.encode(values), move |column| codec.decode(column))
+        let decode = move |column: &ArrayRef| codec.decode(column);
+        self.add(name, dealing, schema, heap_bytes, move |values| encode.encode(values), decode)
     }
 
     /// Declares a list of byte strings.
@@ -52,7 +53,7 @@ impl OperatorLists {
             let bytes = column.as_binary_opt::<i32>().ok_or_else(|| Error::corrupt("raw state that is no bytes"))?;
             Ok((0..bytes.len()).map(|row| bytes.value(row).to_vec()).collect())
         };
-        self.add(name, Dealing::Split, schema, encode, decode)
+        self.add(name, Dealing::Split, schema, Vec::len, encode, decode)
     }
 
     fn add<T: StateValue>(
@@ -60,6 +61,7 @@ impl OperatorLists {
         name: &str,
         dealing: Dealing,
         schema: SchemaRef,
+        weigh: fn(&T) -> usize,
         encode: impl Fn(&[T]) -> Result<ArrayRef> + Send + Sync + 'static,
         decode: impl Fn(&ArrayRef) -> Result<Vec<T>> + Send + Sync + 'static,
     ) -> Result<OperatorListState<T>> {
@@ -67,7 +69,8 @@ impl OperatorLists {
             return Err(Error::request(format!("there are two operator lists called '{name}'"))
                 .with_hint("every state of an operator has a name of its own"));
         }
-        let list = TypedList { elements: Vec::new(), schema, encode: Arc::new(encode), decode: Arc::new(decode) };
+        let (encode, decode) = (Arc::new(encode), Arc::new(decode));
+        let list = TypedList { elements: Vec::new(), heap_bytes: 0, schema, weigh, encode, decode };
         self.lists.push(Declared { name: name.to_owned(), dealing, list: Box::new(list) });
         Ok(OperatorListState { place: Some(self.lists.len() - 1), element: PhantomData })
     }
@@ -116,9 +119,10 @@ impl OperatorLists {
         Ok(())
     }
 
-    /// Bytes that the elements occupy, roughly.
+    /// Bytes that the elements occupy, roughly, and what is carried along.
     pub fn memory_bytes(&self) -> usize {
-        self.lists.iter().map(|declared| declared.list.memory_bytes()).sum()
+        let lists = self.lists.iter().map(|declared| declared.list.memory_bytes());
+        lists.sum::<usize>() + self.others.iter().map(|(_, batches)| batch_bytes(batches)).sum::<usize>()
     }
 
     fn list<T: StateValue>(&self, handle: &OperatorListState<T>) -> Result<&TypedList<T>> {
@@ -182,19 +186,21 @@ impl<T: StateValue> OperatorListState<T> {
 
     /// Adds an element at the end.
     pub fn add(&self, lists: &mut OperatorLists, element: T) -> Result<()> {
-        lists.list_mut(self)?.elements.push(element);
+        lists.list_mut(self)?.extend([element]);
         Ok(())
     }
 
     /// Replaces all elements.
     pub fn set(&self, lists: &mut OperatorLists, elements: impl IntoIterator<Item = T>) -> Result<()> {
-        lists.list_mut(self)?.elements = elements.into_iter().collect();
+        let list = lists.list_mut(self)?;
+        list.take();
+        list.extend(elements);
         Ok(())
     }
 
     /// Takes all elements out.
     pub fn take(&self, lists: &mut OperatorLists) -> Result<Vec<T>> {
-        Ok(std::mem::take(&mut lists.list_mut(self)?.elements))
+        Ok(lists.list_mut(self)?.take())
     }
 }
 
@@ -236,9 +242,26 @@ type Decode<T> = Arc<dyn Fn(&ArrayRef) -> Result<Vec<T>> + Send + Sync>;
 
 struct TypedList<T> {
     elements: Vec<T>,
+    /// What the elements keep on the heap, kept up with every change: it is asked for after every batch.
+    heap_bytes: usize,
     schema: SchemaRef,
+    /// What an element keeps on the heap.
+    weigh: fn(&T) -> usize,
     encode: Encode<T>,
     decode: Decode<T>,
+}
+
+impl<T> TypedList<T> {
+    fn extend(&mut self, elements: impl IntoIterator<Item = T>) {
+        let before = self.elements.len();
+        self.elements.extend(elements);
+        self.heap_bytes += self.elements[before..].iter().map(self.weigh).sum::<usize>();
+    }
+
+    fn take(&mut self) -> Vec<T> {
+        self.heap_bytes = 0;
+        std::mem::take(&mut self.elements)
+    }
 }
 
 impl<T: StateValue> AnyList for TypedList<T> {
@@ -255,17 +278,19 @@ impl<T: StateValue> AnyList for TypedList<T> {
     }
 
     fn restore(&mut self, elements: &RecordBatch) -> Result<()> {
-        self.elements.extend((self.decode)(elements.column(0))?);
+        self.extend((self.decode)(elements.column(0))?);
         Ok(())
     }
 
     fn memory_bytes(&self) -> usize {
-        self.elements.capacity() * size_of::<T>() + self.elements.iter().map(heap_bytes).sum::<usize>()
+        self.elements.capacity() * size_of::<T>() + self.heap_bytes
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use tidemill_core::state::OperatorList;
 
     use super::*;
@@ -376,6 +401,48 @@ mod tests {
         assert!(narrow.contains("'numbers' was saved as (value Int64) and is declared as (value Int8)"), "{narrow}");
         let union = refused(|lists| drop(lists.declare::<Option<i64>>("numbers", Dealing::Union)));
         assert!(union.contains("was saved as List and is declared as UnionList"), "{union}");
+    }
+
+    thread_local! {
+        static WRITTEN: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// A text that counts how often it is written.
+    #[derive(Clone, serde::Deserialize)]
+    struct Counted(String);
+
+    impl serde::Serialize for Counted {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+            WRITTEN.set(WRITTEN.get() + 1);
+            serializer.serialize_newtype_struct("Counted", &self.0)
+        }
+    }
+
+    #[test]
+    fn what_elements_occupy_is_known_without_looking_at_all_of_them() {
+        let mut lists = OperatorLists::default();
+        let texts = lists.declare::<Counted>("texts", Dealing::Split).unwrap();
+        let blobs = lists.declare_raw("blobs").unwrap();
+        let before = WRITTEN.get();
+        for _batch in 0..10 {
+            for _row in 0..100 {
+                texts.add(&mut lists, Counted("x".repeat(1_000))).unwrap();
+            }
+            assert!(lists.memory_bytes() > 100_000);
+        }
+        assert_eq!(WRITTEN.get() - before, 1_000, "an element is looked at once");
+        blobs.set(&mut lists, vec![vec![7; 500_000]; 2]).unwrap();
+        assert!((2_000_000..2_100_000).contains(&lists.memory_bytes()), "{}", lists.memory_bytes());
+
+        let mut later = OperatorLists::default();
+        let texts_only = later.declare::<Counted>("texts", Dealing::Split).unwrap();
+        later.restore(&mut dealt(&[lists], 1)[0]).unwrap();
+        assert!(later.memory_bytes() > 2_000_000, "what is carried along counts");
+        let held = later.memory_bytes();
+        texts_only.take(&mut later).unwrap();
+        assert!((1_000_000..held - 1_000_000).contains(&later.memory_bytes()), "{}", later.memory_bytes());
+        texts_only.set(&mut later, [Counted("y".repeat(70))]).unwrap();
+        assert!(later.memory_bytes() < held - 900_000);
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::cell::OnceCell;
 use std::fmt;
 
 use arrow::array::ArrayRef;
+use tidemill_core::operator::OperatorContext;
 use tidemill_core::state::CurrentKey;
 use tidemill_core::{Error, Result, Watermark};
 use tidemill_exec::operators::process::{BesideKeys, RowTimers, Scope};
 use tidemill_exec::operators::timers::TimerDomain;
-use tidemill_exec::state::{BroadcastStates, OperatorLists};
+use tidemill_exec::state::{BroadcastStates, OperatorLists, SubtaskStates};
 
 use super::side_outputs::SideOutputs;
 use crate::stream::output_tag::OutputTag;
@@ -56,6 +57,47 @@ impl<'a, K> LazyKeys<'a, K> {
             }
         };
         keys.get(row).ok_or_else(|| Error::internal("a record without its key"))
+    }
+}
+
+/// What a subtask goes on from, before its first record: the states that belong to no key, as they were restored. Nothing can be
+/// emitted yet.
+pub struct InitializationContext<'a> {
+    pub(in crate::stream) context: &'a OperatorContext,
+    pub(in crate::stream) is_restored: bool,
+    pub(in crate::stream) subtask: &'a mut SubtaskStates,
+}
+
+impl InitializationContext<'_> {
+    /// Whether the function goes on from a checkpoint or savepoint that holds states of it.
+    pub fn is_restored(&self) -> bool {
+        self.is_restored
+    }
+
+    /// Which subtask this is, from 0.
+    pub fn subtask(&self) -> usize {
+        self.context.subtask
+    }
+
+    /// How many subtasks there are, which may have been others when the lists were stored.
+    pub fn parallelism(&self) -> usize {
+        self.context.parallelism
+    }
+
+    /// The lists of the subtask, for the handles of operator lists.
+    pub fn lists(&mut self) -> &mut OperatorLists {
+        &mut self.subtask.lists
+    }
+
+    /// The broadcast states. Who changes them must do the same in every subtask.
+    pub fn broadcast(&mut self) -> &mut BroadcastStates {
+        &mut self.subtask.broadcast
+    }
+}
+
+impl fmt::Debug for InitializationContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InitializationContext({}/{})", self.subtask() + 1, self.parallelism())
     }
 }
 

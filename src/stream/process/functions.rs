@@ -2,7 +2,7 @@
 
 use tidemill_core::Result;
 
-use crate::stream::process::{BroadcastContext, Context, RuntimeContext};
+use crate::stream::process::{BroadcastContext, Context, InitializationContext, RuntimeContext};
 use crate::stream::record::Record;
 use crate::stream::rows::Collector;
 
@@ -92,6 +92,13 @@ pub trait ProcessFunction<T, K = ()>: Clone + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Called once in every subtask, behind `open` and before the first record and the first checkpoint: looks at the lists
+    /// and broadcast states that `open` declared, as they were restored, and may change them. Of a union list it keeps what
+    /// is its own ([`RuntimeContext::union_list`], SUB-10).
+    fn initialize_state(&mut self, _context: &mut InitializationContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// One record. What it emits has the event time of the record.
     fn process(&mut self, value: T, context: &mut Context<'_, K>, out: &mut Collector<Self::Output>) -> Result<()>;
 
@@ -175,6 +182,11 @@ pub trait CoProcessFunction<A, B, K = ()>: Clone + Send + Sync + 'static {
 
     /// Called once in every subtask, before the first record: declares states.
     fn open(&mut self, _context: &mut RuntimeContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Looks at what was restored of the states that belong to no key, as [`ProcessFunction::initialize_state`] does.
+    fn initialize_state(&mut self, _context: &mut InitializationContext<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -272,6 +284,11 @@ pub trait BroadcastProcessFunction<T, B, K = ()>: Clone + Send + Sync + 'static 
 
     /// Called once in every subtask, before the first record: declares states.
     fn open(&mut self, _context: &mut RuntimeContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Looks at what was restored of the states that belong to no key, as [`ProcessFunction::initialize_state`] does.
+    fn initialize_state(&mut self, _context: &mut InitializationContext<'_>) -> Result<()> {
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use tidemill_exec::operators::process::{
 use tidemill_exec::operators::timers::TimerDomain;
 use tidemill_exec::state::SubtaskStates;
 
-use super::context::{BroadcastContext, Context, LazyKeys};
+use super::context::{BroadcastContext, Context, InitializationContext, LazyKeys};
 use super::logic::Logic;
 use super::runtime_context::RuntimeContext;
 use super::side_outputs::SideOutputs;
@@ -214,6 +214,10 @@ where
         let states = states.map(|states| &mut *states as &mut dyn KeyedStates);
         self.accumulators = Some(context.shared.accumulators.clone());
         self.logic.open(&mut RuntimeContext::new(context, states, subtask, has_broadcast))
+    }
+
+    fn initialize(&mut self, context: &OperatorContext, is_restored: bool, subtask: &mut SubtaskStates) -> Result<()> {
+        self.logic.initialize_state(&mut InitializationContext { context, is_restored, subtask })
     }
 
     fn rows(&mut self, input: usize, batch: Batch, scope: &mut Scope<'_>, output: &mut Output) -> Result<()> {

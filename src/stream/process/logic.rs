@@ -2,7 +2,7 @@
 
 use tidemill_core::{Error, Result};
 
-use super::context::{BroadcastContext, Context};
+use super::context::{BroadcastContext, Context, InitializationContext};
 use super::functions::{BroadcastProcessFunction, CoProcessFunction, ProcessFunction};
 use super::runtime_context::RuntimeContext;
 use crate::stream::rows::Collector;
@@ -10,6 +10,8 @@ use crate::stream::rows::Collector;
 /// What the operator asks of a process function over records `A` and, of a second stream, `B`.
 pub(in crate::stream) trait Logic<K, A, B, R>: Clone + Send + Sync + 'static {
     fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()>;
+
+    fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()>;
 
     fn first(&mut self, value: A, context: &mut Context<'_, K>, out: &mut Collector<R>) -> Result<()>;
 
@@ -35,6 +37,10 @@ impl<K, T, F: ProcessFunction<T, K>> Logic<K, T, (), F::Output> for One<F> {
         self.0.open(context)
     }
 
+    fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()> {
+        self.0.initialize_state(context)
+    }
+
     fn first(&mut self, value: T, context: &mut Context<'_, K>, out: &mut Collector<F::Output>) -> Result<()> {
         self.0.process(value, context, out)
     }
@@ -55,6 +61,10 @@ pub(in crate::stream) struct Two<F>(pub F);
 impl<K, A, B, F: CoProcessFunction<A, B, K>> Logic<K, A, B, F::Output> for Two<F> {
     fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
         self.0.open(context)
+    }
+
+    fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()> {
+        self.0.initialize_state(context)
     }
 
     fn first(&mut self, value: A, context: &mut Context<'_, K>, out: &mut Collector<F::Output>) -> Result<()> {
@@ -81,6 +91,10 @@ pub(in crate::stream) struct Broadcasting<F>(pub F);
 impl<K, T, B, F: BroadcastProcessFunction<T, B, K>> Logic<K, T, B, F::Output> for Broadcasting<F> {
     fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
         self.0.open(context)
+    }
+
+    fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()> {
+        self.0.initialize_state(context)
     }
 
     fn first(&mut self, value: T, context: &mut Context<'_, K>, out: &mut Collector<F::Output>) -> Result<()> {

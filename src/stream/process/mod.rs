@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ProcessFunction, CoProcessFunction, BroadcastProcessFunction     what users write          functions.rs
-//! RuntimeContext, Context, BroadcastContext                        what they are given       runtime_context.rs, context.rs
+//! RuntimeContext, Context, BroadcastContext …                      what they are given       runtime_context.rs, context.rs
 //! Logic ── RowFunction ──> the engine's ProcessOperator            what stands between       logic.rs, head.rs
 //! ```
 
@@ -14,7 +14,7 @@ mod runtime_context;
 mod side_outputs;
 
 pub(super) use context::LazyKeys;
-pub use context::{BroadcastContext, Context};
+pub use context::{BroadcastContext, Context, InitializationContext};
 pub use functions::{BroadcastProcessFunction, CoProcessFunction, ProcessFunction};
 pub(super) use head::{InputCodec, Inputs, ProcessHead};
 pub(super) use logic::{Broadcasting, Logic, One, Two};

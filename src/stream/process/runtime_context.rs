@@ -121,18 +121,19 @@ impl<'a> RuntimeContext<'a> {
     /// The records of the broadcast variable `name`, in no order; one copy for all subtasks of the worker (SHR-01). An error if
     /// [`with_broadcast_set`](crate::stream::DataStream::with_broadcast_set) gave the operator no such one, or one of other records.
     pub fn broadcast_variable<T: Record + Sync>(&self, name: &str) -> Result<Arc<Vec<T>>> {
-        self.context.shared.variables.get(name)?.form("", records_of::<T>)
+        self.context.shared.variables.get(name)?.form(None, records_of::<T>)
     }
 
-    /// What `initializer` makes of the records of the broadcast variable `name`. It runs once a worker, and all subtasks of the
-    /// operator share its result.
+    /// What `initializer` makes of the records of the broadcast variable `name`. It runs once a worker, and all subtasks of this
+    /// operator share its result. So it must make the same in each of them, and a function that passes the same code twice, whatever
+    /// that captures, gets what the first made.
     pub fn broadcast_variable_with<T: Record, V: Send + Sync + 'static>(
         &self,
         name: &str,
         initializer: impl FnOnce(Vec<T>) -> Result<V> + 'static,
     ) -> Result<Arc<V>> {
         let variable = self.context.shared.variables.get(name)?;
-        variable.form(&self.context.operator, move |rows| initializer(records_of::<T>(rows)?))
+        variable.form(Some(self.context.shared.operator), move |rows| initializer(records_of::<T>(rows)?))
     }
 
     /// Where the worker's copy of the file or directory lies that was registered as `name` (SHR-06). It is there until the job's
@@ -172,12 +173,13 @@ impl<'a> RuntimeContext<'a> {
         self.registry(name, |registry| registry.value_state(name))
     }
 
-    /// A list for each key.
+    /// A list for each key. That of a key is in memory as a whole, and a checkpoint stores all of it if it has changed.
     pub fn list_state<T: StateValue>(&mut self, name: &str) -> Result<ListState<T>> {
         self.registry(name, |registry| registry.list_state(name))
     }
 
-    /// A map for each key. Where one would keep a map as a value: only the entries that are used are touched.
+    /// A map for each key. Entries are found and changed in place, where a map kept as a value would be taken out and put back whole.
+    /// The map of a key is in memory as a whole, and a checkpoint stores all of it if one entry has changed.
     pub fn map_state<K: StateValue + Ord, V: StateValue>(&mut self, name: &str) -> Result<MapState<K, V>> {
         self.registry(name, |registry| registry.map_state(name))
     }
@@ -226,8 +228,41 @@ impl<'a> RuntimeContext<'a> {
         self.list(name, Dealing::Split)
     }
 
-    /// A list of this subtask that comes back with the elements of all subtasks, always. Who takes it over keeps what is its own:
-    /// what every subtask stores as a whole multiplies with each restore (STA-09).
+    /// A list of this subtask that comes back with the elements of all subtasks, always (STA-09). Each subtask has to keep what is its
+    /// own, and to drop the rest, in `initialize_state`: a checkpoint may come before the first record, and what every subtask stores
+    /// as a whole multiplies with each restore.
+    ///
+    /// ```
+    /// use tidemill::Result;
+    /// use tidemill::stream::{Context, InitializationContext, OperatorListState, RichMapFunction, RuntimeContext};
+    ///
+    /// /// Numbers, each of which belongs to one subtask.
+    /// #[derive(Clone, Default)]
+    /// struct Numbers {
+    ///     own: OperatorListState<i64>,
+    /// }
+    ///
+    /// impl RichMapFunction<i64> for Numbers {
+    ///     type Output = i64;
+    ///
+    ///     fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+    ///         self.own = context.union_list("own")?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn initialize_state(&mut self, context: &mut InitializationContext<'_>) -> Result<()> {
+    ///         let (subtask, parallelism) = (context.subtask() as i64, context.parallelism() as i64);
+    ///         let mut numbers = self.own.take(context.lists())?;
+    ///         numbers.retain(|number| number.rem_euclid(parallelism) == subtask);
+    ///         self.own.set(context.lists(), numbers)
+    ///     }
+    ///
+    ///     fn map(&mut self, number: i64, context: &mut Context<'_, ()>) -> Result<i64> {
+    ///         self.own.add(context.lists(), number)?;
+    ///         Ok(number)
+    ///     }
+    /// }
+    /// ```
     pub fn union_list<T: StateValue>(&mut self, name: &str) -> Result<OperatorListState<T>> {
         self.list(name, Dealing::Union)
     }

@@ -2,6 +2,7 @@
 //! PRF-06).
 //!
 //! ```text
+//! restored  the states that belong to no key, before everything that follows
 //! rows      keyed input      slots of the keys, states read and written, timers registered and deleted
 //!           plain input      no states, no timers
 //!           broadcast input  broadcast states written, the states of all keys within reach, no timers
@@ -72,6 +73,17 @@ pub trait ProcessFunction: Send {
         subtask: &mut SubtaskStates,
     ) -> Result<()>;
 
+    /// Called once behind `open`, and behind the restore if there is one, before the first row, timer or snapshot: looks at what has
+    /// been restored of the states that belong to no key, and keeps what is to be kept of it (SUB-10).
+    fn initialize(
+        &mut self,
+        _context: &OperatorContext,
+        _is_restored: bool,
+        _subtask: &mut SubtaskStates,
+    ) -> Result<()> {
+        Ok(())
+    }
+
     /// Rows of input `input`.
     fn rows(&mut self, input: usize, batch: Batch, scope: &mut Scope<'_>, output: &mut Output) -> Result<()>;
 
@@ -103,6 +115,8 @@ pub struct ProcessOperator<F: ProcessFunction> {
     function: F,
     /// Opened and not yet closed.
     is_open: bool,
+    /// The function has seen what was restored.
+    is_initialized: bool,
     keyed: Option<Keyed>,
     subtask: SubtaskStates,
     watermark: Watermark,
@@ -142,6 +156,7 @@ impl<F: ProcessFunction> ProcessOperator<F> {
             plan,
             function,
             is_open: false,
+            is_initialized: false,
             keyed: None,
             subtask: SubtaskStates::default(),
             watermark: Watermark::MIN,
@@ -151,6 +166,15 @@ impl<F: ProcessFunction> ProcessOperator<F> {
             context: None,
             changes: Vec::new(),
         }
+    }
+
+    /// Shows the function what was restored, unless it has seen it.
+    fn initialize(&mut self, is_restored: bool) -> Result<()> {
+        if std::mem::replace(&mut self.is_initialized, true) {
+            return Ok(());
+        }
+        let context = self.context.as_ref().ok_or_else(not_open)?;
+        self.function.initialize(context, is_restored, &mut self.subtask)
     }
 
     /// Fires the next timers; whether there were some.
@@ -211,6 +235,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
     }
 
     fn process(&mut self, input: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
+        self.initialize(false)?;
         let context = self.context.as_ref().ok_or_else(not_open)?;
         let now_millis = context.clock.now_millis();
         let (watermark, rows) = (self.watermark, batch.num_rows());
@@ -249,6 +274,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
     }
 
     fn advance(&mut self, watermark: Watermark, output: &mut Output) -> Result<Progress> {
+        self.initialize(false)?;
         // After a restore inputs begin anew, below what had come before.
         self.watermark = self.watermark.max(watermark);
         self.firing = Some(Firing::Advance);
@@ -295,6 +321,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
     }
 
     fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
+        self.initialize(false)?;
         let mut snapshot = match &mut self.keyed {
             Some(keyed) => keyed.states.snapshot(scope)?,
             None => Snapshot::default(),
@@ -311,6 +338,7 @@ impl<F: ProcessFunction> Operator for ProcessOperator<F> {
         }
         self.watermark = restored_watermark(&mut state)?;
         self.subtask.restore(&mut state)?;
+        self.initialize(true)?;
         // Timers whose time came while the job stood still fire at once (PRF-09).
         self.ask_to_be_woken();
         Ok(())

@@ -132,19 +132,40 @@ async fn fetch(files: &[CachedFile], fetcher: &dyn FileFetcher, dirs: &[PathBuf]
         let parent = target.parent().unwrap_or(&folder.path);
         std::fs::create_dir_all(parent).map_err(|error| named(error.into()))?;
         fetcher.fetch(&file.url, &target).await.map_err(named)?;
-        seal(&target, file.executable).map_err(|error| named(error.into()))?;
+        // With the folder around it, so that nobody takes it away or puts another in its place.
+        seal(parent, file.executable).map_err(|error| named(error.into()))?;
     }
     Ok(folder)
 }
 
-/// Lets nobody write to a file, or to those in a directory: all tasks of the worker read the same ones (SUB-25).
+/// Lets nobody write to a file, or to a directory and what is in it: all tasks of the worker read the same ones (SUB-25).
 fn seal(path: &Path, executable: bool) -> std::io::Result<()> {
     let metadata = std::fs::metadata(path)?;
     if metadata.is_dir() {
-        return std::fs::read_dir(path)?.try_for_each(|entry| seal(&entry?.path(), executable));
+        std::fs::read_dir(path)?.try_for_each(|entry| seal(&entry?.path(), executable))?;
     }
-    let mode = (metadata.permissions().mode() & 0o555) | 0o400;
-    std::fs::set_permissions(path, Permissions::from_mode(if executable { mode | 0o500 } else { mode }))
+    let needed = if executable || metadata.is_dir() { 0o500 } else { 0o400 };
+    let mode = (metadata.permissions().mode() & 0o555) | needed;
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// Removes a folder with what is sealed in it.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    unseal(folder)?;
+    std::fs::remove_dir_all(folder)
+}
+
+/// Lets its owner take out what is in a directory and in those below.
+fn unseal(directory: &Path) -> std::io::Result<()> {
+    std::fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        // Of a link that is the link's, which is no directory.
+        if entry.file_type()?.is_dir() {
+            unseal(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// A folder that is this process's own, and gone when it is dropped.
@@ -189,7 +210,7 @@ impl CacheFolder {
 impl Drop for CacheFolder {
     fn drop(&mut self) {
         // What cannot be removed now is a leftover, which somebody removes later.
-        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = remove(&self.path);
     }
 }
 
@@ -201,7 +222,7 @@ fn remove_leftovers(dir: &Path) {
         let Ok(lock) = File::open(&path) else { continue };
         match lock.try_lock() {
             // It may belong to another user, and is theirs to remove then.
-            Ok(()) => drop(std::fs::remove_dir_all(&path)),
+            Ok(()) => drop(remove(&path)),
             Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
         }
     }
@@ -225,6 +246,50 @@ mod tests {
         assert!(!leftover.exists() && live.path.join("new").exists());
         drop(live);
         assert_eq!(names(), 0);
+    }
+
+    /// Puts a file and a directory with another in it where they are asked for.
+    #[derive(Debug)]
+    struct Two;
+
+    #[async_trait]
+    impl FileFetcher for Two {
+        async fn fetch(&self, url: &str, target: &Path) -> Result<()> {
+            if url == "file" {
+                std::fs::write(target, "one")?;
+                return Ok(());
+            }
+            std::fs::create_dir_all(target.join("deep"))?;
+            std::fs::write(target.join("deep/two"), "two")?;
+            Ok(())
+        }
+    }
+
+    /// Asks for the modes alone: who runs as root may write everywhere.
+    #[test]
+    fn nobody_may_change_a_copy_and_its_owner_removes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = [dir.path().to_owned()];
+        let file = |url: &str, executable| CachedFile { name: url.to_owned(), url: url.to_owned(), executable };
+        let files = [file("file", false), file("folder", true)];
+        let fetched = || futures::executor::block_on(fetch(&files, &Two, &dirs)).unwrap();
+        let folder = fetched();
+        let mode = |path: &str| std::fs::metadata(folder.path.join(path)).unwrap().permissions().mode() & 0o777;
+        for path in ["0", "0/file", "1", "1/folder", "1/folder/deep", "1/folder/deep/two"] {
+            assert_eq!(mode(path) & 0o222, 0, "{path}");
+            assert_eq!(mode(path) & 0o500, if path == "0/file" { 0o400 } else { 0o500 }, "{path}");
+        }
+        drop(folder);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        // As a process leaves it that was killed.
+        let folder = fetched();
+        let leftover = dir.path().join(format!("{PREFIX}1-1"));
+        std::fs::rename(&folder.path, &leftover).unwrap();
+        drop(folder);
+        assert!(leftover.join("1/folder/deep/two").exists());
+        remove_leftovers(dir.path());
+        assert!(!leftover.exists());
     }
 
     #[test]

@@ -87,6 +87,7 @@ impl AttemptShared {
     /// What `operator` shares in one subtask.
     pub fn context(&self, operator: &ChainedOperator) -> SharedContext {
         SharedContext {
+            operator: operator.id,
             attempt: self.attempt,
             parameters: self.parameters.clone(),
             accumulators: self.accumulators.operator(),

@@ -3,12 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::state::StateValue;
-use tidemill_core::state::Expiry;
+use tidemill_core::state::{EVOLUTION_SERDE_ELEMENTS, EVOLUTION_SERDE_TIMED_ELEMENTS, Expiry};
 
 /// A value in a list or map.
 pub trait Entry: StateValue {
     /// The user's type.
     type Value: StateValue;
+
+    /// How lists and maps of these evolve.
+    const EVOLUTION: &str;
 
     /// A value that is used now.
     fn new(value: Self::Value, now_millis: i64) -> Self;
@@ -44,6 +47,8 @@ pub struct Untimed<T>(T);
 impl<T: StateValue> Entry for Untimed<T> {
     type Value = T;
 
+    const EVOLUTION: &str = EVOLUTION_SERDE_ELEMENTS;
+
     fn new(value: T, _now_millis: i64) -> Self {
         Self(value)
     }
@@ -63,7 +68,7 @@ impl<T: StateValue> Entry for Untimed<T> {
     fn renew(&mut self, _now_millis: i64) {}
 }
 
-/// A value that expires for itself.
+/// A value that expires for itself. Its fields are called as [`ELEMENT_FIELDS`](tidemill_core::state::ELEMENT_FIELDS) says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timed<T> {
     value: T,
@@ -72,6 +77,8 @@ pub struct Timed<T> {
 
 impl<T: StateValue> Entry for Timed<T> {
     type Value = T;
+
+    const EVOLUTION: &str = EVOLUTION_SERDE_TIMED_ELEMENTS;
 
     fn new(value: T, now_millis: i64) -> Self {
         Self { value, used_millis: now_millis }

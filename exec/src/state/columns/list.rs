@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::Fields;
 use tidemill_core::Result;
-use tidemill_core::state::{EncodeColumn, Expiry, ListCells, StateColumn, resize_cells};
+use tidemill_core::state::{EncodeColumn, Expiry, ListCells, StateColumn, evolving, resize_cells};
 
 use super::{Entry, vacant};
 use crate::state::Codec;
@@ -24,7 +24,7 @@ impl<E: Entry> ListColumn<E> {
     /// A column without slots; an error if the columns of the user's type cannot be known.
     pub fn new() -> Result<Self> {
         let codec = Arc::new(Codec::new("values")?);
-        let fields = Fields::from(vec![codec.field().clone()]);
+        let fields = Fields::from(vec![evolving(codec.field(), E::EVOLUTION)]);
         Ok(Self { cells: Vec::new(), entry_bytes: 0, codec, fields })
     }
 

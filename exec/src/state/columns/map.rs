@@ -10,14 +10,11 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::Fields;
 use tidemill_core::Result;
-use tidemill_core::state::{EncodeColumn, Expiry, MapCells, StateColumn, resize_cells};
+use tidemill_core::state::{EncodeColumn, Expiry, MapCells, StateColumn, evolving, resize_cells};
 
 use super::{Entry, vacant};
-use crate::state::footprint::heap_bytes;
+use crate::state::footprint::{ENTRY_OVERHEAD, heap_bytes};
 use crate::state::{Codec, StateValue};
-
-/// What an entry occupies beside itself: its share of the nodes of the tree.
-const ENTRY_OVERHEAD: usize = 16;
 
 /// Maps of user's types, encoded to the column `entries`. An empty map is a vacant slot.
 #[derive(Debug)]
@@ -32,7 +29,7 @@ impl<K: StateValue + Ord, E: Entry> MapColumn<K, E> {
     /// A column without slots; an error if the columns of the user's types cannot be known.
     pub fn new() -> Result<Self> {
         let codec = Arc::new(Codec::new("entries")?);
-        let fields = Fields::from(vec![codec.field().clone()]);
+        let fields = Fields::from(vec![evolving(codec.field(), E::EVOLUTION)]);
         Ok(Self { cells: Vec::new(), entry_bytes: 0, codec, fields })
     }
 

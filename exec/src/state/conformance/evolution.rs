@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
-use tidemill_core::ErrorKind;
-use tidemill_core::state::{CurrentKey, KeyedStates, SnapshotScope, StateTtl};
+use tidemill_core::state::{CurrentKey, KeyedStates, ListState, MapState, SnapshotScope, StateTtl};
+use tidemill_core::{Error, ErrorKind, Result};
 
 use super::job::lookup;
 use super::keys::Shape;
@@ -231,4 +231,80 @@ pub fn values_may_begin_or_cease_to_expire(make: Make<'_>) {
         states.release().unwrap();
     }
     assert!(states.is_empty());
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Optional {
+    a: Option<i64>,
+    #[serde(default)]
+    b: u8,
+}
+
+/// Lists and maps of structs whose fields all have defaults, so that nothing would be missed if it were dropped.
+struct Elements {
+    list: ListState<Optional>,
+    map: MapState<u8, Optional>,
+    /// Structs whose fields are called as those of elements that expire.
+    named: ListState<Named>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Named {
+    value: Option<Optional>,
+    used_millis: i64,
+}
+
+impl Elements {
+    fn declare(states: &mut dyn KeyedStates, ttl: Option<StateTtl>) -> Result<Self> {
+        let mut registry = StateRegistry::new(states);
+        let (list, map) = (registry.with_ttl(ttl).list_state("list")?, registry.with_ttl(ttl).map_state("map")?);
+        Ok(Self { list, map, named: registry.with_ttl(ttl).list_state("named")? })
+    }
+
+    fn read(&self, states: &mut dyn KeyedStates, now_millis: i64) -> (Vec<Optional>, Vec<(u8, Optional)>, Vec<Named>) {
+        let slot = lookup(states, &keys(1))[0];
+        let mut key = CurrentKey::new(states, slot, now_millis);
+        let list = self.list.get(&mut key).unwrap().cloned().collect();
+        let map = self.map.entries(&mut key).unwrap().map(|(name, value)| (*name, value.clone())).collect();
+        (list, map, self.named.get(&mut key).unwrap().cloned().collect())
+    }
+}
+
+/// Elements of lists and values of maps that cease to expire are what they were; those that begin to are refused.
+pub fn elements_may_cease_to_expire_and_not_begin_to(make: Make<'_>) {
+    let ttl = Some(StateTtl::new(Duration::from_millis(10)));
+    let mut states = make(&Shape::Number.fields(), GROUPS);
+    let elements = Elements::declare(states.as_mut(), ttl).unwrap();
+    let slot = lookup(states.as_mut(), &keys(1))[0];
+    let mut key = CurrentKey::new(states.as_mut(), slot, 5);
+    let some = [Optional { a: Some(7), b: 8 }, Optional { a: None, b: 9 }];
+    for (name, value) in (0..).zip(&some) {
+        elements.list.add(&mut key, value.clone()).unwrap();
+        elements.map.put(&mut key, name, value.clone()).unwrap();
+        let named = Named { value: Some(value.clone()), used_millis: 3 };
+        elements.named.add(&mut key, named).unwrap();
+    }
+    let expected = elements.read(states.as_mut(), 5);
+    assert_eq!((&expected.0[..], expected.1.len(), expected.2.len()), (&some[..], 2, 2));
+    states.release().unwrap();
+
+    let saved = layers([states.snapshot(SnapshotScope::Base).unwrap()]);
+    let mut states = restored(make, 0..GROUPS, saved);
+    let elements = Elements::declare(states.as_mut(), None).unwrap();
+    // Long after they would have expired.
+    assert_eq!(elements.read(states.as_mut(), 5_000), expected);
+    states.release().unwrap();
+
+    let saved = layers([states.snapshot(SnapshotScope::Base).unwrap()]);
+    let mut states = restored(make, 0..GROUPS, saved);
+    let refused = |error: Error, name: &str| {
+        let text = error.message();
+        assert!(
+            text.contains(&format!("state '{name}' was saved as (")) && text.contains("begins to expire"),
+            "{text}"
+        );
+    };
+    let mut registry = StateRegistry::new(states.as_mut());
+    refused(registry.with_ttl(ttl).list_state::<Optional>("list").unwrap_err(), "list");
+    refused(registry.with_ttl(ttl).map_state::<u8, Optional>("map").unwrap_err(), "map");
 }

@@ -27,8 +27,8 @@ use tidemill_core::state::{
 
 use crate::state::StateRegistry;
 pub use evolution::{
-    evolved_state_is_what_the_old_one_becomes, values_may_begin_or_cease_to_expire,
-    what_no_old_value_becomes_is_refused,
+    elements_may_cease_to_expire_and_not_begin_to, evolved_state_is_what_the_old_one_becomes,
+    values_may_begin_or_cease_to_expire, what_no_old_value_becomes_is_refused,
 };
 use job::{Job, Subtask};
 use keys::{Key, Shape, any_key, any_shape};
@@ -65,7 +65,8 @@ macro_rules! keyed_states_laws {
             what_left_a_namespace_that_nobody_knows_is_carried_along,
             evolved_state_is_what_the_old_one_becomes,
             what_no_old_value_becomes_is_refused,
-            values_may_begin_or_cease_to_expire
+            values_may_begin_or_cease_to_expire,
+            elements_may_cease_to_expire_and_not_begin_to
         );
     };
     ($make:expr; $($law:ident),*) => {
