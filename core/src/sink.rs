@@ -173,6 +173,10 @@ pub trait SinkWriter: Send {
 /// is given the committables of a checkpoint only once that is durable, those of earlier checkpoints before those of later
 /// ones; those of one checkpoint may come in several calls. Who goes back to an older checkpoint than the newest one that was
 /// committed finds rows that are visible already: a sink that can tell says so, none takes them back.
+///
+/// Laws of errors: committables that do not depend on one another are all tried, then the first error is returned. So it
+/// is with the sinks of a job: each is asked, whatever becomes of the others, and the first error is the job's. Whoever goes
+/// on with the job calls `recover` with all that was to be committed.
 #[async_trait]
 pub trait Committer: Send + Sync + Debug {
     /// Makes committables visible, exactly once however often it is called.

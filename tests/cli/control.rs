@@ -112,6 +112,21 @@ fn a_drained_job_has_written_what_its_windows_held_and_is_not_run_again() {
     assert!(stderr(&again).contains("finished before, and was not run again"), "{}", stderr(&again));
     assert!(!stderr(&again).contains("goes on"), "{}", stderr(&again));
     assert_eq!(counts(&folder), found);
+
+    // Nor does another job begin where its time was over.
+    folder.write("next.sql", COUNTS);
+    let ends = [
+        ("saved", "/saved is a savepoint of a job that was drained"),
+        (".tidemill/job.sql/counts", "/counts holds the checkpoints of a job that has finished"),
+    ];
+    for (from, reason) in ends {
+        let refused = folder.run(&["run", "--local", "-f", "next.sql", "-p", "1", "-s", from]);
+        assert_ne!(code(&refused), 0, "{}", stderr(&refused));
+        assert!(error(&refused).contains(reason), "{}", error(&refused));
+        assert!(stderr(&refused).contains("without --drain"), "{}", stderr(&refused));
+        std::fs::remove_dir_all(folder.path().join(".tidemill/next.sql")).unwrap();
+    }
+    assert_eq!(counts(&folder), found);
 }
 
 /// How a process ended.
@@ -253,6 +268,7 @@ fn of_a_job_that_failed_for_good_the_first_cause_is_shown_as_long_as_others_run(
         "{state}"
     );
     assert!(state.contains(cause) && cause.contains(&port.to_string()), "{cause}, {state}");
+    assert_eq!(shown["restarts"].as_u64(), Some(2), "{shown}");
     let text = stdout(&ask(&folder, &["info", "out"]));
     assert!(text.contains(" out: failed: ") && text.contains(&format!("the first because of: {cause}")), "{text}");
     assert!(stdout(&ask(&folder, &["info", "counts"])).contains(" counts: running\n"));

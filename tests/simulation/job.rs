@@ -141,6 +141,16 @@ pub fn settings(plan: &Plan, parallelism: usize, backend: &str) -> Settings {
 }
 
 pub fn graph(plan: &Plan, sink: Arc<dyn Sink>, chance: &Chance, parallelism: usize) -> StreamGraph {
+    graph_to(plan, [sink], chance, parallelism)
+}
+
+/// The same with several sinks, each of which gets all rows.
+pub fn graph_to(
+    plan: &Plan,
+    sinks: impl IntoIterator<Item = Arc<dyn Sink>>,
+    chance: &Chance,
+    parallelism: usize,
+) -> StreamGraph {
     let mut graph = StreamGraph::new();
     let mut first = 0;
     let mut sources = Vec::new();
@@ -167,9 +177,11 @@ pub fn graph(plan: &Plan, sink: Arc<dyn Sink>, chance: &Chance, parallelism: usi
             order
         }
     };
-    let sink = StreamNode::new("sink", NodeKind::Sink(sink), row_schema());
-    let sink = graph.add(sink.with_parallelism(parallelism));
-    graph.connect(last, sink, 0, Partitioning::Rebalance, EdgeOptions::default());
+    for (name, sink) in ["sink", "second sink"].into_iter().zip(sinks) {
+        let sink = StreamNode::new(name, NodeKind::Sink(sink), row_schema());
+        let sink = graph.add(sink.with_parallelism(parallelism));
+        graph.connect(last, sink, 0, Partitioning::Rebalance, EdgeOptions::default());
+    }
     graph
 }
 

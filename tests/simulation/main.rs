@@ -18,9 +18,11 @@
 
 mod chance;
 mod clock;
+mod commits;
 mod job;
 mod modes;
 mod outside;
+mod refused;
 mod restarts;
 mod silent;
 mod sinks;

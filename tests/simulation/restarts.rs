@@ -41,6 +41,8 @@ fn run(failing: Duration, strategy: &[(&str, &str)]) -> (Result<JobResult>, Vec<
         if outcome.is_ok() {
             check(&plan, &outside.published());
         }
+        // No restart follows the failure that ends a job.
+        assert_eq!(handle.restart_count() + usize::from(outcome.is_err()), handle.failure_count());
         (outcome, handle.failures())
     };
     simulate(3, run).unwrap()

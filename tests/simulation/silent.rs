@@ -258,3 +258,29 @@ fn a_job_does_not_wait_for_ever_for_the_states_that_it_goes_on_from() {
     let error = goes_on_in_silence("1 h", Some(Duration::from_secs(2)));
     assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
 }
+
+#[test]
+fn who_cancels_a_job_between_two_attempts_does_not_wait_for_its_store() {
+    let run = |environment: Environment| async move {
+        let chance = Chance::new(13);
+        let store = FaultyStore::shared(chance.clone(), StoreTroubles::default());
+        store.set_clock(environment.clock.clone());
+        let folder = StoreFolder { store: store.clone(), root: "job".into(), url: "memory:job".to_owned() };
+        let plan = Plan { reader_failures: 1, interval_millis: 1_000_000, ..Plan::draw(&chance, Troubles::None) };
+        let mut settings = settings(&plan, 2, "memory");
+        settings.set("execution.checkpointing.timeout", "1 h", Origin::Program).unwrap();
+        let outside = Outside::new(chance.clone(), 0, 0);
+        let job = graph(&plan, Arc::new(outside), &chance, 2).to_job_graph(&settings).unwrap();
+        let persistence =
+            Persistence { folder: Some(folder), begin: Begin::Anew, ignore_unclaimed: false, claims: false };
+        let job = execute_from(&job, &environment, &settings, persistence).unwrap();
+        job.control().await.unwrap();
+        store.slow_down(Access::Get, "/manifests/", usize::MAX, Duration::from_secs(100_000));
+        environment.clock.sleep(Duration::from_secs(2)).await;
+        assert_eq!((job.failure_count(), job.restart_count()), (1, 1), "{:?}", job.failures());
+        job.cancel();
+        in_time(&environment, job.wait()).await.unwrap_err()
+    };
+    let error = simulate(13, run).unwrap();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+}

@@ -5,12 +5,14 @@
 //!                  a a a |          brought theirs: the snapshot holds exactly what came before
 //!
 //! at least once    nobody waits: the snapshot is taken with the last barrier, and what came behind the
-//!                  others is in it and comes again after a restore
+//!                  others is in it and comes again after a restore; so several checkpoints may be cut
+//!                  in one place, when all of them have waited for the same channel
 //!
 //! unaligned        with the first barrier that is urgent: see the module `overtaking`
 //! ```
 //!
-//! A channel that has ended brings no more barriers; everything that came through it was before all of them.
+//! A channel that has ended brings no more barriers; everything that came through it was before all of them. Every barrier
+//! that comes is taken, or named as one that never will be: the coordinator waits for one or the other.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +26,15 @@ pub enum CheckpointMode {
     ExactlyOnce,
     /// They do not; rows may count twice after a restore.
     AtLeastOnce,
+}
+
+/// What has become of barriers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Checkpoints whose cut is here, oldest first.
+    pub complete: Vec<Barrier>,
+    /// Earlier ones that will have none: a channel has passed them over.
+    pub passed_over: Vec<CheckpointId>,
 }
 
 /// The barriers that have come so far.
@@ -43,10 +54,10 @@ impl Alignment {
         Self { mode, ended: vec![false; channels], pending: BTreeMap::new(), settled: 0 }
     }
 
-    /// A channel brought a barrier. Returns it once it is the last that was missing.
-    pub fn barrier(&mut self, channel: usize, barrier: Barrier) -> Option<Barrier> {
+    /// A channel brought a barrier. It is complete if no other channel's is missing.
+    pub fn barrier(&mut self, channel: usize, barrier: Barrier) -> Settled {
         if barrier.id <= self.settled {
-            return None;
+            return Settled::default();
         }
         let channels = self.ended.len();
         let (_, brought) = self.pending.entry(barrier.id).or_insert_with(|| (barrier, vec![false; channels]));
@@ -54,8 +65,8 @@ impl Alignment {
         self.complete()
     }
 
-    /// A channel ended. Returns the barrier that was only waiting for it.
-    pub fn end(&mut self, channel: usize) -> Option<Barrier> {
+    /// A channel ended. Barriers that were only waiting for it are complete.
+    pub fn end(&mut self, channel: usize) -> Settled {
         self.ended[channel] = true;
         self.complete()
     }
@@ -91,13 +102,20 @@ impl Alignment {
         self.mode == CheckpointMode::ExactlyOnce && self.pending.values().any(|(_, brought)| brought[channel])
     }
 
-    /// The newest barrier that every channel has brought or never will; it settles older ones too.
-    fn complete(&mut self) -> Option<Barrier> {
+    /// Settles the barriers that every channel has brought or never will, and all before the newest of them.
+    fn complete(&mut self) -> Settled {
         let is_complete = |brought: &[bool]| brought.iter().zip(&self.ended).all(|(brought, ended)| *brought || *ended);
-        let newest = self.pending.values().rev().find(|(_, brought)| is_complete(brought));
-        let barrier = newest.map(|(barrier, _)| *barrier)?;
-        self.settle(barrier.id);
-        Some(barrier)
+        let newest = self.pending.iter().rev().find(|(_, (_, brought))| is_complete(brought));
+        let Some(newest) = newest.map(|(id, _)| *id) else { return Settled::default() };
+        let mut settled = Settled::default();
+        for (id, (barrier, brought)) in self.pending.range(..=newest) {
+            match is_complete(brought) {
+                true => settled.complete.push(*barrier),
+                false => settled.passed_over.push(*id),
+            }
+        }
+        self.settle(newest);
+        settled
     }
 }
 
@@ -112,15 +130,23 @@ mod tests {
         Barrier { id, timestamp: 0, kind: BarrierKind::Checkpoint }
     }
 
+    fn nothing() -> Settled {
+        Settled::default()
+    }
+
+    fn complete(ids: &[CheckpointId]) -> Settled {
+        Settled { complete: ids.iter().copied().map(barrier).collect(), passed_over: vec![] }
+    }
+
     #[test]
     fn channels_wait_for_one_another_or_not() {
         for mode in [CheckpointMode::ExactlyOnce, CheckpointMode::AtLeastOnce] {
             let waits = mode == CheckpointMode::ExactlyOnce;
             let mut alignment = Alignment::new(mode, 3);
-            assert_eq!(alignment.barrier(1, barrier(1)), None);
+            assert_eq!(alignment.barrier(1, barrier(1)), nothing());
             assert_eq!((0..3).map(|channel| alignment.blocks(channel)).collect::<Vec<_>>(), [false, waits, false]);
-            assert_eq!(alignment.barrier(0, barrier(1)), None);
-            assert_eq!(alignment.barrier(2, barrier(1)), Some(barrier(1)));
+            assert_eq!(alignment.barrier(0, barrier(1)), nothing());
+            assert_eq!(alignment.barrier(2, barrier(1)), complete(&[1]));
             assert!((0..3).all(|channel| !alignment.blocks(channel)));
         }
     }
@@ -128,32 +154,54 @@ mod tests {
     #[test]
     fn who_has_ended_is_not_waited_for() {
         let mut alignment = Alignment::new(CheckpointMode::ExactlyOnce, 2);
-        assert_eq!(alignment.barrier(0, barrier(1)), None);
-        assert_eq!(alignment.end(1), Some(barrier(1)));
-        assert_eq!(alignment.barrier(0, barrier(2)), Some(barrier(2)));
-        assert_eq!(alignment.end(0), None);
+        assert_eq!(alignment.barrier(0, barrier(1)), nothing());
+        assert_eq!(alignment.end(1), complete(&[1]));
+        assert_eq!(alignment.barrier(0, barrier(2)), complete(&[2]));
+        assert_eq!(alignment.end(0), nothing());
+    }
+
+    #[test]
+    fn where_nobody_waits_the_end_of_a_channel_completes_all_that_have_waited_for_it() {
+        let mut alignment = Alignment::new(CheckpointMode::AtLeastOnce, 2);
+        for id in [1, 2, 3] {
+            assert_eq!(alignment.barrier(0, barrier(id)), nothing());
+        }
+        assert_eq!(alignment.barrier(1, barrier(1)), complete(&[1]));
+        assert_eq!(alignment.end(1), complete(&[2, 3]));
+    }
+
+    #[test]
+    fn a_barrier_that_a_channel_passes_over_is_named() {
+        let mut alignment = Alignment::new(CheckpointMode::AtLeastOnce, 2);
+        assert_eq!(alignment.barrier(0, barrier(1)), nothing());
+        assert_eq!(alignment.barrier(0, barrier(2)), nothing());
+        let settled = Settled { complete: vec![barrier(2)], passed_over: vec![1] };
+        assert_eq!(alignment.barrier(1, barrier(2)), settled);
+        assert_eq!(alignment.barrier(1, barrier(1)), nothing());
     }
 
     #[test]
     fn what_was_given_up_blocks_nobody_and_its_late_barriers_mean_nothing() {
         let mut alignment = Alignment::new(CheckpointMode::ExactlyOnce, 2);
-        assert_eq!(alignment.barrier(0, barrier(1)), None);
+        assert_eq!(alignment.barrier(0, barrier(1)), nothing());
         alignment.settle(1);
         assert!(!alignment.blocks(0));
-        assert_eq!(alignment.barrier(1, barrier(1)), None);
+        assert_eq!(alignment.barrier(1, barrier(1)), nothing());
         assert!(!alignment.blocks(1));
-        assert_eq!(alignment.barrier(1, barrier(2)), None);
-        assert_eq!(alignment.barrier(0, barrier(2)), Some(barrier(2)));
+        assert_eq!(alignment.barrier(1, barrier(2)), nothing());
+        assert_eq!(alignment.barrier(0, barrier(2)), complete(&[2]));
     }
 
     proptest! {
         /// Channels bring rows and barriers in any interleaving that waiting allows; some end early. Rows that were read when
-        /// a snapshot is taken are exactly those before its barrier.
+        /// a snapshot is taken are exactly those before its barrier, at least those where nobody waits. Each barrier is taken.
         #[test]
         fn a_snapshot_holds_what_came_before_its_barrier(lengths in prop::collection::vec(0..4u64, 1..5),
-                                                         choices in prop::collection::vec(any::<prop::sample::Index>(), 64)) {
+                                                         choices in prop::collection::vec(any::<prop::sample::Index>(), 64),
+                                                         waits in any::<bool>()) {
             // Channel `c` sends a row, then barrier 1, a row, barrier 2 … up to its length, and ends.
-            let mut alignment = Alignment::new(CheckpointMode::ExactlyOnce, lengths.len());
+            let mode = if waits { CheckpointMode::ExactlyOnce } else { CheckpointMode::AtLeastOnce };
+            let mut alignment = Alignment::new(mode, lengths.len());
             let mut sent: Vec<u64> = vec![0; lengths.len()];
             let mut taken = vec![];
             let longest = lengths.iter().copied().max().unwrap_or(0);
@@ -166,12 +214,17 @@ mod tests {
                 }
                 let channel = open[choice.index(open.len())];
                 sent[channel] += 1;
-                let complete = match sent[channel] > lengths[channel] {
+                let settled = match sent[channel] > lengths[channel] {
                     true => alignment.end(channel),
                     false => alignment.barrier(channel, barrier(sent[channel])),
                 };
-                if let Some(barrier) = complete {
-                    let before = |(sent, length): (&u64, &u64)| *sent == barrier.id || sent > length && *length < barrier.id;
+                prop_assert!(settled.passed_over.is_empty(), "{:?}", settled);
+                for barrier in settled.complete {
+                    let before = |(sent, length): (&u64, &u64)| match sent > length && *length < barrier.id {
+                        true => true,
+                        false if waits => *sent == barrier.id,
+                        false => *sent >= barrier.id,
+                    };
                     prop_assert!(sent.iter().zip(&lengths).all(before), "{:?} {:?} {:?}", barrier, sent, lengths);
                     taken.push(barrier.id);
                 }

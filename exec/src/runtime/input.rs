@@ -11,7 +11,7 @@ use tidemill_core::watermark::{Merged, WatermarkMerge};
 use tidemill_core::{Batch, Event, Result, Watermark};
 
 use crate::exchange::{InputGate, Overtaken};
-use crate::runtime::alignment::{Alignment, CheckpointMode};
+use crate::runtime::alignment::{Alignment, CheckpointMode, Settled};
 use crate::runtime::in_flight::{InFlight, InputEdge, Replay};
 use crate::runtime::overtaking::Recording;
 use crate::runtime::source::SourceInput;
@@ -244,8 +244,9 @@ impl GateInput {
                 return self.close_recording_of(channel, time);
             }
             Event::Barrier(barrier) => {
-                let aligned = self.alignment.barrier(channel, barrier);
-                return self.aligned(barrier.id, aligned);
+                self.aligning_for(barrier.id);
+                let settled = self.alignment.barrier(channel, barrier);
+                return self.settled(settled);
             }
             Event::Watermark(watermark) => self.merge.watermark(channel, watermark),
             Event::Idle => self.merge.idle(channel),
@@ -259,10 +260,8 @@ impl GateInput {
         if self.gate.port_has_ended(port) {
             self.pending.push_back(InputEvent::EndOfPort(port));
         }
-        let aligned = self.alignment.end(channel);
-        if let Some(barrier) = aligned {
-            self.aligned(barrier.id, aligned);
-        }
+        let settled = self.alignment.end(channel);
+        self.settled(settled);
         if self.recording.as_ref().is_some_and(|recording| recording.waits_for(channel)) {
             self.close_recording_of(channel, Watermark::MAX);
         }
@@ -283,10 +282,12 @@ impl GateInput {
         }
     }
 
-    /// A channel brought a barrier, or was the last that `barrier` waited for.
-    fn aligned(&mut self, checkpoint: CheckpointId, barrier: Option<Barrier>) {
-        let alignment = self.aligning_for(checkpoint);
-        if let Some(barrier) = barrier {
+    /// A channel brought a barrier, or was the last that these waited for.
+    fn settled(&mut self, Settled { complete, passed_over }: Settled) {
+        let declined = |checkpoint| InputEvent::Declined(checkpoint, "a later one came first");
+        self.pending.extend(passed_over.into_iter().map(declined));
+        for barrier in complete {
+            let alignment = self.aligning_for(barrier.id);
             self.aligning = None;
             self.pending.push_back(InputEvent::Barrier(Cut { barrier, alignment, is_overtaking: false }));
         }

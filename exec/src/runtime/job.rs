@@ -1,7 +1,7 @@
 //! A job as those see it who start it, watch it and wait for it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,7 +69,10 @@ const FAILURES_KEPT: usize = 64;
 
 /// The failures of a job, oldest first: the first, and as many of the last as there is room for. Cloning shares them.
 #[derive(Clone, Debug, Default)]
-pub struct JobFailures(Arc<Mutex<VecDeque<JobFailure>>>);
+pub struct JobFailures {
+    kept: Arc<Mutex<VecDeque<JobFailure>>>,
+    restarts: Arc<AtomicUsize>,
+}
 
 impl JobFailures {
     /// Those that are kept.
@@ -80,6 +83,16 @@ impl JobFailures {
     /// How many there were in all.
     pub fn count(&self) -> usize {
         self.kept().back().map_or(0, |last| last.number)
+    }
+
+    /// How often the job has begun again after one.
+    pub fn restarts(&self) -> usize {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// The job begins again.
+    pub(super) fn restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds one that happened `at` this time, in milliseconds since the epoch.
@@ -93,7 +106,7 @@ impl JobFailures {
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<JobFailure>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,7 +134,8 @@ pub enum Begin {
         /// A savepoint; nothing if it had begun anew.
         origin: Option<StoreFolder>,
     },
-    /// A savepoint. Checkpoints in the folder are an error.
+    /// A savepoint, or the checkpoints of another job. Checkpoints in the folder are an error, and so is the end of a job: the
+    /// savepoint of one that was drained, or the checkpoints of one that has finished.
     From(StoreFolder),
 }
 
@@ -148,7 +162,7 @@ pub enum Ending {
     Finished,
     /// Behind a last checkpoint, because somebody asked for it.
     Stopped,
-    /// The same after event time had ended: there is nothing to go on with.
+    /// The same after event time had ended: there is nothing to go on with, and nobody begins from its savepoint.
     Drained,
     /// It had finished before, and was not run again.
     FinishedBefore,
@@ -250,6 +264,11 @@ impl JobHandle {
     /// How many failures there were so far.
     pub fn failure_count(&self) -> usize {
         self.failures.count()
+    }
+
+    /// How often the job has restarted so far: after each of its failures, if not after the one that ended it.
+    pub fn restart_count(&self) -> usize {
+        self.failures.restarts()
     }
 
     /// The last checkpoints, oldest first.

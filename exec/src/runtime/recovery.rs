@@ -27,6 +27,7 @@ use crate::runtime::chain::Chain;
 use crate::runtime::checkpoints::StoreFolder;
 use crate::runtime::in_flight::{InputEdge, Replay, TIME, is_in_flight, name_of, place_of, thaw, times};
 use crate::runtime::input::TaskInput;
+use crate::runtime::job::ResumedFrom;
 use crate::runtime::job_state::{
     COMMITTABLES, ENUMERATOR, SPLITS, WRITER_STATES, bytes, committables, splits, writer_states,
 };
@@ -54,6 +55,13 @@ impl RestoredJob {
         let StoreFolder { store, root, url } = folder;
         let store = patient_reader(store, clock.clone(), timeout);
         Self { store, root, content, url, clock, instead: OnceCell::new() }
+    }
+
+    /// What users are told of it.
+    pub fn described(&self) -> ResumedFrom {
+        let CheckpointContent { checkpoint, source_positions, .. } = &*self.content;
+        let (checkpoint, source_positions) = (*checkpoint, source_positions.clone());
+        ResumedFrom { checkpoint, url: self.url.clone(), source_positions }
     }
 
     /// Refuses state that no operator of `job` claims, unless that is allowed, and rows in flight that nobody reads.

@@ -10,6 +10,7 @@
 //! The first failure of an attempt is its error, with operator and subtask. It cancels everything else; what fails because of
 //! that is not a cause.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,20 +18,22 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemill_core::graph::{JobGraph, VertexHead};
 use tidemill_core::settings::{BackendType, CheckpointRetention};
-use tidemill_core::sink::Predecessor;
+use tidemill_core::sink::{Committable, Committer, Predecessor};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tokio::sync::{mpsc, watch};
 
 use crate::checkpoint::{CheckpointContent, CheckpointKind, find_checkpoint};
 use crate::latch::Latch;
-use crate::runtime::checkpoints::{Checkpointer, Committers, JobStore, StoreFolder, answered, takes_checkpoints};
+use crate::runtime::checkpoints::{
+    Checkpointer, Committers, FoundStore, JobStore, StoreFolder, answered, takes_checkpoints,
+};
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::{Expanded, Subtask, enumerators, expand};
-use crate::runtime::job::{Begin, Begun, Ending, JobFailures, JobResult, Persistence, ResumedFrom};
+use crate::runtime::job::{Begin, Begun, Ending, JobFailures, JobResult, Persistence};
 use crate::runtime::recovery::RestoredJob;
 use crate::runtime::restart::RestartStrategy;
 use crate::runtime::shared::JobShared;
-use crate::runtime::task::{SubtaskEnd, cancelled};
+use crate::runtime::task::{SubtaskEnd, cancelled, panic_text};
 
 /// A job and what it runs with.
 pub struct JobRun {
@@ -48,6 +51,9 @@ pub struct JobRun {
     pub publish_begun: watch::Sender<Option<Begun>>,
     pub persistence: Persistence,
 }
+
+/// How often the checkpoints are looked for again when somebody writes there while they are to be taken over.
+const LOOKS: usize = 5;
 
 /// An attempt that can run, and what stops it.
 pub type Ready = (Expanded, Arc<Latch>);
@@ -114,7 +120,12 @@ impl JobRun {
             loop {
                 let may_go_on = self.may_go_on(&mut checkpointer).await;
                 self.pause_after(error, &mut strategy, may_go_on).await?;
-                match self.reopen(&mut checkpointer).await {
+                let reopened = tokio::select! {
+                    biased;
+                    () = self.cancelled.wait() => return Err((cancelled(), may_go_on)),
+                    reopened = self.reopen(&mut checkpointer) => reopened,
+                };
+                match reopened {
                     Ok(newest) => {
                         restored = newest.or(origin.clone());
                         break;
@@ -128,7 +139,18 @@ impl JobRun {
 
     /// Whether somebody may go on with the job, from a checkpoint that outlives the process or because it has done so already.
     async fn may_go_on(&self, checkpointer: &mut Checkpointer) -> bool {
-        self.persistence.folder.is_some() && (checkpointer.last().is_some() || checkpointer.may_be_fenced().await)
+        if self.persistence.folder.is_none() {
+            return false;
+        }
+        if checkpointer.last().is_some() {
+            return true;
+        }
+        tokio::select! {
+            biased;
+            // Who does not wait for the answer does not know.
+            () = self.cancelled.wait() => true,
+            fenced = checkpointer.may_be_fenced() => fenced,
+        }
     }
 
     /// Whether the checkpoints of a job that ended with this error are deleted (CKP-09). Never those of a job that did not come
@@ -186,7 +208,10 @@ impl JobRun {
         tokio::select! {
             biased;
             () = self.cancelled.wait() => Err((cancelled(), may_go_on)),
-            () = clock.sleep(pause) => Ok(()),
+            () = clock.sleep(pause) => {
+                self.failures.restart();
+                Ok(())
+            }
         }
     }
 
@@ -211,21 +236,59 @@ impl JobRun {
         self.environment.seed ^ (self.environment.clock.now_millis() as u64).rotate_left(32)
     }
 
-    /// Opens the checkpoints, and finds what to go on from.
+    /// Finds what to go on from, and takes the checkpoints over.
     async fn begin(&self) -> Result<(Checkpointer, Option<Arc<RestoredJob>>)> {
+        let (mut store, restored) = self.take_over().await?;
+        let goes_on = restored.as_ref().filter(|restored| !restored.content.is_final);
+        let from = goes_on.map(|restored| restored.described());
+        if let Some(claimed) = self.claimed() {
+            store.claim(claimed.clone());
+        }
+        let (job, environment, settings) = (self.job.clone(), self.environment.clone(), self.settings.checkpoints());
+        let (checkpointer, control, statistics) =
+            Checkpointer::new(self.name.clone(), job, settings, environment, self.committers.clone(), store);
+        self.publish_begun.send_replace(Some(Begun { control, statistics, from }));
+        Ok((checkpointer, restored))
+    }
+
+    /// Takes the checkpoints over, once it is known that the job may go on from what is there: somebody else may be at work
+    /// there, and does not notice a start that is refused.
+    async fn take_over(&self) -> Result<(JobStore, Option<Arc<RestoredJob>>)> {
+        let (clock, timeout) = (self.environment.clock.clone(), self.settings.checkpoints().timeout);
+        let mut looks_left = LOOKS;
+        loop {
+            let found = self.look().await?;
+            let url = found.folder().url.clone();
+            let restored = self.find(&found).await?;
+            looks_left -= 1;
+            match answered(&*clock, timeout, &url, found.take_over(self.nonce())).await {
+                // What was found is no longer the newest.
+                Err(error) if error.kind() == ErrorKind::Cancelled && looks_left > 0 => {}
+                taken => return Ok((taken?, restored)),
+            }
+        }
+    }
+
+    /// Looks where the checkpoints go.
+    async fn look(&self) -> Result<FoundStore> {
         let clock = self.environment.clock.clone();
-        let settings = self.settings.checkpoints();
-        let mut store = match &self.persistence.folder {
+        match &self.persistence.folder {
             None if self.needs_folder() => {
                 let error = "state.backend.type 'filesystem' stores checkpoints in a folder, and none is set";
-                return Err(Error::request(error).with_hint("set execution.checkpointing.dir to a URL"));
+                Err(Error::request(error).with_hint("set execution.checkpointing.dir to a URL"))
             }
-            None => JobStore::in_memory(clock.clone()).await?,
+            None => FoundStore::in_memory(clock).await,
             Some(folder) => {
-                let opened = JobStore::open(folder.clone(), self.nonce(), clock.clone());
-                answered(&*clock, settings.timeout, &folder.url, opened).await?
+                let look = FoundStore::look(folder.clone(), clock.clone());
+                answered(&*clock, self.settings.checkpoints().timeout, &folder.url, look).await
             }
-        };
+        }
+    }
+
+    /// What the job goes on from.
+    ///
+    /// Errors: it may not.
+    async fn find(&self, store: &FoundStore) -> Result<Option<Arc<RestoredJob>>> {
         let restored = match &self.persistence.begin {
             Begin::Resume { origin } => match (store.newest(), origin) {
                 (Some(content), _) => Some((store.folder().clone(), content.clone())),
@@ -233,33 +296,22 @@ impl JobRun {
                 (None, None) => None,
             },
             _ if store.newest().is_some() => {
-                let error = format!("{} holds checkpoints of this job", store.url());
+                let error = format!("{} holds checkpoints of this job", store.folder().url);
                 return Err(Error::request(error).with_hint("go on from them with --resume, or give another folder"));
             }
             Begin::Anew => None,
             Begin::From(folder) => Some(self.savepoint(folder).await?),
         };
-        let goes_on = restored.as_ref().filter(|(_, content)| !content.is_final);
-        let from = goes_on.map(|(folder, content)| ResumedFrom {
-            checkpoint: content.checkpoint,
-            url: folder.url.clone(),
-            source_positions: content.source_positions.clone(),
-        });
         let restored = restored.map(|(folder, content)| self.restored(folder, Arc::new(content)));
         if let Some(restored) = restored.as_ref().filter(|restored| !restored.content.is_final) {
             restored.check(&self.job, self.persistence.ignore_unclaimed)?;
         }
-        if let Some(claimed) = self.claimed() {
-            store.claim(claimed.clone());
-        }
-        let (job, environment) = (self.job.clone(), self.environment.clone());
-        let (checkpointer, control, statistics) =
-            Checkpointer::new(self.name.clone(), job, settings, environment, self.committers.clone(), store);
-        self.publish_begun.send_replace(Some(Begun { control, statistics, from }));
-        Ok((checkpointer, restored))
+        Ok(restored)
     }
 
     /// What a savepoint holds, or the newest checkpoint of another job, and where.
+    ///
+    /// Errors: behind it there is nothing to go on with.
     async fn savepoint(&self, folder: &StoreFolder) -> Result<(StoreFolder, CheckpointContent)> {
         let clock = self.environment.clock.clone();
         let found = find_checkpoint(folder.store.clone(), &folder.root, clock.clone(), None);
@@ -270,9 +322,10 @@ impl JobRun {
             let error = format!("{} holds checkpoints of a job, which cannot be claimed", folder.url);
             return Err(Error::request(error).with_hint("begin from them without --claim-mode claim"));
         }
-        // Whoever begins from the end of another job wants to go on.
-        let folder = StoreFolder { root: found.root, ..folder.clone() };
-        Ok((folder, CheckpointContent { is_final: false, ..content }))
+        if content.is_final {
+            return Err(over(&folder.url, content.kind));
+        }
+        Ok((StoreFolder { root: found.root, ..folder.clone() }, content))
     }
 
     /// A checkpoint to go on from, whose segments are read with patience.
@@ -281,30 +334,55 @@ impl JobRun {
         Arc::new(RestoredJob::new(folder, content, clock, timeout))
     }
 
-    /// Finishes what a process that ended with its job may have left to commit.
+    /// Finishes what an attempt that came to the end has left to commit, or a process that ended there.
     async fn finish_again(&self, finished: &RestoredJob) -> Result<()> {
         self.recover_sinks(Some(finished)).await?;
-        for committer in self.committers.values() {
-            committer.finish().await?;
-        }
-        Ok(())
+        self.end_sinks(Ending::Finished).await
     }
 
-    /// Brings the sinks to where a checkpoint left them, or to the beginning.
+    /// Brings the sinks to where a checkpoint left them, or to the beginning: each of them, whatever becomes of the others,
+    /// and the first error counts (SUB-08).
     async fn recover_sinks(&self, restored: Option<&RestoredJob>) -> Result<()> {
+        let mut outcome = Ok(());
+        for (vertex, committer) in self.committers.iter() {
+            outcome = outcome.and(self.recover_sink(*vertex, &**committer, restored).await);
+        }
+        outcome
+    }
+
+    async fn recover_sink(&self, vertex: usize, sink: &dyn Committer, restored: Option<&RestoredJob>) -> Result<()> {
         let is_of_other = restored.is_some_and(|restored| restored.content.kind == CheckpointKind::Savepoint);
         let predecessor = if is_of_other { Predecessor::Other } else { Predecessor::Own };
-        for (vertex, committer) in self.committers.iter() {
-            let sink = self.job.vertices[*vertex].sink.as_ref().map(|sink| sink.id);
-            let (committables, states) = match (restored, sink) {
-                (Some(restored), Some(sink)) => {
-                    (restored.committables(sink).await?, restored.writer_states(sink).await?)
-                }
-                _ => (Vec::new(), Vec::new()),
-            };
-            committer.recover(committables, &states, predecessor).await?;
+        let id = self.job.vertices[vertex].sink.as_ref().map(|sink| sink.id);
+        let (committables, states) = match (restored, id) {
+            (Some(restored), Some(id)) => (restored.committables(id).await?, restored.writer_states(id).await?),
+            _ => (Vec::new(), Vec::new()),
+        };
+        sink.recover(committables, &states, predecessor).await
+    }
+
+    /// Commits what sinks have prepared, by vertex: each sink's, and the first error counts.
+    async fn commit(&self, prepared: BTreeMap<usize, Vec<Committable>>) -> Result<()> {
+        let mut outcome = Ok(());
+        for (vertex, committables) in prepared {
+            if let Some(committer) = self.committers.get(&vertex) {
+                outcome = outcome.and(committer.commit(committables).await);
+            }
         }
-        Ok(())
+        outcome
+    }
+
+    /// Tells the sinks that the job has ended well: each of them, and the first error counts.
+    async fn end_sinks(&self, ending: Ending) -> Result<()> {
+        let mut outcome = Ok(());
+        for committer in self.committers.values() {
+            let ended = match ending {
+                Ending::Stopped | Ending::Drained => committer.suspend().await,
+                Ending::Finished | Ending::FinishedBefore => committer.finish().await,
+            };
+            outcome = outcome.and(ended);
+        }
+        outcome
     }
 
     /// Makes another attempt: sinks recovered, sources where the checkpoint left them.
@@ -348,18 +426,9 @@ impl JobRun {
         checkpointer.settle(self.settings.cancellation_timeout()).await;
         if ending == Ending::Finished {
             checkpointer.finish().await?;
-            for (vertex, committables) in checkpointer.uncommitted() {
-                if let Some(committer) = self.committers.get(&vertex) {
-                    committer.commit(committables).await?;
-                }
-            }
+            self.commit(checkpointer.uncommitted()).await?;
         }
-        for committer in self.committers.values() {
-            match ending {
-                Ending::Stopped | Ending::Drained => committer.suspend().await?,
-                Ending::Finished | Ending::FinishedBefore => committer.finish().await?,
-            }
-        }
+        self.end_sinks(ending).await?;
         Ok(ending)
     }
 
@@ -438,13 +507,24 @@ impl JobRun {
     fn with_history(&self, error: Error) -> Error {
         match self.failures.all().as_slice() {
             [first, .., _] => {
-                let restarts = self.failures.count() - 1;
+                let restarts = self.failures.restarts();
                 let message = format!("after {restarts} restarts, the first of them because of: {}", first.error);
                 error.with_hint(message)
             }
             _ => error,
         }
     }
+}
+
+/// The error of a place to begin from that the end of a job has left: its event time is over, so that every further row
+/// would be late, or nothing is kept of its sources.
+fn over(url: &str, kind: CheckpointKind) -> Error {
+    let what = match kind {
+        CheckpointKind::Savepoint => "is a savepoint of a job that was drained",
+        CheckpointKind::Checkpoint => "holds the checkpoints of a job that has finished",
+    };
+    let error = Error::request(format!("{url} {what}: there is nothing to go on from"));
+    error.with_hint("begin anew, or from a savepoint of a job that was stopped without --drain")
 }
 
 /// A subtask whose failure carries its name and whose panic is a failure.
@@ -460,9 +540,4 @@ fn supervised(subtask: Subtask, reports: mpsc::Sender<Report>) -> BoxFuture<'sta
         // The coordinator stops listening only when it has given up on this task.
         let _ = reports.send((key, result)).await;
     })
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }

@@ -303,6 +303,12 @@ pub fn cancelled() -> Error {
     Error::cancelled("the job was cancelled")
 }
 
+/// What somebody said who panicked.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
 /// Lets other tasks of this thread run.
 pub async fn yield_now() {
     tokio::task::yield_now().await;

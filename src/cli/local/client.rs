@@ -144,7 +144,10 @@ fn job_text(job: &JobInfo) -> String {
     let (completed, failed) = (grouped(job.checkpoints_completed), grouped(job.checkpoints_failed));
     text.push_str(&format!("  checkpoints: {completed} completed, {failed} failed\n"));
     if let Some(cause) = &job.first_cause {
-        text.push_str(&format!("  restarts: {}, the first because of: {cause}\n", job.restarts));
+        text.push_str(&match job.restarts {
+            0 => format!("  first failure: {cause}\n"),
+            restarts => format!("  restarts: {restarts}, the first because of: {cause}\n"),
+        });
     }
     if let Some(last) = job.last_failure.as_ref().filter(|last| Some(*last) != job.first_cause.as_ref()) {
         text.push_str(&format!("  last failure: {last}\n"));

@@ -278,7 +278,7 @@ fn job_info(job: &SessionJob) -> JobInfo {
         id: job.id.clone(),
         name: job.folder.clone(),
         state,
-        restarts: job.handle.failure_count(),
+        restarts: job.handle.restart_count(),
         first_cause: failures.first().map(|failure| failure.error.to_string()),
         last_failure: failures.last().map(|failure| failure.error.to_string()),
         checkpoints_completed: completed,

@@ -228,7 +228,7 @@ async fn begin(job: &SessionJob, reporter: &mut Reporter, watch: &mut Watch) -> 
 
 fn ending(job: &SessionJob, result: &JobResult) -> String {
     let name = &job.statement;
-    let restarts = match job.handle.failure_count() {
+    let restarts = match job.handle.restart_count() {
         0 => String::new(),
         restarts => format!(", after {restarts} restarts"),
     };

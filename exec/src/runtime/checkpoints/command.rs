@@ -60,7 +60,7 @@ impl CheckpointControl {
     }
 
     /// Takes a last checkpoint, also written as a savepoint if a folder is given, and ends the job behind it. With `drain` event
-    /// time ends first, so that all windows fire: such a job is not meant to go on (SVP-07).
+    /// time ends first, so that all windows fire: nothing goes on from such a savepoint (SVP-07).
     ///
     /// Errors: something is in the folder, or nothing can be written there; the job goes on then as if nobody had asked. A store
     /// that fails later, while the checkpoint is written, fails the attempt.

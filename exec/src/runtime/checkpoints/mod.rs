@@ -53,7 +53,7 @@ use store::StorePlace;
 pub use attempt::{Attempt, TaskControl};
 pub use command::{CheckpointControl, StoreFolder};
 pub use statistics::{CheckpointCounts, CheckpointInfo, CheckpointStatistics, CheckpointStatus};
-pub use store::{JobStore, answered};
+pub use store::{FoundStore, JobStore, answered};
 pub use trigger::takes_checkpoints;
 
 /// The committers of a job's sinks, by vertex.

@@ -25,6 +25,7 @@ use crate::checkpoint::{
 use crate::latch::Latch;
 use crate::runtime::job_state::{freeze_committables, freeze_enumerator, freeze_writer_states};
 use crate::runtime::participant::SubtaskSnapshot;
+use crate::runtime::task::panic_text;
 
 /// A complete checkpoint on its way into the store.
 pub struct StoreStep {
@@ -79,7 +80,8 @@ impl StoreStep {
     pub async fn run(mut self) -> Stored {
         let parts = self.pending.parts.keys().copied().collect();
         let outcome = AssertUnwindSafe(self.store_and_commit()).catch_unwind().await;
-        let outcome = outcome.unwrap_or_else(|_| Err(Error::internal("storing a checkpoint panicked")));
+        let panicked = |text: &str| Error::internal(format!("storing a checkpoint panicked: {text}"));
+        let outcome = outcome.unwrap_or_else(|panic| Err(panicked(panic_text(&*panic))));
         Stored { store: self.store, pending: self.pending, parts, outcome }
     }
 
@@ -200,15 +202,17 @@ impl StoreStep {
         }
     }
 
+    /// Commits what the checkpoint holds: every sink's, whatever becomes of the others', and the first error counts (SUB-08).
     async fn commit(&mut self) -> Result<()> {
+        let mut outcome = Ok(());
         for (vertex, committer) in self.committers.iter() {
             let own = self.committables.iter().filter(|((owner, _), _)| owner == vertex);
             let own: Vec<Committable> = own.flat_map(|(_, committables)| committables.clone()).collect();
             if !own.is_empty() {
-                committer.commit(own).await?;
+                outcome = outcome.and(committer.commit(own).await);
             }
         }
-        Ok(())
+        outcome
     }
 
     /// The parts of all operators of the job.

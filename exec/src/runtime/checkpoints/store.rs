@@ -22,6 +22,14 @@ use crate::checkpoint::{
 };
 use crate::runtime::job_state::freeze_committables;
 
+/// The folder of one job's checkpoints as it was found. Nothing of it is touched: whoever is at work there goes on.
+#[derive(Debug)]
+pub struct FoundStore {
+    place: StorePlace,
+    store: CheckpointStore,
+    clock: Arc<dyn Clock>,
+}
+
 /// The folder of one job's checkpoints, which this process has taken over.
 #[derive(Debug)]
 pub struct JobStore {
@@ -41,22 +49,47 @@ pub struct StorePlace {
     claimed: Option<StoreFolder>,
 }
 
-impl JobStore {
+impl FoundStore {
     /// A store that is gone with the job.
     pub async fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
         let folder = StoreFolder { store: Arc::new(InMemory::new()), root: Path::default(), url: "memory".to_owned() };
-        let mut store = Self::open(folder, 0, clock).await?;
-        store.place.is_durable = false;
-        Ok(store)
+        let mut found = Self::look(folder, clock).await?;
+        found.place.is_durable = false;
+        Ok(found)
     }
 
-    /// Takes over the checkpoints in `folder`: whoever wrote there before is fenced. `nonce` tells this writer from all others.
-    pub async fn open(folder: StoreFolder, nonce: u64, clock: Arc<dyn Clock>) -> Result<Self> {
+    /// Looks for the checkpoints in `folder`.
+    pub async fn look(folder: StoreFolder, clock: Arc<dyn Clock>) -> Result<Self> {
         let store = CheckpointStore::open(folder.store.clone(), folder.root.clone(), clock.clone()).await;
         let store = store.map_err(|error| error.context(&folder.url))?;
-        let writer = store.take_over(nonce).await.map_err(|error| error.context(&folder.url))?;
         let place = StorePlace { folder, is_durable: true, claimed: None };
-        Ok(Self { place, writer, clock, nonce })
+        Ok(Self { place, store, clock })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &StoreFolder {
+        &self.place.folder
+    }
+
+    /// The newest checkpoint in it.
+    pub fn newest(&self) -> Option<&CheckpointContent> {
+        self.store.checkpoint()
+    }
+
+    /// Takes the checkpoints over: whoever wrote there before is fenced. `nonce` tells this writer from all others.
+    ///
+    /// Errors: [`Cancelled`](ErrorKind::Cancelled) if somebody has written there since the look.
+    pub async fn take_over(self, nonce: u64) -> Result<JobStore> {
+        let Self { place, store, clock } = self;
+        let writer = store.take_over(nonce).await.map_err(|error| error.context(&place.folder.url))?;
+        Ok(JobStore { place, writer, clock, nonce })
+    }
+}
+
+impl JobStore {
+    /// Takes over the checkpoints in `folder`, whatever they are (see [`FoundStore::take_over`]).
+    pub async fn open(folder: StoreFolder, nonce: u64, clock: Arc<dyn Clock>) -> Result<Self> {
+        FoundStore::look(folder, clock).await?.take_over(nonce).await
     }
 
     /// Takes the folder of another one over.
@@ -128,7 +161,8 @@ impl JobStore {
         &self.place.folder.url
     }
 
-    /// Says that the job has ended, with what its sinks have yet to commit.
+    /// Says that the job has ended, with what its sinks have yet to commit (CKP-17, SUB-23). In memory too: the attempt
+    /// behind one that failed to commit it does nothing else.
     pub async fn publish_end(
         &mut self,
         job: &JobGraph,
@@ -136,9 +170,6 @@ impl JobStore {
         timestamp_millis: i64,
         committables: &BTreeMap<SubtaskKey, Vec<Committable>>,
     ) -> Result<()> {
-        if !self.place.is_durable {
-            return Ok(());
-        }
         let mut operators = Vec::new();
         for (vertex, task) in job.vertices.iter().enumerate() {
             let Some(sink) = &task.sink else { continue };

@@ -1,0 +1,252 @@
+//! Sinks that fail to commit: at the end of a job whose checkpoints are in memory, where a restart must not begin behind what was
+//! committed already, and beside other sinks, which have nothing to do with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidemill_core::settings::Origin;
+use tidemill_core::sink::{
+    ChangelogMode, Committable, Committer, Predecessor, Sink, SinkContext, SinkWriter, WriterState,
+};
+use tidemill_core::{Error, Result};
+use tidemill_exec::runtime::{
+    Begin, Environment, JobHandle, JobResult, Persistence, StoreFolder, execute_from, simulate,
+};
+
+use crate::chance::Chance;
+use crate::job::{Plan, graph_to, settings};
+use crate::outside::Outside;
+use crate::store::{FaultyStore, StoreTroubles};
+use crate::{PATIENCE, Troubles, check};
+
+/// What becomes of a commit.
+#[derive(Clone, Debug)]
+enum Temper {
+    Willing,
+    /// It fails once in so many times.
+    Moody(Chance, u64),
+    /// It fails.
+    Unwilling,
+    /// It panics.
+    Wild,
+}
+
+/// A place to publish, and how it takes that.
+#[derive(Clone, Debug)]
+struct Moods {
+    name: &'static str,
+    outside: Outside,
+    temper: Temper,
+}
+
+impl Moods {
+    fn new(name: &'static str, chance: &Chance, temper: Temper) -> Self {
+        Self { name, outside: Outside::new(chance.clone(), 0, 0), temper }
+    }
+
+    /// The same place, which takes it otherwise now.
+    fn now(&self, temper: Temper) -> Self {
+        Self { temper, ..self.clone() }
+    }
+
+    fn trouble(&self, what: &'static str) -> Result<()> {
+        let fails = match &self.temper {
+            Temper::Willing => false,
+            Temper::Moody(chance, every) => chance.strikes(what, *every),
+            Temper::Unwilling => true,
+            Temper::Wild => panic!("the {} sink has had enough", self.name),
+        };
+        match fails {
+            true => Err(Error::unavailable(format!("the {} sink does not {what}", self.name))),
+            false => Ok(()),
+        }
+    }
+
+    async fn commit_one(&self, committable: Committable) -> Result<()> {
+        self.trouble("commit")?;
+        self.outside.commit(vec![committable]).await?;
+        self.trouble("say that it committed")
+    }
+}
+
+impl Sink for Moods {
+    fn changelog_mode(&self) -> ChangelogMode {
+        self.outside.changelog_mode()
+    }
+
+    fn prepare(&self) -> Result<Arc<dyn Committer>> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
+        self.outside.writer(context)
+    }
+
+    fn describe(&self) -> String {
+        self.name.to_owned()
+    }
+}
+
+#[async_trait]
+impl Committer for Moods {
+    async fn commit(&self, committables: Vec<Committable>) -> Result<()> {
+        let mut outcome = Ok(());
+        for committable in committables {
+            outcome = outcome.and(self.commit_one(committable).await);
+        }
+        outcome
+    }
+
+    async fn recover(&self, committables: Vec<Committable>, states: &[WriterState], of: Predecessor) -> Result<()> {
+        self.commit(committables).await?;
+        self.outside.recover(Vec::new(), states, of).await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.outside.abort().await
+    }
+}
+
+/// Starts the job of a plan with these sinks; with checkpoints in memory if there is no folder.
+fn start(
+    environment: &Environment,
+    chance: &Chance,
+    plan: &Plan,
+    sinks: &[Moods],
+    folder: Option<StoreFolder>,
+    restarts: &str,
+) -> JobHandle {
+    let mut settings = settings(plan, 2, "memory");
+    settings.set("restart-strategy.type", restarts, Origin::Program).unwrap();
+    let sinks = sinks.iter().map(|sink| Arc::new(sink.clone()) as Arc<dyn Sink>);
+    let job = graph_to(plan, sinks, chance, 2).to_job_graph(&settings).unwrap();
+    let begin = if folder.is_some() { Begin::Resume { origin: None } } else { Begin::Anew };
+    let persistence = Persistence { folder, begin, ignore_unclaimed: false, claims: false };
+    execute_from(&job, environment, &settings, persistence).unwrap()
+}
+
+async fn ended(environment: &Environment, job: &JobHandle) -> Result<JobResult> {
+    tokio::select! {
+        biased;
+        outcome = job.wait() => outcome,
+        () = environment.clock.sleep(PATIENCE) => panic!("the job hangs: {:?}", job.failures().last()),
+    }
+}
+
+#[test]
+fn with_checkpoints_in_memory_every_row_counts_once_over_commits_that_fail_also_at_the_end() {
+    let (mut at_the_end, mut with_checkpoints) = (0, 0);
+    for seed in 0..40 {
+        let chance = Chance::new(seed);
+        let drawn = Plan::draw(&chance, Troubles::None);
+        // Some jobs come to their end without a checkpoint.
+        let plan = Plan { interval_millis: if seed % 4 < 2 { 1_000_000 } else { drawn.interval_millis }, ..drawn };
+        let moody = || Temper::Moody(chance.clone(), 8);
+        let sinks = [Moods::new("first", &chance, moody()), Moods::new("second", &chance, moody())];
+        let sinks = &sinks[..1 + seed as usize % 2];
+        let (chance, plan) = (&chance, &plan);
+        let run = |environment: Environment| async move {
+            let job = start(&environment, chance, plan, sinks, None, "fixed-delay");
+            ended(&environment, &job).await.unwrap();
+            job.failures()
+        };
+        for failure in simulate(seed, run).unwrap() {
+            // A restart that fails to commit what it goes on from counts as neither.
+            let said = failure.error.to_string();
+            with_checkpoints += usize::from(said.contains("cannot be committed"));
+            at_the_end += usize::from(failure.number == 1 && !said.contains("cannot be committed"));
+        }
+        for sink in sinks {
+            check(plan, &sink.outside.published());
+            assert_eq!(sink.outside.left_over(), 0, "seed {seed}");
+        }
+    }
+    assert!(at_the_end > 0 && with_checkpoints > 0, "{at_the_end} at the end, {with_checkpoints} with checkpoints");
+}
+
+/// A plan of a job that takes checkpoints when it is asked, and runs for about a second.
+fn on_demand(chance: &Chance) -> Plan {
+    Plan { sources: vec![vec![500], vec![500]], interval_millis: 1_000_000, ..Plan::draw(chance, Troubles::None) }
+}
+
+fn folder(chance: &Chance) -> StoreFolder {
+    let store = FaultyStore::shared(chance.clone(), StoreTroubles::default());
+    StoreFolder { store, root: "job".into(), url: "memory:job".to_owned() }
+}
+
+/// Stops a job behind a checkpoint; what its user hears, and how it ends.
+async fn stop(environment: &Environment, job: &JobHandle) -> (Error, Error) {
+    let control = job.control().await.unwrap();
+    environment.clock.sleep(Duration::from_millis(300)).await;
+    let asked = control.stop(false, None).await.unwrap_err();
+    (asked, ended(environment, job).await.unwrap_err())
+}
+
+#[test]
+fn a_sink_that_does_not_commit_keeps_no_other_from_it() {
+    let run = |environment: Environment| async move {
+        let chance = Chance::new(3);
+        let (plan, folder) = (on_demand(&chance), folder(&chance));
+        let first = Moods::new("first", &chance, Temper::Unwilling);
+        let second = Moods::new("second", &chance, Temper::Willing);
+
+        // With a checkpoint.
+        let sinks = [first.clone(), second.clone()];
+        let job = start(&environment, &chance, &plan, &sinks, Some(folder.clone()), "none");
+        let (asked, ended_with) = stop(&environment, &job).await;
+        for error in [asked, ended_with] {
+            assert!(error.to_string().contains("the first sink does not commit"), "{error}");
+        }
+        assert!(first.outside.published().is_empty());
+        let shown = second.outside.published().len();
+        assert!(shown > 0 && second.outside.left_over() == 0, "{shown}");
+
+        // At the end of a job.
+        let sinks = [first.now(Temper::Unwilling), Moods::new("third", &chance, Temper::Willing)];
+        let job = start(&environment, &chance, &plan, &sinks, None, "none");
+        let error = ended(&environment, &job).await.unwrap_err();
+        assert!(error.to_string().contains("the first sink does not commit"), "{error}");
+        check(&plan, &sinks[1].outside.published());
+    };
+    simulate(3, run).unwrap();
+}
+
+#[test]
+fn a_sink_that_does_not_recover_keeps_no_other_from_it() {
+    let run = |environment: Environment| async move {
+        let chance = Chance::new(5);
+        let (plan, folder) = (on_demand(&chance), folder(&chance));
+        let sinks = ["first", "second"].map(|name| Moods::new(name, &chance, Temper::Unwilling));
+        let job = start(&environment, &chance, &plan, &sinks, Some(folder.clone()), "none");
+        stop(&environment, &job).await;
+        assert!(sinks.iter().all(|sink| sink.outside.published().is_empty() && sink.outside.left_over() > 0));
+
+        let again = [sinks[0].clone(), sinks[1].now(Temper::Willing)];
+        let job = start(&environment, &chance, &plan, &again, Some(folder.clone()), "none");
+        let error = ended(&environment, &job).await.unwrap_err();
+        assert!(error.to_string().contains("the first sink does not commit"), "{error}");
+        assert!(sinks[0].outside.published().is_empty() && !sinks[1].outside.published().is_empty());
+
+        // And once both do, every row counts once.
+        let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
+        let job = start(&environment, &chance, &plan, &again, Some(folder), "none");
+        ended(&environment, &job).await.unwrap();
+        sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
+    };
+    simulate(5, run).unwrap();
+}
+
+#[test]
+fn a_panic_behind_a_checkpoint_is_told_with_its_words() {
+    let run = |environment: Environment| async move {
+        let chance = Chance::new(6);
+        let sinks = [Moods::new("first", &chance, Temper::Wild)];
+        let job = start(&environment, &chance, &on_demand(&chance), &sinks, None, "none");
+        stop(&environment, &job).await
+    };
+    let (asked, ended_with) = simulate(6, run).unwrap();
+    for error in [asked, ended_with] {
+        assert!(error.to_string().contains("panicked: the first sink has had enough"), "{error}");
+    }
+}
