@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::execution::session_state::SessionState;
 use tidemill_connectors::TableContext;
@@ -31,6 +32,9 @@ const READ_AT_START: [&str; 8] = [
     "taskmanager.memory.managed.size",
     "taskmanager.memory.size",
 ];
+
+/// Counts the names that this process has given to runs.
+static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// Executes statements against one catalog and one engine in this process.
 ///
@@ -237,10 +241,12 @@ impl Session {
         statement_state(&self.base, &self.settings, self.engine.environment())
     }
 
-    /// A name that no other session or process has.
+    /// A name that no other session or process has, wherever it runs, and that is not given twice: the time, so that
+    /// names sort by it, chance and a number.
     pub(super) fn run_id(&self) -> String {
-        let millis = self.engine.environment().clock.now_millis();
-        format!("{millis:x}-{:x}-{}", std::process::id(), self.jobs.len())
+        let environment = self.engine.environment();
+        let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        format!("{:x}-{:x}-{number}", environment.clock.now_millis(), environment.seed)
     }
 
     /// Whether somebody has asked for checkpoints: what a command takes for granted does not count.

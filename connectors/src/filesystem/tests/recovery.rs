@@ -329,6 +329,39 @@ fn a_partition_that_cannot_be_replaced_keeps_no_other_back() {
     });
 }
 
+/// What one of them cleans up is not the other's, although file names have none of the signs in which they differ.
+#[test]
+fn jobs_whose_names_differ_leave_each_other_alone() {
+    use super::super::sink::told_apart;
+    assert_eq!(told_apart("19a-1-a_b-2"), "19a-1-a_b-2", "a name that files can have stays as it is");
+    for (one, other) in [("run-a.b", "run-a_b"), ("run-ä", "run-ö"), ("run-ä", "run-_")] {
+        block_on(async {
+            let mut place = place(Kind::Local);
+            let clock = Arc::new(ManualClock::default());
+            let mut parts = Vec::new();
+            for name in [one, other] {
+                place.context = TableContext { job: name.into(), ..place.context };
+                let sink = place.sink(&[("format", "csv")]).unwrap();
+                let committer = sink.prepare().unwrap();
+                let mut writer = writer(&*sink, &clock);
+                write(&mut writer, 0..5).await;
+                assert!(writer.prepare_commit(Some(1)).await.unwrap().is_empty());
+                writer.snapshot(1).await.unwrap();
+                parts.push((committer, writer));
+            }
+            let (last, mut writer) = parts.pop().unwrap();
+            let (first, _) = parts.pop().unwrap();
+            first.recover(Vec::new(), &[], Predecessor::Own).await.unwrap();
+            first.finish().await.unwrap();
+            first.abort().await.unwrap();
+            last.commit(writer.prepare_commit(None).await.unwrap()).await.unwrap();
+            last.finish().await.unwrap();
+            assert_eq!(place.rows(&[("format", "csv")]).await.len(), 5, "{one} {other}");
+            assert_eq!(place.names().await.len(), 1);
+        });
+    }
+}
+
 /// The job that took it goes on, and so does any number of others.
 #[test]
 fn a_savepoint_has_whole_files_and_who_begins_from_it_leaves_the_others_alone() {
