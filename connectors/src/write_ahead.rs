@@ -9,7 +9,13 @@
 //! transaction, a document whose id is the marker), gets every row exactly once; any other at least once: what a write left
 //! before it failed, or before the news of it was lost, is there beside what comes when the same rows are written again
 //! (SNK-20).
+//!
+//! What cannot be written keeps nothing else from being written: everything is tried, then the first error is raised
+//! (SUB-08). Only where a place takes changes does what one writer wrote wait behind its piece that failed: an older
+//! change must not come to be after a newer one of the same key. Pieces of other writers have other keys, or no order
+//! among them.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -194,11 +200,8 @@ fn encode(marker: &str, rows: &[u8]) -> Result<Committable> {
 }
 
 fn decode(committable: &Committable) -> Result<(&str, Vec<Batch>)> {
-    let corrupt = || Error::corrupt("a committable of a write-ahead sink is not readable");
-    let (length, rest) = committable.0.split_first_chunk::<4>().ok_or_else(corrupt)?;
-    let (marker, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(corrupt)?;
-    let marker = std::str::from_utf8(marker).map_err(|error| corrupt().with_source(error))?;
-    let (has_kinds, rows) = rest.split_first().ok_or_else(corrupt)?;
+    let (marker, rows) = cut(committable)?;
+    let (has_kinds, rows) = rows.split_first().ok_or_else(corrupt)?;
     let rows = StreamReader::try_new(rows, None).map_err(|error| corrupt().with_source(error))?;
     let batch = |records: Result<RecordBatch, arrow::error::ArrowError>| {
         let records = records.map_err(|error| corrupt().with_source(error))?;
@@ -214,21 +217,56 @@ fn decode(committable: &Committable) -> Result<(&str, Vec<Batch>)> {
     Ok((marker, rows.map(batch).collect::<Result<_>>()?))
 }
 
+/// Marker and rows.
+fn cut(committable: &Committable) -> Result<(&str, &[u8])> {
+    let (length, rest) = committable.0.split_first_chunk::<4>().ok_or_else(corrupt)?;
+    let (marker, rows) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(corrupt)?;
+    Ok((std::str::from_utf8(marker).map_err(|error| corrupt().with_source(error))?, rows))
+}
+
+/// The part of a marker that all those of its writer have; `None` if it cannot be told.
+fn writer_of(committable: &Committable) -> Option<&str> {
+    let (marker, _) = cut(committable).ok()?;
+    // Behind it come the checkpoint and a number.
+    marker.rsplitn(3, '-').nth(2)
+}
+
+fn corrupt() -> Error {
+    Error::corrupt("a committable of a write-ahead sink is not readable")
+}
+
 #[derive(Debug)]
 struct WriteAheadCommitter<O> {
     outside: Arc<O>,
 }
 
+impl<O: Outside> WriteAheadCommitter<O> {
+    async fn write_once(&self, committable: &Committable) -> Result<()> {
+        let (marker, batches) = decode(committable)?;
+        match self.outside.was_written(marker).await? {
+            true => Ok(()),
+            false => self.outside.write(marker, batches).await,
+        }
+    }
+}
+
 #[async_trait]
 impl<O: Outside> Committer for WriteAheadCommitter<O> {
     async fn commit(&self, committables: Vec<Committable>) -> Result<()> {
+        let is_ordered = self.outside.changelog_mode() != ChangelogMode::Append;
+        let (mut outcome, mut failed) = (Ok(()), BTreeSet::new());
         for committable in &committables {
-            let (marker, batches) = decode(committable)?;
-            if !self.outside.was_written(marker).await? {
-                self.outside.write(marker, batches).await?;
+            let writer = writer_of(committable);
+            if is_ordered && writer.is_some_and(|writer| failed.contains(writer)) {
+                continue;
             }
+            let written = self.write_once(committable).await;
+            if written.is_err() {
+                failed.extend(writer);
+            }
+            outcome = outcome.and(written);
         }
-        Ok(())
+        outcome
     }
 
     async fn abort(&self) -> Result<()> {
@@ -251,12 +289,23 @@ mod tests {
     use crate::conformance::{check_sink, rows_as_text, sink_context};
 
     /// A database: rows by marker.
-    #[derive(Clone, Debug, Default)]
-    struct Database(Arc<Mutex<BTreeMap<String, Vec<Batch>>>>);
+    #[derive(Clone, Debug)]
+    struct Database {
+        rows: Arc<Mutex<BTreeMap<String, Vec<Batch>>>>,
+        changelog_mode: ChangelogMode,
+        /// The marker that is refused.
+        refused: Arc<Mutex<Option<String>>>,
+    }
+
+    impl Default for Database {
+        fn default() -> Self {
+            Self { rows: Arc::default(), changelog_mode: ChangelogMode::Retract, refused: Arc::default() }
+        }
+    }
 
     impl Database {
         fn rows(&self) -> Vec<String> {
-            let rows = self.0.lock().unwrap();
+            let rows = self.rows.lock().unwrap();
             rows.values().flatten().flat_map(|batch| rows_as_text(batch.records()).unwrap()).collect()
         }
     }
@@ -264,7 +313,7 @@ mod tests {
     #[async_trait]
     impl Outside for Database {
         fn changelog_mode(&self) -> ChangelogMode {
-            ChangelogMode::Retract
+            self.changelog_mode
         }
 
         fn delivery(&self) -> Delivery {
@@ -272,11 +321,14 @@ mod tests {
         }
 
         async fn was_written(&self, marker: &str) -> Result<bool> {
-            Ok(self.0.lock().unwrap().contains_key(marker))
+            Ok(self.rows.lock().unwrap().contains_key(marker))
         }
 
         async fn write(&self, marker: &str, batches: Vec<Batch>) -> Result<()> {
-            let before = self.0.lock().unwrap().insert(marker.to_owned(), batches);
+            if self.refused.lock().unwrap().as_deref() == Some(marker) {
+                return Err(Error::unavailable(format!("{marker} is refused")));
+            }
+            let before = self.rows.lock().unwrap().insert(marker.to_owned(), batches);
             assert!(before.is_none(), "a marker is written once");
             Ok(())
         }
@@ -295,7 +347,7 @@ mod tests {
     fn rows_are_written_when_they_are_committed() {
         let database = Database::default();
         let sink = || Ok(Arc::new(WriteAheadSink::new(database.clone(), "job")) as Arc<dyn Sink>);
-        let traces = || database.0.lock().unwrap().len();
+        let traces = || database.rows.lock().unwrap().len();
         block_on(check_sink(sink, &[numbers(0..5), numbers(5..9)], async || database.rows(), traces)).unwrap();
     }
 
@@ -311,7 +363,7 @@ mod tests {
             let committables = writer.prepare_commit(Some(7)).await.unwrap();
             sink.prepare().unwrap().commit(committables).await.unwrap();
         });
-        let rows = database.0.lock().unwrap();
+        let rows = database.rows.lock().unwrap();
         let batches: Vec<&Batch> = rows.values().flatten().collect();
         assert_eq!((batches[0].kinds(), batches[0].records()), (changes.kinds(), changes.records()));
         assert_eq!((batches[1].kinds(), batches[1].num_rows()), (None, 1));
@@ -330,6 +382,35 @@ mod tests {
         for cut in [0, 3, 4, 5, 6, 40] {
             let error = decode(&Committable(whole.0[..cut].to_vec())).unwrap_err();
             assert_eq!(error.kind(), tidemill_core::ErrorKind::Corrupt, "{cut}");
+        }
+    }
+
+    /// Two pieces each of two writers, the first of which is refused.
+    #[test]
+    fn what_fails_keeps_nothing_back_but_later_changes_of_its_writer() {
+        use ChangelogMode::{Append, Retract, Upsert};
+        for (changelog_mode, written) in [(Append, 3), (Upsert, 2), (Retract, 2)] {
+            let database = Database { changelog_mode, ..Database::default() };
+            let sink = WriteAheadSink::new(database.clone(), "job-with-dashes");
+            let committer = sink.prepare().unwrap();
+            block_on(async {
+                let mut committables = Vec::new();
+                for subtask in 0..2 {
+                    let mut writer = sink.writer(&sink_context(subtask, 2, numbers(0..0).schema())).unwrap();
+                    for (checkpoint, row) in (7..9).zip(subtask as u64 * 10..) {
+                        writer.write(Batch::append(numbers(row..row + 1))).await.unwrap();
+                        committables.extend(writer.prepare_commit(Some(checkpoint)).await.unwrap());
+                    }
+                }
+                let first = cut(&committables[0]).unwrap().0.to_owned();
+                *database.refused.lock().unwrap() = Some(first.clone());
+                let error = committer.commit(committables.clone()).await.unwrap_err().to_string();
+                assert_eq!(error, format!("{first} is refused"));
+                assert_eq!(database.rows().len(), written, "{changelog_mode:?}: {:?}", database.rows());
+                *database.refused.lock().unwrap() = None;
+                committer.commit(committables).await.unwrap();
+                assert_eq!(database.rows(), ["0", "1", "10", "11"]);
+            });
         }
     }
 

@@ -169,9 +169,11 @@ pub trait SinkWriter: Send {
 
 /// Publishes what writers prepared.
 ///
-/// Laws: `commit` is idempotent, and succeeds in the end for everything that a checkpoint holds, or data is lost (SUB-08). It
-/// is given the committables of a checkpoint only once that is durable, those of earlier checkpoints before those of later
-/// ones; those of one checkpoint may come in several calls. Who goes back to an older checkpoint than the newest one that was
+/// Laws: `commit` is idempotent, and succeeds in the end for everything that a checkpoint holds, or data is lost
+/// (SUB-08). What cannot be committed keeps nothing else from being committed: all is tried, then the first error is
+/// returned. Only what must not come to be before that which failed waits for the next call. `commit` is given the
+/// committables of a checkpoint only once that is durable, those of earlier checkpoints before those of later ones;
+/// those of one checkpoint may come in several calls. Who goes back to an older checkpoint than the newest one that was
 /// committed finds rows that are visible already: a sink that can tell says so, none takes them back.
 ///
 /// Laws of errors: committables that do not depend on one another are all tried, then the first error is returned. So it

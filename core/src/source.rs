@@ -35,8 +35,8 @@ pub enum Boundedness {
 pub struct Split {
     /// Stable name, unique within the source: path, topic and partition.
     pub id: Arc<str>,
-    /// Where to begin, in the source's own encoding; empty for the beginning. What a checkpoint stores, and what people are shown
-    /// where it is text.
+    /// Where to begin, in the source's own encoding; empty for the beginning, unless the enumerator has more to say to the
+    /// reader. What a checkpoint stores, and what people are shown where it is text.
     pub position: Vec<u8>,
 }
 

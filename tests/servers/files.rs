@@ -14,7 +14,7 @@ use tidemill_connectors::conformance::{check_source, read_all, source_context};
 use tidemill_connectors::store::Location;
 use tidemill_connectors::{Disposition, Options, TableContext};
 use tidemill_core::ErrorKind;
-use tidemill_core::source::SplitAssignment;
+use tidemill_core::source::{Source, SourceEvent, Split, SplitAssignment};
 
 use super::hdfs::Hdfs;
 use super::versitygw::Versitygw;
@@ -186,6 +186,12 @@ fn files_on_s3_and_on_hdfs_are_read_as_those_on_the_disk() {
     });
 }
 
+async fn first_event(source: &dyn Source, split: &Split) -> tidemill_core::Result<SourceEvent> {
+    let mut reader = source.reader(&source_context(1, 10))?;
+    reader.add_splits(vec![split.clone()]).await?;
+    reader.next().await
+}
+
 /// A table that is looked at again and again may begin without a file, and a file that changes is an error.
 async fn monitor(server: &impl Server) {
     let options = vec![("format", "csv"), ("source.monitor-interval", "1 s")];
@@ -193,17 +199,25 @@ async fn monitor(server: &impl Server) {
     let source = tidemill_connectors::source(table.options(), table.rows(0..0).schema(), &table.context).unwrap();
     let context = source_context(1, 10);
     let mut enumerator = source.enumerator(&context).unwrap();
-    let mut found = BTreeSet::new();
+    let (mut found, mut splits) = (BTreeSet::new(), Vec::new());
     for name in ["one.csv", "two.csv"] {
         assert!(matches!(enumerator.next_split(0).await.unwrap(), SplitAssignment::Later(_)));
         table.put(name, "1,one,0\n").await;
         context.clock.sleep(Duration::from_secs(1)).await;
         match enumerator.next_split(0).await.unwrap() {
-            SplitAssignment::Split(split) => assert!(found.insert(split.id.to_string())),
+            SplitAssignment::Split(split) => {
+                // As it was listed, whatever more the store says when it is asked for the file alone.
+                let read = first_event(&*source, &split).await;
+                assert!(matches!(read, Ok(SourceEvent::Batch { .. })), "{name}: {read:?}");
+                assert!(found.insert(split.id.to_string()));
+                splits.push(split);
+            }
             other => panic!("{name} is not found: {other:?}"),
         }
     }
     table.put("one.csv", "2,another,0\n").await;
+    let error = first_event(&*source, &splits[0]).await.unwrap_err();
+    assert!(error.to_string().contains("one.csv changed after it was found"), "{error}");
     context.clock.sleep(Duration::from_secs(1)).await;
     let error = enumerator.next_split(0).await.unwrap_err();
     assert!(error.to_string().contains("one.csv changed after it was found"), "{error}");

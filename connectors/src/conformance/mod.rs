@@ -245,19 +245,28 @@ pub async fn check_sink(
     let committer = sink.prepare()?;
     let committables = write_all(&*sink, batches).await?;
     assert_eq!(sorted(visible().await), rows_before, "nothing is visible before the commit");
-    committer.commit(committables.clone()).await?;
-    committer.commit(committables.clone()).await?;
-    committer.finish().await?;
-    let mut expected = rows_before;
+    let mut expected = rows_before.clone();
     for batch in batches {
         expected.extend(rows_as_text(batch)?);
     }
-    assert_eq!(sorted(visible().await), sorted(expected.clone()), "every row is visible once after the commit");
+    let expected = sorted(expected);
+    let mut damaged = committables.clone();
+    damaged.insert(damaged.len().min(1), Committable(b"damaged".to_vec()));
+    assert!(committer.commit(damaged).await.is_err(), "what cannot be committed is an error");
+    let seen = sorted(visible().await);
+    assert!(
+        seen == expected || seen == rows_before,
+        "what cannot be committed keeps nothing else from being committed"
+    );
+    committer.commit(committables.clone()).await?;
+    committer.commit(committables.clone()).await?;
+    committer.finish().await?;
+    assert_eq!(sorted(visible().await), expected, "every row is visible once after the commit");
     let traces_committed = traces();
     // A job that failed while it ended is restored: all of it happens again.
     committer.commit(committables).await?;
     committer.finish().await?;
-    assert_eq!(sorted(visible().await), sorted(expected), "a commit may be repeated after the end");
+    assert_eq!(sorted(visible().await), expected, "a commit may be repeated after the end");
     assert_eq!(traces(), traces_committed, "a repeated commit leaves nothing more");
     Ok(())
 }

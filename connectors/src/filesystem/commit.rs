@@ -288,52 +288,87 @@ impl FileCommitter {
         Ok(markers)
     }
 
-    /// Publishes the parts that wait for the end.
+    /// Publishes the parts that wait for the end, in all folders, then raises the first error.
     async fn replace(&self) -> Result<()> {
+        let (mut outcome, mut unfinished) = (Ok(()), BTreeSet::new());
         let markers = self.markers().await?;
         for (directory, marker) in &markers {
-            Replacement::load(marker).await?.carry_out(directory, marker).await?;
+            let resumed = resume_replacement(directory, marker).await;
+            if resumed.is_err() {
+                // What the marker says counts already: no other may take its place.
+                unfinished.insert(directory.path.clone());
+            }
+            outcome = outcome.and(resumed);
+        }
+        if !self.settings.is_partitioned && !markers.is_empty() {
+            return outcome;
         }
         let mut parts = self.ready_parts().await?;
         if !self.settings.is_partitioned {
-            if !markers.is_empty() {
-                return Ok(());
-            }
             // Without new rows old ones go, too.
             parts.entry(String::new()).or_default();
         }
         for (folder, parts) in parts {
             let directory = folder_of(self.table(), &folder);
-            let replacement = match &self.settings.publication {
-                Publication::Named { names, clears } => {
-                    let replacement = self.naming(parts, names).await?;
-                    if replacement != Replacement::default() {
-                        self.clear(&replacement, *clears).await?;
-                    }
-                    replacement
-                }
-                _ => self.replacing(&directory, parts).await?,
-            };
-            if replacement == Replacement::default() {
-                continue;
+            if !unfinished.contains(&directory.path) {
+                outcome = outcome.and(self.replace_in(&directory, parts).await);
             }
-            replacement.begin(&directory, &self.settings.job).await?;
-            replacement.carry_out(&directory, &marker_of(&directory, &self.settings.job)).await?;
         }
-        Ok(())
+        outcome
+    }
+
+    /// Publishes the parts that wait in one folder.
+    async fn replace_in(&self, directory: &Location, parts: Vec<PartName>) -> Result<()> {
+        let replacement = match &self.settings.publication {
+            Publication::Named { names, clears } => {
+                let replacement = self.naming(parts, names).await?;
+                if replacement != Replacement::default() {
+                    self.clear(&replacement, *clears).await?;
+                }
+                replacement
+            }
+            _ => self.replacing(directory, parts).await?,
+        };
+        if replacement == Replacement::default() {
+            return Ok(());
+        }
+        replacement.begin(directory, &self.settings.job).await?;
+        replacement.carry_out(directory, &marker_of(directory, &self.settings.job)).await
+    }
+}
+
+async fn resume_replacement(directory: &Location, marker: &Location) -> Result<()> {
+    Replacement::load(marker).await?.carry_out(directory, marker).await
+}
+
+/// It is too late to take a replacement back: since the marker is there the new files count, unless none of them can
+/// get its name.
+async fn end_replacement(directory: &Location, marker: &Location) -> Result<()> {
+    let replacement = Replacement::load(marker).await?;
+    let Err(error) = replacement.carry_out(directory, marker).await else { return Ok(()) };
+    match replacement.withdraw(directory, marker).await? {
+        true => Ok(()),
+        false => Err(error),
     }
 }
 
 #[async_trait]
 impl Committer for FileCommitter {
+    /// Every part is tried, whatever became of the others; then the first error is raised (SUB-08). Of partitions
+    /// nothing is said before all parts are there.
     async fn commit(&self, committables: Vec<Committable>) -> Result<()> {
-        let mut progress = Vec::new();
+        let (mut outcome, mut progress) = (Ok(()), Vec::new());
         for committable in &committables {
-            match Prepared::decode(committable)? {
-                Prepared::Part(part, upload) => self.commit_part(&part, upload.as_ref()).await?,
-                Prepared::Progress(said) => progress.push(said),
-            }
+            outcome = outcome.and(match Prepared::decode(committable) {
+                Ok(Prepared::Part(part, upload)) => self.commit_part(&part, upload.as_ref()).await,
+                Ok(Prepared::Progress(said)) => {
+                    progress.push(said);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            });
         }
+        outcome?;
         match &self.partitions {
             Some(partitions) => partitions.observe(progress).await,
             None => Ok(()),
@@ -347,8 +382,9 @@ impl Committer for FileCommitter {
         }
         // A job that goes on from a checkpoint may have a new name; what that holds tells the old one.
         let (mut jobs, mut keep) = (self.own_job(), BTreeSet::new());
-        for committable in &committables {
-            jobs.insert(match Prepared::decode(committable)? {
+        // One that cannot be read is an error when it is committed, behind the others.
+        for prepared in committables.iter().flat_map(Prepared::decode) {
+            jobs.insert(match prepared {
                 Prepared::Part(part, _) => part.name.job().to_owned(),
                 Prepared::Progress(said) => said.job,
             });
@@ -358,15 +394,16 @@ impl Committer for FileCommitter {
             jobs.insert(part.name.job().to_owned());
             keep.insert(part.name.as_str().to_owned());
         }
+        let adopted = match &self.partitions {
+            Some(partitions) => partitions.adopt(&jobs, of).await,
+            None => Ok(()),
+        };
+        adopted.and(self.commit(committables).await)?;
         for (_, marker) in self.markers().await? {
             let replacement = Replacement::load(&marker).await?;
             let hidden = replacement.published.iter().filter_map(|(hidden, _)| hidden.strip_prefix('.'));
             keep.extend(hidden.map(|hidden| hidden.trim_end_matches(IN_PROGRESS).to_owned()));
         }
-        if let Some(partitions) = &self.partitions {
-            partitions.adopt(&jobs, of).await?;
-        }
-        self.commit(committables).await?;
         // Those of a job that may be at work are its own.
         let gone = if of == Predecessor::Own { jobs } else { self.own_job() };
         self.clean(&gone, |_, name| {
@@ -381,14 +418,11 @@ impl Committer for FileCommitter {
     }
 
     async fn abort(&self) -> Result<()> {
+        let mut outcome = Ok(());
         for (directory, marker) in self.markers().await? {
-            // Too late: since the marker is there the new files count, unless none of them can get its name.
-            let replacement = Replacement::load(&marker).await?;
-            let Err(error) = replacement.carry_out(&directory, &marker).await else { continue };
-            if !replacement.withdraw(&directory, &marker).await? {
-                return Err(error);
-            }
+            outcome = outcome.and(end_replacement(&directory, &marker).await);
         }
+        outcome?;
         self.clean(&self.own_job(), |_, _| false).await?;
         if self.is_new
             && let Some(path) = self.table().file_path()

@@ -1,8 +1,8 @@
 //! Finds files and deals them out: once, or again and again (SRC-09).
 //!
-//! A source that looks again remembers what it has seen by path, with size, time and tag. A file is immutable: one that changes
-//! is an error, since which of its rows were read already cannot be told. What is remembered is bounded by what is there: a
-//! file that is gone is forgotten, and would be new if it came back.
+//! A source that looks again remembers what it has seen by path, with size, time and tag. A file is immutable: one that
+//! changes is an error, since which of its rows were read already cannot be told; whoever opens it looks, too. What is
+//! remembered is bounded by what is there: a file that is gone is forgotten, and would be new if it came back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tidemill_core::event::CheckpointId;
 use tidemill_core::source::{SourceContext, Split, SplitAssignment, SplitEnumerator};
 
 use super::source::FileSource;
-use crate::store::Location;
+use super::version::Version;
 
 pub(super) struct FileEnumerator {
     source: FileSource,
@@ -28,14 +28,6 @@ pub(super) struct FileEnumerator {
     /// When it was last looked for files.
     listed: Option<Duration>,
     clock: Arc<dyn Clock>,
-}
-
-/// What a file was like when it was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Version {
-    size: u64,
-    modified_micros: i64,
-    tag: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,35 +79,13 @@ impl FileEnumerator {
         for file in files {
             let version = Version::of(&file);
             match self.seen.get(file.location.as_ref()) {
-                Some(known) => known.check(&version, &self.source.location().at(file.location.clone()))?,
+                Some(known) => known.check_listed(&version, &self.source.location().at(file.location.clone()))?,
                 None => new.push(file.clone()),
             }
             seen.insert(file.location.to_string(), version);
         }
         self.seen = seen;
         Ok(new)
-    }
-}
-
-impl Version {
-    fn of(file: &ObjectMeta) -> Self {
-        let modified_micros = file.last_modified.timestamp_micros();
-        Self { size: file.size, modified_micros, tag: file.e_tag.clone() }
-    }
-
-    fn check(&self, now: &Self, file: &Location) -> Result<()> {
-        if self == now {
-            return Ok(());
-        }
-        let how = match (self.size == now.size, self.modified_micros == now.modified_micros) {
-            (false, _) => format!("it had {} bytes and has {}", self.size, now.size),
-            (true, false) => "it was written again".to_owned(),
-            (true, true) => "it is another file".to_owned(),
-        };
-        Err(Error::data(format!("{file} changed after it was found: {how}")).with_hint(
-            "files of a monitored directory must not change: write them elsewhere or under a name that begins with '.', \
-             then rename them",
-        ))
     }
 }
 

@@ -6,9 +6,9 @@
 //!          .part-….inprogress --commit--> .part-….ready --finish--> final name, old files gone
 //! ```
 //!
-//! In reading order: `part` (names, and what checkpoints hold), `target` (where bytes go, by what the store can do), `rolling`,
-//! `writer`, `commit` and `replace` (how files become visible), `partition` and `partition_commit`, `discovery`; `sink` and
-//! `source` put them together.
+//! In reading order: `part` (names, and what checkpoints hold), `target` (where bytes go, by what the store can do),
+//! `rolling`, `writer`, `commit` and `replace` (how files become visible), `partition` and `partition_commit`,
+//! `version` and `discovery`; `sink` and `source` put them together.
 
 mod commit;
 mod discovery;
@@ -21,6 +21,7 @@ mod sink;
 mod source;
 mod split;
 mod target;
+mod version;
 mod writer;
 
 use std::sync::Arc;

@@ -241,11 +241,14 @@ impl PartitionCommitter {
         Ok(over)
     }
 
+    /// Writes the success files of all these partitions, then raises the first error.
     async fn succeed(&self, folders: &BTreeSet<String>) -> Result<()> {
+        let mut outcome = Ok(());
         for folder in folders {
-            write_durably(&folder_of(&self.table, folder).child(&self.policy.success_file), Vec::new()).await?;
+            let file = folder_of(&self.table, folder).child(&self.policy.success_file);
+            outcome = outcome.and(write_durably(&file, Vec::new()).await);
         }
-        Ok(())
+        outcome
     }
 
     /// Takes over what jobs have left pending that this one goes on from; those that may be at work keep it as well.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::SchemaRef;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::sink::{ChangelogMode, Committer, Delivery, Sink, SinkContext, SinkWriter};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::commit::{CommitSettings, FileCommitter, Publication, folder_in_the_way, is_folder};
 use super::partition::Partitioning;
@@ -60,7 +61,8 @@ pub(super) enum Layout {
 static PREPARING: Mutex<()> = Mutex::new(());
 
 impl FileSink {
-    /// A directory of part files, as SQL writes it. `job` becomes part of their names.
+    /// A directory of part files, as SQL writes it. `job` becomes part of their names: a sink takes those for its own,
+    /// so no other sink may have the name. Names that differ in signs which no file name has stay apart.
     pub fn directory(
         path: impl Into<String>,
         location: Location,
@@ -70,10 +72,12 @@ impl FileSink {
         disposition: Disposition,
     ) -> Result<Self> {
         format.check_table(&schema)?;
-        Self::new(path.into(), location, Layout::Parts(disposition), format, schema, job)
+        Self::new(path.into(), location, Layout::Parts(disposition), format, schema, &told_apart(job))
     }
 
     /// `write_as_text` and `write_as_csv`: one file with a parallelism of 1, else a directory of files `1` to `n`.
+    /// `job` becomes part of hidden names, where each sign that no file name has is `_`: what a job has left there
+    /// waits for it under that name.
     pub fn write_as(
         path: impl Into<String>,
         location: Location,
@@ -83,12 +87,13 @@ impl FileSink {
         mode: WriteMode,
         parallelism: usize,
     ) -> Result<Self> {
+        let job = file_name_part(job);
         if parallelism > 1 {
-            return Self::new(path.into(), location, Layout::Numbered(parallelism, mode), format, schema, job);
+            return Self::new(path.into(), location, Layout::Numbered(parallelism, mode), format, schema, &job);
         }
         let name = location.name().to_owned();
         let format = format.compressed_for(&name);
-        Self::new(path.into(), location.parent(), Layout::Single(name, mode), format, schema, job)
+        Self::new(path.into(), location.parent(), Layout::Single(name, mode), format, schema, &job)
     }
 
     /// Closes files by this policy.
@@ -134,7 +139,7 @@ impl FileSink {
             directory,
             format,
             schema,
-            job: file_name_part(job).into(),
+            job: job.into(),
             rolling,
             partitioning: None,
             partition_commit: None,
@@ -232,6 +237,12 @@ async fn exists(place: &Location) -> Result<bool> {
     let below = || place.store.list(Some(&place.path));
     let first = futures::TryStreamExt::try_next(&mut below()).await.map_err(|error| place.error(error))?;
     Ok(first.is_some() || place.head().await?.is_some())
+}
+
+/// A job's name as names of files have it, with a checksum where that is not all of it. No name has `=` otherwise.
+pub(super) fn told_apart(job: &str) -> String {
+    let part = file_name_part(job);
+    if part == job { part } else { format!("{part}={:016x}", xxh3_64(job.as_bytes())) }
 }
 
 /// A job's name with everything that file names cannot hold replaced.

@@ -16,6 +16,7 @@ use tidemill_core::source::{
 use super::discovery::FileEnumerator;
 use super::partition::Partitioning;
 use super::split::SplitName;
+use super::version::Version;
 use crate::formats::compression::{Compression, split_extension};
 use crate::formats::{FileRange, Format, ReadOptions};
 use crate::store::{FileSelection, Location, list_files, list_partitions};
@@ -125,7 +126,8 @@ impl FileSource {
         self.monitor_interval
     }
 
-    /// The splits of a file that `parallelism` readers share.
+    /// The splits of a file that `parallelism` readers share. Those of files that must not change remember what it is
+    /// like.
     pub(super) fn splits(&self, file: &ObjectMeta, parallelism: usize) -> impl Iterator<Item = Split> {
         let path = file.location.as_ref();
         let is_compressed = split_extension(path).1 != Compression::None;
@@ -134,7 +136,9 @@ impl FileSource {
             true => (file.size / pieces).max(self.piece_bytes_min),
             false => u64::MAX,
         };
-        SplitName::pieces(path, file.size, piece_bytes).into_iter().map(|piece| Split::new(piece.encode()))
+        let position = self.monitor_interval.map_or_else(Vec::new, |_| Version::of(file).mark(&[]));
+        let split = move |piece: SplitName| Split { id: piece.encode(), position: position.clone() };
+        SplitName::pieces(path, file.size, piece_bytes).into_iter().map(split)
     }
 
     /// Cuts files into pieces of at least this many bytes. For tests; the default suits disks and stores.
@@ -206,10 +210,18 @@ async fn open_split(location: Location, format: Format, options: ReadOptions, sp
     let path = Path::parse(&name.path)
         .map_err(|error| Error::corrupt(format!("split '{}' has no usable path", split.id)).with_source(error))?;
     let file = location.at(path);
+    let (position, version) = Version::unmark(split.position).map_err(|error| error.context(&file))?;
     let found = file.head().await?;
-    let size = found.ok_or_else(|| Error::unavailable(format!("{file} does not exist any more")))?.size;
-    let range = FileRange { file, size, start: name.start, end: name.end, position: split.position };
-    format.open(range, options).await
+    let found = found.ok_or_else(|| Error::unavailable(format!("{file} does not exist any more")))?;
+    if let Some(version) = &version {
+        version.check_opened(&Version::of(&found), &file)?;
+    }
+    let range = FileRange { file, size: found.size, start: name.start, end: name.end, position };
+    let rows = format.open(range, options).await?;
+    Ok(match version {
+        None => rows,
+        Some(version) => rows.map_ok(move |(records, position)| (records, version.mark(&position))).boxed(),
+    })
 }
 
 /// Reads a split of a file whose path tells some of the columns.

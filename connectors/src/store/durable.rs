@@ -20,7 +20,11 @@ pub(crate) async fn write_durably(location: &Location, bytes: Vec<u8>) -> Result
 /// Gives the object at `from` the name `to`. When `from` is gone and `to` is there it was done before.
 pub(crate) async fn publish(from: &Location, to: &Location) -> Result<()> {
     match from.store.rename(&from.path, &to.path).await {
-        Ok(()) => sync_directory(to).await,
+        Ok(()) => {
+            #[cfg(test)]
+            to.file_path().iter().for_each(|path| journal::note(journal::Act::Named, path));
+            sync_directory(to).await
+        }
         // Whoever gave it the name may have been killed before that was on the disk.
         Err(object_store::Error::NotFound { .. }) if to.head().await?.is_some() => sync_directory(to).await,
         Err(error) => Err(from.error(error)),
@@ -52,6 +56,8 @@ pub(super) fn make_folders(folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     if !missing.is_empty() {
         std::fs::create_dir_all(folder)?;
+        #[cfg(test)]
+        missing.iter().for_each(|made| journal::note(journal::Act::Made, made));
     }
     missing.into_iter().try_for_each(sync_entry)
 }
@@ -74,7 +80,7 @@ pub(super) fn sync(path: &Path) -> io::Result<()> {
 pub(crate) fn sync_open(file: &File, path: &Path) -> io::Result<()> {
     file.sync_all()?;
     #[cfg(test)]
-    journal::note(path);
+    journal::note(journal::Act::Synced, path);
     #[cfg(not(test))]
     let _ = path;
     Ok(())
@@ -107,39 +113,55 @@ pub(crate) fn wait_for<T: Send>(future: impl Future<Output = Result<T>> + Send) 
     outcome.unwrap_or_else(|_| Err(Error::internal("the thread that prepares a sink panicked")))
 }
 
-/// What was flushed to the disk, for tests.
+/// What was made, named and flushed to the disk, for tests.
 #[cfg(test)]
 pub(crate) mod journal {
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::sync::Mutex;
 
-    static SYNCED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-
-    pub(super) fn note(path: &Path) {
-        SYNCED.lock().unwrap().push(path.to_owned());
+    /// What was done to a file or folder.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Act {
+        /// The folder was made.
+        Made,
+        /// The file got this name, and had another before.
+        Named,
+        /// It was flushed to the disk.
+        Synced,
     }
 
-    /// That what lies in a folder would still be there if power had failed: each file was synced, under its name or under a hidden one
-    /// that begins with it, and after it the folder that it is in; the folder of each folder, too.
+    static JOURNAL: Mutex<Vec<(Act, PathBuf)>> = Mutex::new(Vec::new());
+
+    pub(crate) fn note(act: Act, path: &Path) {
+        JOURNAL.lock().unwrap().push((act, path.to_owned()));
+    }
+
+    /// That what lies in a folder would still be there if power had failed: each file was synced, under its name or
+    /// under a hidden one that begins with it, and before it got its name; behind that, so that it has the file's
+    /// entry, the folder that it is in. And behind each folder that was made the one that it is in.
     pub(crate) fn assert_lasting(folder: &Path) {
-        let synced = SYNCED.lock().unwrap().clone();
+        let journal = JOURNAL.lock().unwrap().clone();
+        let last = |act: Act, path: &Path| journal.iter().rposition(|(other, at)| *other == act && at == path);
         let all_below = |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-        let last = |path: &Path| synced.iter().rposition(|other| other == path);
         for path in all_below(folder) {
-            let entered = last(folder).unwrap_or_else(|| panic!("{} was never synced", folder.display()));
+            let shown = path.display();
+            let entered = last(Act::Synced, folder).unwrap_or_else(|| panic!("{} was never synced", folder.display()));
             if path.is_dir() {
+                assert!(last(Act::Made, &path) < Some(entered), "{shown} was made after its folder was synced");
                 assert_lasting(&path);
                 continue;
             }
             let name = path.file_name().unwrap().to_str().unwrap();
-            let was_it = |other: &PathBuf| {
+            let is_it = |other: &Path| {
                 let other_name = other.file_name().unwrap_or_default().to_string_lossy();
                 other.parent() == Some(folder) && other_name.trim_start_matches('.').starts_with(name)
             };
-            let written = synced.iter().position(was_it);
-            let written = written.unwrap_or_else(|| panic!("{} was never synced", path.display()));
-            assert!(written < entered, "{} was synced after its folder", path.display());
+            let written = journal.iter().position(|(act, other)| *act == Act::Synced && is_it(other));
+            let written = written.unwrap_or_else(|| panic!("{shown} was never synced"));
+            let named = last(Act::Named, &path);
+            assert!(named.is_none_or(|named| written < named), "{shown} got its name before it was synced");
+            assert!(named.unwrap_or(written) < entered, "{shown} got its name after its folder was synced");
         }
     }
 }

@@ -118,6 +118,8 @@ fn write(location: &Path, path: &FilePath, payload: &PutPayload, mode: &PutMode)
         PutMode::Create => fs::hard_link(&staged, path).and_then(|()| fs::remove_file(&staged)),
         _ => fs::rename(&staged, path),
     });
+    #[cfg(test)]
+    written.iter().for_each(|()| super::durable::journal::note(super::durable::journal::Act::Named, path));
     match written.and_then(|()| sync_entry(path)) {
         Ok(()) => Ok(()),
         Err(error) => {

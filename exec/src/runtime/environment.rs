@@ -131,7 +131,7 @@ impl Engine {
         };
         let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
         let environment = Environment {
-            seed: clock.now_millis() as u64,
+            seed: chance(),
             clock,
             compute: Arc::new(TokioSpawner::new(compute.handle().clone())),
             io: Arc::new(TokioSpawner::new(io.handle().clone())),
@@ -201,6 +201,12 @@ impl Engine {
     pub fn io_handle(&self) -> Option<tokio::runtime::Handle> {
         self.io.as_ref().map(|runtime| runtime.handle().clone())
     }
+}
+
+/// A number that no other process has, also of those that begin in the same moment under the same process id.
+#[expect(clippy::disallowed_types, reason = "the one place where real chance comes from")]
+fn chance() -> u64 {
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u64)
 }
 
 impl Drop for Engine {

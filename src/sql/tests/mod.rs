@@ -9,6 +9,7 @@ mod names;
 mod partitions;
 mod streaming;
 mod windows;
+mod writers;
 
 use std::path::Path;
 

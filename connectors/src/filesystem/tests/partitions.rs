@@ -1,6 +1,6 @@
 //! Partitioned tables and monitored directories, as they are read.
 
-use tidemill_core::source::SplitAssignment;
+use tidemill_core::source::{SourceEvent, Split, SplitAssignment, SplitEnumerator};
 
 use super::*;
 
@@ -184,5 +184,75 @@ fn a_monitored_directory_goes_on_from_its_state_and_holds_immutable_files() {
         assert_eq!(error.kind(), ErrorKind::Data);
         let message = error.to_string();
         assert!(message.contains("/a.csv changed after it was found: it had 2 bytes and has 4; files of"), "{message}");
+    }
+}
+
+/// The first row that is read of a split, and the split behind it.
+fn first_row(source: &dyn Source, split: &Split) -> Result<(String, Split)> {
+    let mut reader = source.reader(&source_context(1, 1))?;
+    block_on(async {
+        reader.add_splits(vec![split.clone()]).await?;
+        match reader.next().await? {
+            SourceEvent::Batch { records, position, .. } => {
+                Ok((rows_as_text(&records)?.concat(), Split { position, ..split.clone() }))
+            }
+            other => panic!("{other:?}"),
+        }
+    })
+}
+
+fn next_split(enumerator: &mut dyn SplitEnumerator) -> Split {
+    match block_on(enumerator.next_split(0)).unwrap() {
+        SplitAssignment::Split(split) => split,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Before the directory is listed again: what was dealt out, what is read in part, and what a checkpoint still has to
+/// deal out.
+#[test]
+fn a_file_that_has_changed_is_not_opened() {
+    let schema: SchemaRef =
+        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true), Field::new("day", DataType::Int64, true)]));
+    let grow = |file: &Path| std::fs::write(file, "1\n2\n3\n4\n").unwrap();
+    let replace = |file: &Path| {
+        let hidden = file.with_file_name(".other");
+        std::fs::write(&hidden, "7\n8\n9\n").unwrap();
+        std::fs::rename(hidden, file).unwrap();
+    };
+    let changes: [&dyn Fn(&Path); 2] = [&grow, &replace];
+    for (change, columns) in changes.into_iter().zip([&[][..], &["day"]]) {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join(if columns.is_empty() { "" } else { "day=1" });
+        std::fs::create_dir_all(&folder).unwrap();
+        let files = ["a.csv", "b.csv"].map(|name| folder.join(name));
+        files.iter().for_each(|file| std::fs::write(file, "1\n2\n3\n").unwrap());
+        let schema = if columns.is_empty() { numbers([]).schema() } else { schema.clone() };
+        let more = options(directory.path(), &[("format", "csv"), ("source.monitor-interval", "1 s")]);
+        let source = crate::registry::source(more, schema, &context("job", columns)).unwrap();
+        let context = source_context(1, 1);
+
+        let mut enumerator = source.enumerator(&context).unwrap();
+        let dealt = next_split(&mut *enumerator);
+        let state = enumerator.snapshot(1).unwrap();
+        let mut restored = source.enumerator(&context).unwrap();
+        restored.restore(&state).unwrap();
+        let waiting = next_split(&mut *restored);
+        assert!(dealt.id.ends_with("a.csv") && waiting.id.ends_with("b.csv"));
+
+        // A file that has not changed goes on, and so does one of a checkpoint that does not know what it was like.
+        let (first, half) = first_row(&*source, &dealt).unwrap();
+        let (second, last) = first_row(&*source, &half).unwrap();
+        let older = Split { position: b"4".to_vec(), ..dealt.clone() };
+        let rows = [first, second, first_row(&*source, &last).unwrap().0, first_row(&*source, &older).unwrap().0];
+        assert_eq!(rows.map(|row| row[..1].to_owned()), ["1", "2", "3", "3"]);
+
+        files.iter().for_each(|file| change(file));
+        for (split, name) in [(dealt, "a.csv"), (half, "a.csv"), (waiting, "b.csv")] {
+            let error = first_row(&*source, &split).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Data);
+            let message = error.to_string();
+            assert!(message.contains(&format!("/{name} changed after it was found: it ")), "{message}");
+        }
     }
 }
