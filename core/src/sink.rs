@@ -169,16 +169,15 @@ pub trait SinkWriter: Send {
 
 /// Publishes what writers prepared.
 ///
-/// Laws: `commit` is idempotent, and succeeds in the end for everything that a checkpoint holds, or data is lost
-/// (SUB-08). What cannot be committed keeps nothing else from being committed: all is tried, then the first error is
-/// returned. Only what must not come to be before that which failed waits for the next call. `commit` is given the
-/// committables of a checkpoint only once that is durable, those of earlier checkpoints before those of later ones;
-/// those of one checkpoint may come in several calls. Who goes back to an older checkpoint than the newest one that was
-/// committed finds rows that are visible already: a sink that can tell says so, none takes them back.
+/// Laws: `commit` is idempotent, and succeeds in the end for everything that a checkpoint holds, or data is lost. It is given the
+/// committables of a checkpoint only once that is durable, those of earlier checkpoints before those of later ones; those of one
+/// checkpoint may come in several calls. Who goes back to an older checkpoint than the newest one that was committed finds rows that
+/// are visible already: a sink that can tell says so, none takes them back.
 ///
-/// Laws of errors: committables that do not depend on one another are all tried, then the first error is returned. So it
-/// is with the sinks of a job: each is asked, whatever becomes of the others, and the first error is the job's. Whoever goes
-/// on with the job calls `recover` with all that was to be committed.
+/// Laws of errors (SUB-08): what cannot be committed keeps nothing else from being committed. All is tried, then the first error is
+/// returned; only what must not come to be before that which failed waits for the next call. So it is with the sinks of a job: each is
+/// asked, whatever becomes of the others, and the first error is the job's. Whoever goes on with the job calls `recover` with all that
+/// was to be committed.
 #[async_trait]
 pub trait Committer: Send + Sync + Debug {
     /// Makes committables visible, exactly once however often it is called.

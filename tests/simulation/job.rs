@@ -28,6 +28,10 @@ use crate::chance::Chance;
 use crate::store::StoreTroubles;
 
 const KEYS: i64 = 7;
+/// What each step of the store takes less than, where processes are killed.
+const STEP_MILLIS: u64 = 3;
+/// The same of a sink's commits: so long that some processes in two hundred worlds are killed between two of them.
+const COMMIT_MILLIS: u64 = 60;
 
 /// What a world is like.
 #[derive(Clone, Debug)]
@@ -49,6 +53,8 @@ pub struct Plan {
     pub aligned_millis: Option<u64>,
     /// Buffers hold a row or two, and the sink takes up to so long for each of them.
     pub sink_pause_millis: u64,
+    /// Before each commit, and once more after it, up to so long goes by.
+    pub commit_millis: u64,
     /// Clocks that people look at go wrong.
     pub jumps: bool,
     /// Somebody starts the job once more while it runs.
@@ -61,6 +67,7 @@ impl Plan {
         let has = |wanted: &[Troubles], every| if wanted.contains(&troubles) { every } else { 0 };
         let (failures, everything) = (Troubles::Failures, Troubles::Everything);
         let is_everything = troubles == everything;
+        let kills = !matches!(troubles, Troubles::None | Troubles::Failures | Troubles::Stops);
         let is_slow = troubles == Troubles::BackPressure || is_everything && chance.below(2) == 0;
         Self {
             sources: vec![source(chance.below(3)), source(chance.below(2))],
@@ -71,18 +78,21 @@ impl Plan {
                 (true, _) => Some(chance.below(100)),
             },
             sink_pause_millis: if is_slow { 1 + chance.below(60) } else { 0 },
+            commit_millis: if kills { COMMIT_MILLIS } else { 0 },
             jumps: matches!(troubles, Troubles::Clocks | Troubles::Everything),
             twins: troubles == Troubles::Twins,
             mode: "EXACTLY_ONCE",
             incremental: chance.below(4) > 0,
             gate: ["0 ms", "100 ms", "full"][chance.below(3) as usize],
             concurrent: 1 + chance.below(3),
-            kills: !matches!(troubles, Troubles::None | Troubles::Failures | Troubles::Stops),
+            kills,
             stops: matches!(troubles, Troubles::Stops | Troubles::Everything),
             // Long enough for a store that hangs to be given up, and for the second of two processes to come to the end.
             lifetime_millis: match troubles {
                 Troubles::Store => 60_000,
                 Troubles::Twins => 5_000,
+                // Most of them before the job has ended.
+                Troubles::Kills | Troubles::Clocks => 400,
                 _ => 800,
             },
             reader_failures: has(&[failures, everything], 150),
@@ -93,6 +103,7 @@ impl Plan {
                 hangs: has(&[Troubles::Store, everything], 40),
                 full_disk: has(&[Troubles::Store, everything], 40),
                 pause_millis: has(&[Troubles::Store, Troubles::Twins], 1 + chance.below(300)),
+                step_millis: if kills { STEP_MILLIS } else { 0 },
             },
         }
     }

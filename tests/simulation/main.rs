@@ -8,8 +8,10 @@
 //!
 //! A world outlives its processes: what was read is there to be read again, and a store and a place where sinks publish remain.
 //! A process runs the job on one thread in simulated time until it ends or is killed; then the next one goes on, with another
-//! parallelism. All chance follows from a seed. Of every key, the rows that were published have the numbers 1 to n, once each:
-//! none was lost, none counted twice, and state agrees with output; and on their way none overtook another.
+//! parallelism. Where processes are killed, time goes by before and after everything that they have the store and the sinks do,
+//! so that they are killed between any two of these steps: a manifest is durable, and nothing or a part of it is committed. All
+//! chance follows from a seed. Of every key, the rows that were published have the numbers 1 to n, once each: none was lost, none
+//! counted twice, and state agrees with output; and on their way none overtook another.
 //!
 //! `TIDEMILL_SEEDS=FROM..TO` runs other seeds than 0..200, `TIDEMILL_TEST_FULL` more of them; a seed that fails is printed, and
 //! `TIDEMILL_SEEDS=N` runs it again.
@@ -22,6 +24,7 @@ mod commits;
 mod job;
 mod modes;
 mod outside;
+mod pace;
 mod refused;
 mod restarts;
 mod silent;
@@ -100,13 +103,15 @@ impl Troubles {
 }
 
 /// What has to happen in some of two hundred worlds, or they would prove nothing.
-const HAPPENS: [&str; 18] = [
+const HAPPENS: [&str; 20] = [
     "a reader fails",
     "take rows",
     "prepare",
     "commit",
     "say that it committed",
     "a process is killed",
+    "killed between manifest and commit",
+    "killed between two committables",
     "a process ends early",
     "a job is stopped",
     "a job goes on from a savepoint",
@@ -176,8 +181,9 @@ impl World {
     fn new(seed: u64, troubles: Troubles) -> Self {
         let chance = Chance::new(seed);
         let plan = Plan::draw(&chance, troubles);
-        let outside = Outside::new(chance.clone(), plan.sink_failures, plan.sink_pause_millis);
         let store = FaultyStore::shared(chance.clone(), plan.store);
+        let outside = Outside::new(chance.clone(), plan.sink_failures, plan.sink_pause_millis);
+        let outside = outside.with_pace(store.pace().with_steps(plan.commit_millis));
         Self { seed, troubles, plan, chance, outside, store, home: 0, from: None, origin: None, checkpoints: 0 }
     }
 
@@ -234,6 +240,7 @@ impl World {
             None => {
                 assert!(!is_last, "process {number} hangs: {}; {:?}", failures(), taken.last());
                 self.chance.count("a process is killed", 1);
+                self.outside.kill();
                 false
             }
         }

@@ -16,6 +16,7 @@ use tidemill_core::sink::{
 use tidemill_core::{Batch, Error, Result};
 
 use crate::chance::Chance;
+use crate::pace::Pace;
 
 /// Rows `(key, number)`.
 type Rows = Vec<(i64, i64)>;
@@ -29,6 +30,8 @@ pub struct Outside {
     every: u64,
     /// How long it takes for rows, at most.
     pause_millis: u64,
+    /// How long each commit takes.
+    pace: Pace,
 }
 
 #[derive(Debug, Default)]
@@ -40,11 +43,39 @@ struct Transactions {
     /// How many writers there have been.
     writers: u64,
     published: BTreeMap<String, Rows>,
+    /// Whether the last process was killed, and nobody has looked yet what it left.
+    was_killed: bool,
 }
 
 impl Outside {
     pub fn new(chance: Chance, every: u64, pause_millis: u64) -> Self {
-        Self { transactions: Arc::default(), chance, every, pause_millis }
+        let pace = Pace::new(chance.clone(), 0);
+        Self { transactions: Arc::default(), chance, every, pause_millis, pace }
+    }
+
+    /// The same, where a process can be killed before and after each commit.
+    pub fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// The process was killed.
+    pub fn kill(&self) {
+        self.transactions.lock().unwrap().was_killed = true;
+    }
+
+    /// Takes note of what a process had done that was killed, as the checkpoint and this place tell: these are what the checkpoint
+    /// is to commit. Where sinks fail it may not have been the kill.
+    fn look_back(&self, committables: &[Committable]) {
+        let mut transactions = self.transactions.lock().unwrap();
+        if !std::mem::take(&mut transactions.was_killed) || self.every > 0 {
+            return;
+        }
+        let is_staged = |name: &[u8]| transactions.staged.contains_key(std::str::from_utf8(name).unwrap());
+        match committables.iter().filter(|committable| is_staged(&committable.0)).count() {
+            0 => {}
+            all if all == committables.len() => self.chance.count("killed between manifest and commit", 1),
+            _ => self.chance.count("killed between two committables", 1),
+        }
     }
 
     pub fn published(&self) -> Rows {
@@ -173,6 +204,7 @@ impl SinkWriter for Writer {
 impl Committer for Outside {
     async fn commit(&self, committables: Vec<Committable>) -> Result<()> {
         for Committable(name) in committables {
+            self.pace.step().await;
             self.fail("commit")?;
             let name = String::from_utf8(name).unwrap();
             {
@@ -182,12 +214,16 @@ impl Committer for Outside {
                     None => assert!(transactions.published.contains_key(&name), "{name} is lost"),
                 }
             }
+            self.pace.step().await;
             self.fail("say that it committed")?;
         }
         Ok(())
     }
 
-    async fn recover(&self, committables: Vec<Committable>, states: &[WriterState], _of: Predecessor) -> Result<()> {
+    async fn recover(&self, committables: Vec<Committable>, states: &[WriterState], of: Predecessor) -> Result<()> {
+        if of == Predecessor::Own {
+            self.look_back(&committables);
+        }
         self.commit(committables).await?;
         let open: Vec<String> = states.iter().map(|state| decode(state).0).collect();
         let mut transactions = self.transactions.lock().unwrap();

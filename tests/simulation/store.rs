@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tidemill_core::clock::Clock;
 
 use crate::chance::Chance;
+use crate::pace::Pace;
 
 /// What goes wrong with a store, each once in how many calls; never if 0.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +33,8 @@ pub struct StoreTroubles {
     pub hangs: u64,
     /// It takes up to so long.
     pub pause_millis: u64,
+    /// And up to so long before each effect, and once more after it.
+    pub step_millis: u64,
 }
 
 #[derive(Debug)]
@@ -39,8 +42,7 @@ pub struct FaultyStore {
     inner: InMemory,
     chance: Chance,
     troubles: StoreTroubles,
-    /// That of the process that uses it.
-    clock: Mutex<Option<Arc<dyn Clock>>>,
+    pace: Pace,
     /// What else becomes of some files.
     mishap: Mutex<Option<Mishap>>,
 }
@@ -64,12 +66,18 @@ struct Mishap {
 
 impl FaultyStore {
     pub fn shared(chance: Chance, troubles: StoreTroubles) -> Arc<Self> {
-        Arc::new(Self { inner: InMemory::new(), chance, troubles, clock: Mutex::default(), mishap: Mutex::default() })
+        let pace = Pace::new(chance.clone(), troubles.step_millis);
+        Arc::new(Self { inner: InMemory::new(), chance, troubles, pace, mishap: Mutex::default() })
     }
 
     /// A process begins, whose clock this is.
     pub fn set_clock(&self, clock: Arc<dyn Clock>) {
-        *self.clock.lock().unwrap() = Some(clock);
+        self.pace.set_clock(clock);
+    }
+
+    /// How long its steps take, for whatever else is outside of the process.
+    pub fn pace(&self) -> Pace {
+        self.pace.clone()
     }
 
     /// The next `count` files that are put into `folder`, or read there, take so long.
@@ -93,8 +101,7 @@ impl FaultyStore {
             _ => return Ok(()),
         };
         let Some(pause) = pause else { return Err(generic("the file is refused")) };
-        let clock = self.clock.lock().unwrap().clone().unwrap();
-        clock.sleep(pause).await;
+        self.pace.clock().unwrap().sleep(pause).await;
         Ok(())
     }
 
@@ -114,10 +121,8 @@ impl FaultyStore {
     }
 
     async fn pause(&self) {
-        let clock = self.clock.lock().unwrap().clone();
-        if let (Some(clock), true) = (clock, self.troubles.pause_millis > 0) {
-            clock.sleep(Duration::from_millis(self.chance.below(self.troubles.pause_millis))).await;
-        }
+        self.pace.up_to(self.troubles.pause_millis).await;
+        self.pace.step().await;
     }
 }
 
@@ -157,6 +162,7 @@ impl ObjectStore for FaultyStore {
                 let bytes = Bytes::from(payload);
                 let some = bytes.slice(..self.chance.below(bytes.len() as u64 + 1) as usize);
                 self.inner.put_opts(location, some.into(), options).await?;
+                self.pace.step().await;
             }
             return Err(no_room());
         }
@@ -164,6 +170,7 @@ impl ObjectStore for FaultyStore {
             std::future::pending::<()>().await;
         }
         let done = self.inner.put_opts(location, payload, options).await?;
+        self.pace.step().await;
         self.fail_after()?;
         Ok(done)
     }
@@ -185,17 +192,34 @@ impl ObjectStore for FaultyStore {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        match self.fail_before() {
-            Ok(()) => self.inner.delete_stream(locations),
-            Err(error) => futures::stream::once(async { Err(error) }).boxed(),
+        if let Err(error) = self.fail_before() {
+            return stream::once(async { Err(error) }).boxed();
         }
+        let (inner, pace) = (self.inner.clone(), self.pace.clone());
+        let delete = move |location: Path| {
+            let (inner, pace) = (inner.clone(), pace.clone());
+            async move {
+                pace.step().await;
+                inner.delete(&location).await?;
+                pace.step().await;
+                Ok(location)
+            }
+        };
+        locations.and_then(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.fail_before() {
-            Ok(()) => self.inner.list(prefix),
-            Err(error) => futures::stream::once(async { Err(error) }).boxed(),
+        if let Err(error) = self.fail_before() {
+            return stream::once(async { Err(error) }).boxed();
         }
+        let (inner, pace, prefix) = (self.inner.clone(), self.pace.clone(), prefix.cloned());
+        let listed = async move {
+            pace.step().await;
+            let found: Vec<Result<ObjectMeta>> = inner.list(prefix.as_ref()).collect().await;
+            pace.step().await;
+            Ok::<_, object_store::Error>(stream::iter(found))
+        };
+        stream::once(listed).try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

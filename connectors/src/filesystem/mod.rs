@@ -25,6 +25,7 @@ mod version;
 mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use regex::Regex;
@@ -33,7 +34,7 @@ use tidemill_core::sink::Sink;
 use tidemill_core::source::Source;
 
 use crate::formats::Format;
-use crate::options::{Options, bad_value};
+use crate::options::{Options, bad_value, parse_duration};
 use crate::registry::TableContext;
 use crate::store::FileSelection;
 use partition::Partitioning;
@@ -45,6 +46,8 @@ pub use rolling::RollingPolicy;
 pub use sink::{FileSink, WriteMode};
 pub use source::FileSource;
 
+/// How often a directory is looked at for new files.
+const MONITOR_INTERVAL: &str = "source.monitor-interval";
 /// Set by `infer_schema`: the columns are a guess, and errors say so.
 const INFERRED_SCHEMA: &str = "source.inferred-schema";
 
@@ -55,7 +58,7 @@ pub(crate) fn open_source(options: &mut Options, schema: SchemaRef, context: &Ta
         recursive: options.flag("source.recursive", false)?,
         pattern: options.optional("source.path.regex-pattern").map(|text| whole_match(&text)).transpose()?,
     };
-    let monitor_interval = options.duration("source.monitor-interval")?;
+    let monitor_interval = monitor_interval(options)?;
     let partitioning = partitioning_of(options, &schema, context)?;
     // A table is read and written with the same options.
     PartitionCommit::from_options(options, partitioning.as_ref())?;
@@ -86,7 +89,7 @@ fn file_sink_of(options: &mut Options, schema: SchemaRef, context: &TableContext
     // A table is read and written with the same options.
     options.flag("source.recursive", false)?;
     options.optional("source.path.regex-pattern");
-    options.duration("source.monitor-interval")?;
+    monitor_interval(options)?;
     let partitioning = partitioning_of(options, &schema, context)?;
     let partition_commit = PartitionCommit::from_options(options, partitioning.as_ref())?;
     let rolling = RollingPolicy::from_options(options)?;
@@ -95,6 +98,15 @@ fn file_sink_of(options: &mut Options, schema: SchemaRef, context: &TableContext
     let schema = partitioning.as_ref().map_or(schema, |partitioning| partitioning.file_schema().clone());
     let sink = FileSink::directory(path, location, format, schema, &context.job, context.disposition)?;
     Ok(sink.with_rolling_policy(rolling).with_partitions(partitioning, partition_commit))
+}
+
+/// How long until a directory is looked at again, if it is. Without a pause nobody would do anything else.
+fn monitor_interval(options: &mut Options) -> Result<Option<Duration>> {
+    let Some(text) = options.optional(MONITOR_INTERVAL) else { return Ok(None) };
+    let interval = parse_duration(&text).filter(|interval| !interval.is_zero());
+    interval
+        .map(Some)
+        .ok_or_else(|| bad_value(MONITOR_INTERVAL, &text, "a duration of at least 1 ms, such as 100 ms or 3 s"))
 }
 
 fn partitioning_of(options: &mut Options, schema: &SchemaRef, context: &TableContext) -> Result<Option<Partitioning>> {

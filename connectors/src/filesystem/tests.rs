@@ -319,6 +319,14 @@ fn options_are_checked() {
     let error = |more: &[(&str, &str)]| open(Path::new("/tmp/t"), &schema, more).unwrap_err().to_string();
     assert_eq!(error(&[]), "the format of '/tmp/t' is not known; say it with option 'format'");
     assert_eq!(error(&[("format", "jsn")]), "unknown format 'jsn'; did you mean 'json'?");
+    for never in ["0 ms", "0", "soon"] {
+        assert_eq!(
+            error(&[("format", "json"), ("source.monitor-interval", never)]),
+            format!(
+                "option 'source.monitor-interval' is '{never}'; expected a duration of at least 1 ms, such as 100 ms or 3 s"
+            )
+        );
+    }
     let message = error(&[("format", "json"), ("csv.header", "true")]);
     assert!(message.starts_with("unknown option 'csv.header' of connector 'filesystem'; known: "), "{message}");
     assert_eq!(

@@ -1,5 +1,7 @@
 //! Every setting there is: name, older names, type, default, meaning. The options page is made from this table.
 
+use std::time::Duration;
+
 use crate::error::{Error, Result};
 use crate::settings::values::{Gate, RuntimeMode, ShuffleMode, one_of, parse_bytes, parse_duration};
 
@@ -34,6 +36,8 @@ pub enum Value {
     },
     /// A duration such as `100 ms`.
     Duration,
+    /// A duration of at least a millisecond: what waits so long does not turn in a circle.
+    Pause,
     /// A size such as `64 mb`.
     Bytes,
     /// A decimal fraction from 0 to 1.
@@ -77,6 +81,12 @@ impl Value {
                 Err(Error::request(format!("'{text}' is {what}")).with_hint(format!("from {min} to {max}")))
             }
             Self::Duration => parse_duration(text).map(drop),
+            Self::Pause => match parse_duration(text)? {
+                pause if pause < PAUSE_MIN => {
+                    Err(Error::request(format!("'{text}' is too short")).with_hint("at least 1 ms"))
+                }
+                _ => Ok(()),
+            },
             Self::Bytes => parse_bytes(text).map(drop),
             Self::Fraction => match text.parse::<f64>() {
                 Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(()),
@@ -102,6 +112,9 @@ impl Value {
         }
     }
 }
+
+/// The shortest [`Value::Pause`].
+const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 const COUNT: Value = Value::Number { min: 1, max: 1 << 20 };
 
@@ -322,8 +335,8 @@ pub const KEYS: &[Key] = &[
     ),
     key("restart-strategy.failure-rate.failure-rate-interval", Value::Duration, "1 min", "the interval"),
     key("restart-strategy.failure-rate.delay", Value::Duration, "1 s", "pause before a restart"),
-    key("restart-strategy.exponential-delay.initial-backoff", Value::Duration, "1 s", "pause before the first restart"),
-    key("restart-strategy.exponential-delay.max-backoff", Value::Duration, "1 min", "longest pause before a restart"),
+    key("restart-strategy.exponential-delay.initial-backoff", Value::Pause, "1 s", "pause before the first restart"),
+    key("restart-strategy.exponential-delay.max-backoff", Value::Pause, "1 min", "longest pause before a restart"),
     key(
         "restart-strategy.exponential-delay.backoff-multiplier",
         Value::Factor,

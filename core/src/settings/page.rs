@@ -55,6 +55,7 @@ fn values(value: Value) -> String {
         Value::Boolean => words(&["true", "false"]),
         Value::Number { min, max } => format!("{min} to {max}"),
         Value::Duration => "a duration".to_owned(),
+        Value::Pause => "a duration of at least 1 ms".to_owned(),
         Value::Bytes => "a size".to_owned(),
         Value::Fraction => "0 to 1".to_owned(),
         Value::Factor => "1 or more".to_owned(),

@@ -276,6 +276,20 @@ mod tests {
     }
 
     #[test]
+    fn pauses_that_grow_are_at_least_a_millisecond() {
+        let mut settings = Settings::default();
+        for name in ["initial-backoff", "max-backoff"] {
+            let key = format!("restart-strategy.exponential-delay.{name}");
+            for value in ["0 ms", "0", "999 us"] {
+                let error = settings.set(&key, value, Origin::Statement).unwrap_err();
+                assert_eq!(error.kind(), crate::ErrorKind::Request);
+                assert_eq!(error.to_string(), format!("setting '{key}': '{value}' is too short; at least 1 ms"));
+            }
+            settings.set(&key, "1 ms", Origin::Statement).unwrap();
+        }
+    }
+
+    #[test]
     fn barriers_overtake_rows_only_where_none_counts_twice_and_one_checkpoint_at_a_time() {
         let mut settings = Settings::default();
         let mut set = |key: &str, value: &str| {

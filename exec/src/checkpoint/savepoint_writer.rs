@@ -1,11 +1,12 @@
 //! The files of a savepoint that is being written: one Parquet file for each state of each subtask of an operator.
 //!
 //! ```text
-//! state/<operator>-<id>/<state>/<subtask>.parquet            all of it
-//! state/<operator>-<id>/<state>.changes/<subtask>-<n>.parquet     what is laid over it, where a state comes in several layers
+//! state/<operator>-<id>/<state>/<subtask>-<nonce>.parquet            all of it
+//! state/<operator>-<id>/<state>.changes/<subtask>-<n>-<nonce>.parquet     what is laid over it, where a state comes in several layers
 //! ```
 //!
-//! So `state/<operator>-<id>/<state>/*.parquet` is a table. States without rows have no file.
+//! So `state/<operator>-<id>/<state>/*.parquet` is a table. States without rows have no file. The nonce is the writer's: of two
+//! that found the same folder empty neither writes over files of the other, nor takes them away when it gives up (SVP-01).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -48,6 +49,8 @@ pub struct StateOwner<'a> {
 /// The files of a savepoint without its manifest. Each is there as soon as it is written.
 pub struct SavepointWriter {
     files: Files,
+    /// Ends the names of its files, and of no other writer's.
+    nonce: u64,
     /// Names are those of the states, as far as files can be called so; it tells apart those that become the same.
     taken: BTreeSet<String>,
     written: Vec<StoredSegment>,
@@ -57,13 +60,15 @@ pub struct SavepointWriter {
 }
 
 impl SavepointWriter {
-    /// Begins a savepoint in the folder `root`.
+    /// Begins a savepoint in the folder `root`. `nonce` is drawn anew for each: it tells this writer from all others that may have
+    /// begun one there.
     ///
     /// Errors: there is something in it.
-    pub async fn create(store: Arc<dyn ObjectStore>, root: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub async fn create(store: Arc<dyn ObjectStore>, root: &Path, clock: Arc<dyn Clock>, nonce: u64) -> Result<Self> {
         let files = Files { store, root: root.clone(), clock };
         check_empty(&files).await?;
-        Ok(Self { files, taken: BTreeSet::new(), written: Vec::new(), begun: None, chunk_rows: CHUNK_ROWS_MAX })
+        let (taken, written) = (BTreeSet::new(), Vec::new());
+        Ok(Self { files, nonce, taken, written, begun: None, chunk_rows: CHUNK_ROWS_MAX })
     }
 
     /// The same with at most `rows` rows a chunk, so that ranges of key groups are read more finely.
@@ -122,7 +127,7 @@ impl SavepointWriter {
             };
             number += 1;
         }
-        path + EXTENSION
+        format!("{path}-{:016x}{EXTENSION}", self.nonce)
     }
 }
 

@@ -54,7 +54,8 @@ impl RestartStrategy {
                 }
                 let pause = self.pause(initial, max, multiplier);
                 let spread = 1.0 + jitter * (2.0 * self.draw() - 1.0);
-                Some(pause.mul_f64(spread.max(0.0)))
+                // The longest pause is none longer by chance.
+                Some(pause.mul_f64(spread.max(0.0)).min(max))
             }
         }
     }
@@ -119,20 +120,32 @@ mod tests {
         assert_eq!([at(151), at(152), at(153), at(154), at(155)], [Some(4), Some(5), Some(5), Some(5), None]);
     }
 
-    #[test]
-    fn jitter_spreads_within_its_factor() {
+    /// A hundred pauses of about a hundred seconds, of which none may be longer than `max`.
+    fn jittered(max: Duration) -> Vec<f64> {
         let settings = RestartSettings::ExponentialDelay {
             initial: SECOND * 100,
-            max: SECOND * 100,
+            max,
             multiplier: 1.0,
             reset_after: SECOND,
             jitter: 0.1,
             attempts: None,
         };
         let mut strategy = RestartStrategy::new(settings, 7);
-        let pauses: Vec<f64> = (0..100).map(|_| strategy.after(&failure(), SECOND).unwrap().as_secs_f64()).collect();
+        (0..100).map(|_| strategy.after(&failure(), SECOND).unwrap().as_secs_f64()).collect()
+    }
+
+    #[test]
+    fn jitter_spreads_within_its_factor() {
+        let pauses = jittered(SECOND * 1000);
         assert!(pauses.iter().all(|pause| (90.0..=110.0).contains(pause)), "{pauses:?}");
         assert!(pauses.iter().any(|pause| *pause < 95.0) && pauses.iter().any(|pause| *pause > 105.0));
+    }
+
+    #[test]
+    fn jitter_makes_no_pause_longer_than_the_longest() {
+        let pauses = jittered(SECOND * 100);
+        assert!(pauses.iter().all(|pause| (90.0..=100.0).contains(pause)), "{pauses:?}");
+        assert!(pauses.iter().any(|pause| *pause < 95.0) && pauses.contains(&100.0), "{pauses:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use tidemill_core::time::Calendar;
@@ -15,6 +16,9 @@ use crate::cli::args::{ListFormat, OfJob, Savepoint, StopJob};
 use crate::cli::output::{Drawing, draw};
 use crate::cli::report::Reporter;
 use crate::cli::terminal::grouped;
+
+/// How long a process may take to answer a question about what is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `tidemill list`
 pub fn list(arguments: &OfJob) -> ExitCode {
@@ -99,17 +103,32 @@ fn question(dir: &Path, job: Option<String>, ask: Ask) -> Result<Answer> {
     let text = std::fs::read(&file).map_err(|error| nobody().with_source(error))?;
     let Address { address, token, .. } = serde_json::from_slice(&text)
         .map_err(|error| Error::corrupt(format!("'{}' does not say who listens", file.display())).with_source(error))?;
+    // A savepoint takes as long as its store; who only looks is answered at once, or something is wrong.
+    let patience = ask.is_look().then_some(PATIENCE);
     let question = serde_json::to_string(&Question { token, job, ask })
         .map_err(|error| Error::internal("a question that is no JSON").with_source(error))?;
     let connection = TcpStream::connect(&address).map_err(|error| nobody().with_source(error))?;
-    let gone = |error: std::io::Error| Error::from(error).context("the process did not answer");
+    let line = exchange(connection, &question, patience)?;
+    serde_json::from_str(&line).map_err(|error| Error::internal("an answer that is no JSON").with_source(error))
+}
+
+/// Asks, and waits for the answer; no longer than `patience` if there is one.
+fn exchange(connection: TcpStream, question: &str, patience: Option<Duration>) -> Result<String> {
+    let gone = |error: std::io::Error| match (patience, error.kind()) {
+        (Some(patience), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+            let error = Error::unavailable(format!("the process has not answered for {patience:?}")).with_source(error);
+            error.with_hint("it may be stopped, or too busy to answer; ask again")
+        }
+        _ => Error::from(error).context("the process did not answer"),
+    };
+    connection.set_read_timeout(patience).map_err(gone)?;
     (&connection).write_all(format!("{question}\n").as_bytes()).map_err(gone)?;
     let mut line = String::new();
     BufReader::new(connection.take(MESSAGE_BYTES_MAX)).read_line(&mut line).map_err(gone)?;
-    if line.is_empty() {
-        return Err(Error::unavailable("the process did not answer").with_hint("it may have ended meanwhile"));
+    match line.is_empty() {
+        true => Err(Error::unavailable("the process did not answer").with_hint("it may have ended meanwhile")),
+        false => Ok(line),
     }
-    serde_json::from_str(&line).map_err(|error| Error::internal("an answer that is no JSON").with_source(error))
 }
 
 fn print(answer: Answer, format: ListFormat) -> Result<()> {
@@ -202,6 +221,22 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn who_only_looks_does_not_wait_for_ever() {
+        let looks = [Ask::List, Ask::Info, Ask::Checkpoints];
+        assert!(looks.iter().all(Ask::is_look));
+        let works =
+            [Ask::Checkpoint, Ask::Savepoint { path: None }, Ask::Stop { drain: false, path: None }, Ask::Cancel];
+        assert!(!works.iter().any(Ask::is_look));
+
+        // The system accepts for it; the process never does.
+        let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let connection = TcpStream::connect(silent.local_addr().unwrap()).unwrap();
+        let error = exchange(connection, "{}", Some(Duration::from_millis(50))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().starts_with("the process has not answered for 50ms; "), "{error}");
+    }
 
     #[test]
     fn a_job_shows_what_its_functions_have_added_up() {

@@ -27,6 +27,8 @@ pub const MESSAGE_BYTES_MAX: u64 = 8 << 20;
 
 /// How long a question may be on its way.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the process waits before it accepts connections again, after it could not.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a process whose jobs have ended waits for answers that are on their way.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -58,6 +60,13 @@ pub enum Ask {
     Savepoint { path: Option<String> },
     Stop { drain: bool, path: Option<String> },
     Cancel,
+}
+
+impl Ask {
+    /// Whether it changes nothing, and waits for nothing.
+    pub fn is_look(&self) -> bool {
+        matches!(self, Self::List | Self::Info | Self::Checkpoints)
+    }
 }
 
 /// An answer.
@@ -138,21 +147,13 @@ impl Control {
             false => folder.dir.to_string(),
         };
         let office = Arc::new(Office { jobs, token, checkpoints: settings.checkpoints(), dir, stores });
-        let (accepting, mut closed) = oneshot::channel();
-        let served = tokio::spawn(async move {
-            let mut answers = JoinSet::new();
-            loop {
-                tokio::select! {
-                    Ok((connection, _)) = listener.accept() => {
-                        let office = office.clone();
-                        answers.spawn(async move { office.serve(connection).await });
-                    }
-                    Some(_) = answers.join_next() => {}
-                    _ = &mut closed => break,
-                }
-            }
-            answers.join_all().await;
-        });
+        let (accepting, closed) = oneshot::channel();
+        let listener = Arc::new(listener);
+        let accept = move || {
+            let listener = listener.clone();
+            async move { listener.accept().await.map(|(connection, _)| connection) }
+        };
+        let served = tokio::spawn(office.open(accept, closed));
         Ok(Self { file, accepting, served })
     }
 
@@ -176,6 +177,29 @@ struct Office {
 }
 
 impl Office {
+    /// Serves whoever `accept` lets in until the sender of `closed` is gone, and then those who are in.
+    async fn open<F>(self: Arc<Self>, accept: impl Fn() -> F + Send, mut closed: oneshot::Receiver<()>)
+    where
+        F: Future<Output = std::io::Result<TcpStream>> + Send,
+    {
+        let mut answers = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = accept() => match accepted {
+                    Ok(connection) => {
+                        let office = self.clone();
+                        answers.spawn(async move { office.serve(connection).await });
+                    }
+                    // Whoever knocked has gone, or too many files are open: some will be closed again.
+                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                },
+                Some(_) = answers.join_next() => {}
+                _ = &mut closed => break,
+            }
+        }
+        answers.join_all().await;
+    }
+
     async fn serve(&self, connection: TcpStream) {
         let (read, mut write) = connection.into_split();
         let mut line = String::new();
@@ -327,4 +351,47 @@ fn write_secret(path: &Path, address: &Address) -> Result<()> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let written = options.open(path).and_then(|mut file| file.write_all(&text));
     written.map_err(|error| Error::from(error).context(path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_after_a_connection_that_failed_is_answered() {
+        let office = Office {
+            jobs: Vec::new(),
+            token: "token".to_owned(),
+            checkpoints: Settings::default().checkpoints(),
+            dir: String::new(),
+            stores: Stores::local(),
+        };
+        let listener = Arc::new(TcpListener::bind(("127.0.0.1", 0)).await.unwrap());
+        let address = listener.local_addr().unwrap();
+        let failures = Arc::new(AtomicUsize::new(0));
+        let accept = move || {
+            let (listener, failures) = (listener.clone(), failures.clone());
+            async move {
+                match failures.fetch_add(1, Ordering::Relaxed) {
+                    0 | 1 => Err(std::io::ErrorKind::ConnectionAborted.into()),
+                    _ => listener.accept().await.map(|(connection, _)| connection),
+                }
+            }
+        };
+        let (accepting, closed) = oneshot::channel();
+        let served = tokio::spawn(Arc::new(office).open(accept, closed));
+        let asked = async {
+            let (read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
+            let question = Question { token: "token".to_owned(), job: None, ask: Ask::List };
+            write.write_all((serde_json::to_string(&question).unwrap() + "\n").as_bytes()).await.unwrap();
+            let mut line = String::new();
+            BufReader::new(read).read_line(&mut line).await.unwrap();
+            line
+        };
+        assert_eq!(tokio::time::timeout(PATIENCE, asked).await.unwrap(), "{\"jobs\":[]}\n");
+        drop(accepting);
+        served.await.unwrap();
+    }
 }

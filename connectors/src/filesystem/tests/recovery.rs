@@ -517,6 +517,71 @@ fn a_partition_is_committed_when_its_time_has_passed() {
     });
 }
 
+/// A partition whose time has not passed when its job ends, whether or not its last checkpoint was committed, and whether or not its
+/// file was complete by then. The job that goes on writes nothing there.
+#[test]
+fn a_partition_that_is_pending_over_a_restart_is_committed_once_when_the_clock_says_so() {
+    let minutes = |minutes: u64| std::time::Duration::from_secs(60 * minutes);
+    let kinds = [Kind::Local, Kind::Uploads, Kind::Other].into_iter();
+    let cases = kinds.flat_map(|kind| [(kind, "parquet", true), (kind, "parquet", false), (kind, "csv", true)]);
+    for (kind, format, is_committed) in cases.chain([(Kind::Local, "csv", false)]) {
+        let options = [
+            ("format", format),
+            // What can go on does so over the restart.
+            ("sink.rolling-policy.inactivity-interval", "1 d"),
+            ("sink.rolling-policy.rollover-interval", "1 d"),
+            COMMITTED,
+            ("sink.partition-commit.trigger", "process-time"),
+            ("sink.partition-commit.delay", "1 h"),
+        ];
+        block_on(async {
+            let place = place(kind).partitioned(&["p"]);
+            let clock = Arc::new(ManualClock::default());
+            let done = async || {
+                let names = place.names().await;
+                names.into_iter().filter(|name| name.ends_with("/_SUCCESS")).collect::<Vec<_>>()
+            };
+            let sink = place.sink(&options).unwrap();
+            let committer = sink.prepare().unwrap();
+            let mut first = writer(&*sink, &clock);
+            write(&mut first, 1..5).await;
+            clock.sleep(minutes(10)).await;
+            let complete = first.prepare_commit(Some(1)).await.unwrap();
+            let states = first.snapshot(1).await.unwrap();
+            assert_eq!(states.is_empty(), format == "parquet" || matches!(kind, Kind::Other), "{kind:?} {format}");
+            if is_committed {
+                committer.commit(complete.clone()).await.unwrap();
+            }
+            drop((first, committer, sink));
+
+            let sink = place.sink(&options).unwrap();
+            let committer = sink.prepare().unwrap();
+            committer.recover(complete, &states, Predecessor::Own).await.unwrap();
+            let mut second = writer(&*sink, &clock);
+            second.restore(states).await.unwrap();
+            let mut checkpoint = 1;
+            let mut goes_on = async |pause: std::time::Duration| {
+                checkpoint += 1;
+                clock.sleep(pause).await;
+                let complete = second.prepare_commit(Some(checkpoint)).await.unwrap();
+                second.snapshot(checkpoint).await.unwrap();
+                committer.commit(complete).await.unwrap();
+                done().await
+            };
+            assert_eq!(goes_on(minutes(49)).await, Vec::<String>::new(), "{kind:?}: an hour is not over");
+            let over = goes_on(minutes(1)).await;
+            assert!(matches!(over.as_slice(), [file] if file.ends_with("/p=0/_SUCCESS")), "{kind:?}: {over:?}");
+            place.store.delete(&object_store::path::Path::from(over[0].as_str())).await.unwrap();
+            assert_eq!(goes_on(minutes(90)).await, Vec::<String>::new(), "{kind:?}: it was committed before");
+            committer.finish().await.unwrap();
+            assert_eq!(done().await, Vec::<String>::new(), "{kind:?}: nor does the end commit it again");
+            let mut expected = rows_as_text(&numbered(1..5)).unwrap();
+            expected.sort_unstable();
+            assert_eq!(place.rows(&options).await, expected, "{kind:?}");
+        });
+    }
+}
+
 #[test]
 fn partitions_beyond_the_bound_are_closed_and_come_back() {
     block_on(async {

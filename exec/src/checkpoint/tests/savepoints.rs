@@ -12,21 +12,31 @@ use super::*;
 use crate::checkpoint::segment::read_encoded;
 
 const GROUPS: u32 = 16;
-const COUNTS: &str = "jobs/one/state/count_of-0000000000000007/count/0.parquet";
+const COUNTS: &str = "jobs/one/state/count_of-0000000000000007/count/0-00000000000000c0.parquet";
+/// Of most writers here.
+const NONCE: u64 = 0xc0;
 
 fn owner() -> StateOwner<'static> {
     StateOwner { operator: OperatorId(7), name: "count (of)", subtask: 0 }
 }
 
 async fn begun(store: &Arc<dyn ObjectStore>, chunk_rows: usize) -> SavepointWriter {
-    SavepointWriter::create(store.clone(), &root(), clock()).await.unwrap().with_chunk_rows(chunk_rows)
+    create(store, &root(), NONCE).await.unwrap().with_chunk_rows(chunk_rows)
+}
+
+async fn create(store: &Arc<dyn ObjectStore>, root: &Path, nonce: u64) -> tidemill_core::Result<SavepointWriter> {
+    SavepointWriter::create(store.clone(), root, clock(), nonce).await
 }
 
 /// One operator with one keyed state of five rows.
 async fn content(store: &Arc<dyn ObjectStore>) -> CheckpointContent {
+    content_of(&mut begun(store, 2).await, 5).await
+}
+
+/// The same of so many rows, which this writer writes.
+async fn content_of(writer: &mut SavepointWriter, count: usize) -> CheckpointContent {
     let descriptor = descriptor("count", StateKind::Keyed, &[0]);
-    let rows = rows(&descriptor, &[0], 5, 0..8, &mut Chance(1));
-    let mut writer = begun(store, 2).await;
+    let rows = rows(&descriptor, &[0], count, 0..8, &mut Chance(1));
     let layer = writer.write_batches(owner(), Extent::Whole, &descriptor, &rows).await.unwrap();
     let states = vec![StoredState { descriptor, layers: vec![layer] }];
     let operator = StoredOperator {
@@ -87,7 +97,7 @@ fn a_savepoint_is_never_written_over() {
         assert_eq!(savepoint(&store, 1, &content).await.unwrap(), written);
         assert_eq!(savepoint(&store, 2, &content).await.unwrap_err().kind(), ErrorKind::Request);
         // Another one does not get as far as the files.
-        let error = SavepointWriter::create(store.clone(), &root(), clock()).await.unwrap_err();
+        let error = create(&store, &root(), 3).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Request);
         assert!(error.message().contains("is not empty"), "{error}");
         assert_eq!(open_savepoint(store, &root(), clock()).await.unwrap(), written);
@@ -115,7 +125,31 @@ fn a_folder_that_cannot_take_a_savepoint_is_known_before_one_is_begun() {
         assert_eq!(std::fs::read_dir(place.path().join("new")).unwrap().count(), 0);
         std::fs::write(place.path().join("new/_writable"), "_writable").unwrap();
         check("new").await.unwrap();
-        SavepointWriter::create(store.clone(), &Path::from("new"), clock()).await.unwrap();
+        create(&store, &Path::from("new"), NONCE).await.unwrap();
+    });
+}
+
+/// Both have found the folder empty.
+#[test]
+fn of_two_that_write_a_savepoint_to_one_folder_one_does_and_the_other_leaves_it_whole() {
+    run(async {
+        let store = memory();
+        let mut first = create(&store, &root(), 1).await.unwrap();
+        let mut second = create(&store, &root(), 2).await.unwrap();
+        let won = content_of(&mut first, 5).await;
+        let lost = content_of(&mut second, 9).await;
+        let written = savepoint(&store, 1, &won).await.unwrap();
+        let error = savepoint(&store, 2, &lost).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Request);
+        assert!(error.message().contains("'jobs/one' holds a savepoint already"), "{error}");
+        second.abort().await;
+
+        let found = open_savepoint(store.clone(), &root(), clock()).await.unwrap();
+        assert_eq!(found, written);
+        let state = restored_state(store.as_ref(), &root(), &found.content.operators[0], 0, 1, 8).await.unwrap();
+        assert_eq!(state.states[0].1[0].rows().decode().unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 5);
+        let named = |content: &CheckpointContent| format!("jobs/one/{}", content.segments[0].path);
+        assert_eq!(files(store.as_ref()).await, ["jobs/one/_metadata".to_owned(), named(&won)]);
     });
 }
 
@@ -130,7 +164,7 @@ fn a_savepoint_that_is_given_up_leaves_no_files() {
             writer.write_batches(owner(), extent, &descriptor, &rows).await.unwrap();
         }
         let folder = "jobs/one/state/count_of-0000000000000007";
-        let changes = |number: u32| format!("{folder}/count.changes/0-{number}.parquet");
+        let changes = |number: u32| format!("{folder}/count.changes/0-{number}-{NONCE:016x}.parquet");
         assert_eq!(files(store.as_ref()).await, [changes(1), changes(2), COUNTS.to_owned()]);
         writer.abort().await;
         assert!(files(store.as_ref()).await.is_empty());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidemill_core::event::{Barrier, BarrierKind, CheckpointId};
 use tidemill_core::sink::Committable;
-use tidemill_core::{ErrorKind, Result};
+use tidemill_core::{Error, ErrorKind, Result};
 
 use super::Checkpointer;
 use super::attempt::Uncommitted;
@@ -39,7 +39,7 @@ impl Checkpointer {
                 self.look();
                 Ok(())
             }
-            FromTask::Declined { checkpoint, reason } => self.give_up(checkpoint, reason, false),
+            FromTask::Declined { checkpoint, reason } => self.give_up(checkpoint, &Error::unavailable(reason), false),
             FromTask::Failed(error) => Err(error),
         }
     }
@@ -115,8 +115,7 @@ impl Checkpointer {
         let durable = match outcome {
             Ok(durable) => durable,
             Err(error) => {
-                let reason = error.to_string();
-                let verdict = self.count_failure(id, kind, &reason, !is_counted);
+                let verdict = self.count_failure(id, kind, &error, !is_counted);
                 pending.answer(Err(error.clone()));
                 // Another job has taken over: there is nothing to try again.
                 if error.kind() == ErrorKind::Cancelled {

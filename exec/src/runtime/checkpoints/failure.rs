@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tidemill_core::event::{BarrierKind, CheckpointId};
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, ErrorKind, Result};
 
 use super::Checkpointer;
 use super::pending::{Pending, answer};
@@ -14,32 +14,32 @@ use crate::runtime::participant::ToTask;
 
 impl Checkpointer {
     /// Gives up a checkpoint that is not complete.
-    pub(super) fn give_up(&mut self, id: CheckpointId, reason: &str, counts: bool) -> Result<()> {
+    pub(super) fn give_up(&mut self, id: CheckpointId, cause: &Error, counts: bool) -> Result<()> {
         let Some(mut pending) = self.attempt.pending.remove(&id) else { return Ok(()) };
-        pending.answer(Err(Error::unavailable(format!("checkpoint {id} was given up: {reason}"))));
-        self.count_failure(id, pending.barrier.kind, reason, counts)
+        pending.answer(Err(cause.clone().context(format_args!("checkpoint {id} was given up"))));
+        self.count_failure(id, pending.barrier.kind, cause, counts)
     }
 
     pub(super) fn count_failure(
         &mut self,
         id: CheckpointId,
         kind: BarrierKind,
-        reason: &str,
+        cause: &Error,
         counts: bool,
     ) -> Result<()> {
-        self.failed(id, reason);
+        self.failed(id, &cause.to_string());
         self.attempt.tell(ToTask::Aborted(id));
         self.decided = self.environment.clock.monotonic();
         if matches!(kind, BarrierKind::Checkpoint | BarrierKind::FullCheckpoint) {
             self.needs_full = true;
             self.give_up_increments_after(id);
         }
-        if counts || kind.stops() { self.weigh_failure(id, kind, reason) } else { Ok(()) }
+        if counts || kind.stops() { self.weigh_failure(id, kind, cause) } else { Ok(()) }
     }
 
     /// What follows from a failure: nothing, as long as such are tolerated. Savepoints may always fail.
-    fn weigh_failure(&mut self, id: CheckpointId, kind: BarrierKind, reason: &str) -> Result<()> {
-        let error = || Error::unavailable(format!("checkpoint {id} failed: {reason}"));
+    fn weigh_failure(&mut self, id: CheckpointId, kind: BarrierKind, cause: &Error) -> Result<()> {
+        let error = || failure_of(id, cause);
         if kind.stops() {
             // Sources have ended behind its barrier; only a restart makes them go on.
             return Err(error());
@@ -69,7 +69,7 @@ impl Checkpointer {
         let error = not_answered(timeout);
         self.failed(id, error.message());
         answer(reply, Err(error.clone().context(format_args!("checkpoint {id}"))));
-        self.weigh_failure(id, kind, error.message())
+        self.weigh_failure(id, kind, &error)
     }
 
     /// Increments on top of one that is missing are worth nothing.
@@ -96,5 +96,43 @@ impl Checkpointer {
             info.duration = Duration::from_millis(now.saturating_sub(info.triggered_at).max(0) as u64);
             info.failure = Some(reason.to_owned());
         });
+    }
+}
+
+/// The error of an attempt that ends with a checkpoint. A full disk and a bug of ours stay what they are, for whoever reads of
+/// them. Whatever else kept the store from having the checkpoint is no fault of the query or of its data, which are final: the
+/// job may try again from the one before.
+fn failure_of(id: CheckpointId, cause: &Error) -> Error {
+    let kind = match cause.kind() {
+        kind @ (ErrorKind::Exhausted | ErrorKind::Internal) => kind,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("checkpoint {id} failed: {cause}")).with_source(cause.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_failed_checkpoint_says_why_and_a_restart_may_help() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let full = Error::from(full).context("writing 'segments/1'");
+        let error = failure_of(7, &full);
+        assert_eq!(error.kind(), ErrorKind::Exhausted);
+        assert_eq!(error.to_string(), format!("checkpoint 7 failed: {full}"));
+        let causes: Vec<String> =
+            std::iter::successors(error.source(), |cause| (**cause).source()).map(ToString::to_string).collect();
+        assert_eq!(causes, [full.to_string(), full.source().unwrap().to_string()]);
+
+        let kind_of = |cause: &Error| failure_of(7, cause).kind();
+        assert_eq!(kind_of(&Error::internal("a bug")), ErrorKind::Internal);
+        for cause in
+            [Error::unavailable("away"), Error::request("taken"), Error::corrupt("bits"), Error::data("line 1")]
+        {
+            assert_eq!(kind_of(&cause), ErrorKind::Unavailable, "{cause}");
+        }
     }
 }

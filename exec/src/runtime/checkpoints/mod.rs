@@ -266,7 +266,7 @@ impl Checkpointer {
                 self.look();
                 Ok(())
             }
-            Occurrence::Triggered(id, _, Err(error)) => self.give_up(id, &error.to_string(), true),
+            Occurrence::Triggered(id, _, Err(error)) => self.give_up(id, &error, true),
             Occurrence::Stored(stored) => self.on_stored(*stored),
             Occurrence::Compacted(compaction) => {
                 self.needs_full |= !self.compacting.ended(compaction);

@@ -1,6 +1,7 @@
 //! A complete checkpoint on its way into the store, and the commit behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +163,8 @@ impl StoreStep {
         let previous = self.previous.clone().filter(|_| is_checkpoint);
         writers.extend(is_checkpoint.then(|| StateWriter::Segment(self.store.segment(id))));
         if let Some(target) = &target {
-            let begun = SavepointWriter::create(target.store.clone(), &target.root, self.clock.clone()).await;
+            let (clock, nonce) = (self.clock.clone(), self.savepoint_nonce());
+            let begun = SavepointWriter::create(target.store.clone(), &target.root, clock, nonce).await;
             writers.push(StateWriter::Savepoint(begun.map_err(|error| error.context(&target.url))?));
         }
         let stored = assemble(operators, previous.as_deref(), writers).await?;
@@ -178,6 +180,14 @@ impl StoreStep {
         content.segments.extend(old.filter(|segment| needed.contains(&segment.path)).cloned());
         content.new_bytes += self.compacted_bytes;
         Ok(Written { checkpoint: Some(content), savepoint })
+    }
+
+    /// A number that no other writer of a savepoint has drawn, be it a job of this process in the same moment.
+    fn savepoint_nonce(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let (store, now) = (&self.store, (self.clock.now_millis(), self.clock.monotonic()));
+        (store.nonce, store.url(), &self.name, self.pending.barrier.id, now).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// A checkpoint of these operators, whose new states lie in `segments`.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tidemill_core::Result;
 use tidemill_core::event::{BarrierKind, CheckpointId};
+use tidemill_core::{Error, Result};
 
 use super::Checkpointer;
 use super::pending::Pending;
@@ -49,8 +49,8 @@ impl Checkpointer {
         let late: Vec<CheckpointId> =
             self.attempt.pending.values().filter(is_late).map(|pending| pending.barrier.id).collect();
         for id in late {
-            let reason = format!("it took longer than the timeout of {:?}", self.settings.timeout);
-            self.give_up(id, &reason, true)?;
+            let late = Error::unavailable(format!("it took longer than the timeout of {:?}", self.settings.timeout));
+            self.give_up(id, &late, true)?;
         }
         self.overtake_if_due();
         if self.next_trigger().is_some_and(|due| due <= now) {
