@@ -22,6 +22,14 @@ struct Log {
     fired: BTreeMap<i64, Vec<(i64, i64)>>,
     /// How many rows the subtask remembers that fired last.
     remembered: usize,
+    /// How many rows are to be seen before the job is slow, so that it can be stopped on the way.
+    fast: usize,
+}
+
+impl Log {
+    fn seen(&self) -> usize {
+        self.rows.values().map(Vec::len).sum()
+    }
 }
 
 /// Counts the rows of each key, adds up their remainders, and tells at the end of time.
@@ -57,9 +65,14 @@ impl ProcessFunction<i64, i64> for Counting {
         self.by_remainder.put(context.state(), n % 3, sum)?;
         context.register_event_time_timer(ROWS + 1)?;
         self.everybody.add(context.lists(), n)?;
-        self.log.lock().unwrap().rows.entry(n % KEYS).or_default().push(count);
-        // Slow enough to be stopped on the way.
-        std::thread::sleep(Duration::from_micros(100));
+        let is_slow = {
+            let mut log = self.log.lock().unwrap();
+            log.rows.entry(n % KEYS).or_default().push(count);
+            log.seen() > log.fast
+        };
+        if is_slow {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         Ok(())
     }
 
@@ -77,8 +90,9 @@ impl ProcessFunction<i64, i64> for Counting {
     }
 }
 
-/// Starts the program that counts the numbers to [`ROWS`] by their remainders.
-fn start(log: &Arc<Mutex<Log>>, parallelism: usize, settings: &[(&str, &str)]) -> JobHandle {
+/// Starts the program that counts the numbers to [`ROWS`] by their remainders, and is slow when `fast` of them have been seen.
+fn start(log: &Arc<Mutex<Log>>, fast: usize, parallelism: usize, settings: &[(&str, &str)]) -> JobHandle {
+    log.lock().unwrap().fast = fast;
     let environment = Environment::local_with(Setup { parallelism, gate: "0 ms", batch_rows: 4 }.settings());
     for (key, value) in settings {
         environment.set(key, value);
@@ -90,13 +104,15 @@ fn start(log: &Arc<Mutex<Log>>, parallelism: usize, settings: &[(&str, &str)]) -
     environment.execute_async("count").unwrap()
 }
 
-/// Waits until so many rows have been seen, in all.
-fn wait_for(rows: usize, log: &Arc<Mutex<Log>>, job: &JobHandle) {
+/// Waits until the job is slow.
+fn wait(log: &Arc<Mutex<Log>>, job: &JobHandle) {
     loop {
         assert!(job.outcome().is_none(), "{:?}", job.outcome());
-        if log.lock().unwrap().rows.values().map(Vec::len).sum::<usize>() >= rows {
+        let log = log.lock().unwrap();
+        if log.seen() >= log.fast {
             return;
         }
+        drop(log);
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -122,16 +138,18 @@ fn a_program_goes_on_from_a_savepoint_at_another_parallelism() {
             ("execution.checkpointing.interval", "20 ms"),
             ("execution.checkpointing.dir", &kept),
         ];
-        let job = start(&log, 2, &settings);
-        wait_for(500, &log, &job);
+        let job = start(&log, 500, 2, &settings);
+        wait(&log, &job);
         now(job.stop(false, &place("first"))).unwrap();
         let from = place("first");
-        let job = start(&log, 3, &[&settings[..], &[("execution.state-recovery.path", &from)]].concat());
-        wait_for(1500, &log, &job);
+        let job = start(&log, 1500, 3, &[&settings[..], &[("execution.state-recovery.path", &from)]].concat());
+        wait(&log, &job);
         now(job.stop(false, &place("second"))).unwrap();
         assert!(log.lock().unwrap().fired.is_empty(), "{backend}: a timer fired before its time");
         let from = place("second");
-        start(&log, 1, &[&settings[..], &[("execution.state-recovery.path", &from)]].concat()).join().unwrap();
+        start(&log, usize::MAX, 1, &[&settings[..], &[("execution.state-recovery.path", &from)]].concat())
+            .join()
+            .unwrap();
         let log = log.lock().unwrap();
         assert_eq!(log.fired, expected(), "{backend}");
         for (key, rows) in &log.rows {
@@ -147,27 +165,27 @@ fn a_program_goes_on_from_the_checkpoints_of_one_that_was_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let (log, kept) = (Arc::new(Mutex::new(Log::default())), folder.path().join("kept").display().to_string());
     let settings = [("execution.checkpointing.interval", "5 ms"), ("execution.checkpointing.dir", kept.as_str())];
-    let job = start(&log, 2, &settings);
-    wait_for(1500, &log, &job);
+    let job = start(&log, 1500, 2, &settings);
+    wait(&log, &job);
     job.cancel();
     assert_eq!(job.join().unwrap_err().kind(), ErrorKind::Cancelled);
     let from = job.checkpoints().unwrap();
     assert!(from.starts_with(&kept) && from.contains("count-"), "{from}");
-    let seen: usize = log.lock().unwrap().rows.values().map(Vec::len).sum();
-    let job = start(&log, 3, &[&settings[..], &[("execution.state-recovery.path", from)]].concat());
+    let seen = log.lock().unwrap().seen();
+    let job = start(&log, usize::MAX, 3, &[&settings[..], &[("execution.state-recovery.path", from)]].concat());
     assert_ne!(job.checkpoints().unwrap(), from);
     job.join().unwrap();
     let log = log.lock().unwrap();
     assert_eq!(log.fired, expected());
     // What the checkpoints hold was not done again.
-    let again = log.rows.values().map(Vec::len).sum::<usize>() - seen;
+    let again = log.seen() - seen;
     assert!(again < ROWS as usize, "{again} rows were read by the second job");
 }
 
 #[test]
 fn what_a_program_cannot_begin_from_is_named() {
     let log = Arc::new(Mutex::new(Log::default()));
-    let job = start(&log, 1, &[("execution.state-recovery.path", "/nowhere/at/all")]);
+    let job = start(&log, usize::MAX, 1, &[("execution.state-recovery.path", "/nowhere/at/all")]);
     let error = job.join().unwrap_err();
     assert!(error.message().contains("/nowhere/at/all"), "{error}");
     assert!(log.lock().unwrap().rows.is_empty());
