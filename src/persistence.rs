@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidemill_connectors::store::{Location, Stores};
 use tidemill_core::{Result, Settings};
-use tidemill_exec::runtime::{Begin, Environment, Persistence, StoreFolder};
+use tidemill_exec::runtime::{Begin, Environment, Persistence, StoreFolder, process_chance};
 
 /// A place in a store, for the engine. What is written there stays when power fails.
 pub fn store_folder(place: &Location) -> StoreFolder {
@@ -29,10 +29,10 @@ pub fn from_settings(settings: &Settings, stores: &Stores, own: Option<String>) 
     Ok(Persistence { folder, begin, ignore_unclaimed: recovery.ignore_unclaimed, claims })
 }
 
-/// A name that no other run of a job has, wherever it is, and that is not given twice: the time, so that names sort by it, the process
-/// and its chance, and a number.
+/// A name that no other run of a job has, wherever it is, and that is not given twice: the time, so that names sort by it, what tells
+/// the process from others, and a number.
 pub fn run_id(engine: &Environment) -> String {
     static RUNS: AtomicU64 = AtomicU64::new(0);
-    let (number, process) = (RUNS.fetch_add(1, Ordering::Relaxed), engine.seed ^ u64::from(std::process::id()));
-    format!("{:x}-{process:x}-{number}", engine.clock.now_millis())
+    let number = RUNS.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{:x}-{number}", engine.clock.now_millis(), process_chance())
 }

@@ -232,10 +232,17 @@ pub struct OperatorContext {
     pub shared: SharedContext,
 }
 
+/// Whether a wake-up for `asked` should have come by `now`, in milliseconds, but for a clock that was set forward: it may still be far
+/// away.
+pub fn is_overdue(asked: i64, now: i64) -> bool {
+    const LATE_MILLIS: i64 = 1000;
+    asked.saturating_add(LATE_MILLIS) < now
+}
+
 /// Lets a synchronous operator be called back: for processing-time timers and for futures that it may not await itself.
 pub trait Wakeups: Send + Sync + Debug {
     /// Calls [`Operator::wake`] with `token` after as long as it is now until `millis`. If the clock is set meanwhile, that is
-    /// not when it shows `millis`: who is woken early asks again.
+    /// not when it shows `millis`: who is woken early asks again, and so does who [waits too long](is_overdue).
     fn at(&self, millis: i64, token: u64);
 
     /// Runs `work` on the I/O runtime, then calls [`Operator::wake`] with `token`.

@@ -60,6 +60,8 @@ pub struct WriterState(pub Vec<u8>);
 /// Whose writers wrote what a job goes on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Predecessor {
+    /// Nobody's: the job begins anew. What an earlier one of the same name has left and not shown is not its own.
+    Nobody,
     /// Those of earlier attempts of the same job, all of them gone.
     Own,
     /// Those of a job whose savepoint this one began from. They may be at work still, and others may begin from the same savepoint:

@@ -151,9 +151,10 @@ impl JobHandle {
         self.job.name()
     }
 
-    /// Tells the job to stop; its outcome will be the error kind `Cancelled`.
+    /// Tells the job to stop; its outcome will be the error kind `Cancelled`. What becomes of its checkpoints is up to
+    /// `execution.checkpointing.externalized-checkpoint-retention`.
     pub fn cancel(&self) {
-        self.job.cancel();
+        self.job.cancel_by_user();
     }
 
     /// Writes a savepoint into the folder `path`, which has to be empty or missing; the job goes on (SVP-01). Another job begins from

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use tidemill_core::metrics::{Counter, LATE_RECORDS_DROPPED};
-use tidemill_core::operator::{Operator, OperatorContext, Output, Progress};
+use tidemill_core::operator::{Operator, OperatorContext, Output, Progress, is_overdue};
 use tidemill_core::state::{Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateId};
 use tidemill_core::window::Window;
 use tidemill_core::{Batch, Error, Result, Watermark};
@@ -370,7 +370,10 @@ impl<K: Record, T: Record, R: Record, L: WindowLogic<K, T, R>> WindowOperator<K,
             return;
         };
         let end = last.saturating_add(1);
-        if self.wake_at.is_none_or(|asked| end < asked) && last != last_moment(&super::windows::WHOLE) {
+        let now = context.clock.now_millis();
+        if self.wake_at.is_none_or(|asked| end < asked || is_overdue(asked, now))
+            && last != last_moment(&super::windows::WHOLE)
+        {
             self.wake_at = Some(end);
             context.wakeups.at(end, 0);
         }

@@ -9,7 +9,7 @@ use tidemill_core::settings::Origin;
 use tidemill_core::sink::{
     ChangelogMode, Committable, Committer, Predecessor, Sink, SinkContext, SinkWriter, WriterState,
 };
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, ErrorKind, Result};
 use tidemill_exec::runtime::{
     Begin, Environment, JobHandle, JobResult, Persistence, StoreFolder, execute_from, simulate,
 };
@@ -249,4 +249,40 @@ fn a_panic_behind_a_checkpoint_is_told_with_its_words() {
     for error in [asked, ended_with] {
         assert!(error.to_string().contains("panicked: the first sink has had enough"), "{error}");
     }
+}
+
+#[test]
+fn what_could_not_be_committed_at_the_end_is_committed_by_who_goes_on() {
+    let run = |environment: Environment| async move {
+        let chance = Chance::new(7);
+        let (plan, folder) = (on_demand(&chance), folder(&chance));
+        let sinks = [Moods::new("first", &chance, Temper::Unwilling), Moods::new("second", &chance, Temper::Willing)];
+        // It has come to its end without a checkpoint.
+        let job = start(&environment, &chance, &plan, &sinks, Some(folder.clone()), "none");
+        let error = ended(&environment, &job).await.unwrap_err();
+        assert!(error.to_string().contains("the first sink does not commit"), "{error}");
+        assert!(sinks[0].outside.published().is_empty());
+
+        let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
+        let job = start(&environment, &chance, &plan, &again, Some(folder), "none");
+        ended(&environment, &job).await.unwrap();
+        sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
+    };
+    simulate(7, run).unwrap();
+}
+
+#[test]
+fn who_cancels_a_job_that_has_no_checkpoint_leaves_nothing_behind() {
+    let run = |environment: Environment| async move {
+        let chance = Chance::new(8);
+        let (plan, folder) = (on_demand(&chance), folder(&chance));
+        let sink = Moods::new("only", &chance, Temper::Willing);
+        let job = start(&environment, &chance, &plan, std::slice::from_ref(&sink), Some(folder), "none");
+        environment.clock.sleep(Duration::from_millis(300)).await;
+        assert!(sink.outside.left_over() > 0, "nothing was written");
+        job.cancel();
+        assert_eq!(ended(&environment, &job).await.unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!((sink.outside.published().len(), sink.outside.left_over()), (0, 0));
+    };
+    simulate(8, run).unwrap();
 }

@@ -64,7 +64,12 @@ fn several_sinks_run_in_one_job() {
     let numbers = environment.generate_sequence(1, 3);
     numbers.map(|n| n * 2).write_as_text(&path("doubled"), WriteMode::NoOverwrite);
     numbers.map(|n| n * 3).write_as_text(&path("tripled"), WriteMode::NoOverwrite);
-    environment.execute("both").unwrap();
+    // Names that differ in signs which names of parts do not have.
+    numbers.map(|n| n * 4).write_as_text(&path("ä.txt"), WriteMode::NoOverwrite);
+    numbers.map(|n| n * 5).write_as_text(&path("ö.txt"), WriteMode::NoOverwrite);
+    environment.execute("all").unwrap();
+    assert_eq!(std::fs::read_to_string(path("ä.txt")).unwrap(), "4\n8\n12\n");
+    assert_eq!(std::fs::read_to_string(path("ö.txt")).unwrap(), "5\n10\n15\n");
     assert_eq!(std::fs::read_to_string(path("doubled")).unwrap(), "2\n4\n6\n");
     assert_eq!(std::fs::read_to_string(path("tripled")).unwrap(), "3\n6\n9\n");
 }

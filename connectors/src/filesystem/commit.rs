@@ -5,17 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use tidemill_core::error::{Error, Result};
 use tidemill_core::sink::{Committable, Committer, Predecessor, WriterState};
 
 use super::part::{IN_PROGRESS, Part, PartName, PartState, Prepared, READY, UPLOAD, Upload, folder_of, lost};
-use super::partition_commit::{PartitionCommit, PartitionCommitter};
+use super::partition_commit::{PartitionCommit, PartitionCommitter, Progress};
 use super::replace::{Replacement, marker_of, names_below, names_in};
 use super::target::{STAGED_BYTES, UploadNote, complete_upload};
 use crate::formats::Format;
 use crate::store::{Location, REPLACE_MARKER, files_in, make_folder, publish, sync_directory, sync_file};
+
+/// Parts that are committed at a time: a store that is away makes each of them wait.
+const COMMITS: usize = 16;
 
 /// When parts become visible, and as what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +134,8 @@ impl FileCommitter {
         let mut replacement = Replacement::default();
         for (subtask, mut parts) in by_subtask {
             let name = names.get(subtask).ok_or_else(|| {
-                Error::internal(format!("subtask {subtask} wrote to a sink of {} subtasks", names.len()))
+                let error = format!("subtask {subtask} wrote to files of which there are {} now", names.len());
+                Error::request(error).with_hint("go on with the parallelism that the sink had")
             })?;
             parts.sort_by_key(|(order, _)| *order);
             let hidden = match parts.as_slice() {
@@ -207,6 +211,14 @@ impl FileCommitter {
             return Ok(());
         }
         Err(lost(part, self.table()))
+    }
+
+    /// Commits a part, or gives what a subtask says of partitions.
+    async fn commit_one(&self, committable: Committable) -> Result<Option<Progress>> {
+        match Prepared::decode(&committable)? {
+            Prepared::Part(part, upload) => self.commit_part(&part, upload.as_ref()).await.map(|()| None),
+            Prepared::Progress(said) => Ok(Some(said)),
+        }
     }
 
     async fn commit_part(&self, part: &Part, upload: Option<&Upload>) -> Result<()> {
@@ -357,20 +369,13 @@ impl Committer for FileCommitter {
     /// Every part is tried, whatever became of the others; then the first error is raised (SUB-08). Of partitions
     /// nothing is said before all parts are there.
     async fn commit(&self, committables: Vec<Committable>) -> Result<()> {
-        let (mut outcome, mut progress) = (Ok(()), Vec::new());
-        for committable in &committables {
-            outcome = outcome.and(match Prepared::decode(committable) {
-                Ok(Prepared::Part(part, upload)) => self.commit_part(&part, upload.as_ref()).await,
-                Ok(Prepared::Progress(said)) => {
-                    progress.push(said);
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            });
-        }
-        outcome?;
+        let commits = stream::iter(committables).map(|committable| self.commit_one(committable));
+        let outcomes: Vec<_> = commits.buffered(COMMITS).collect().await;
+        let said = outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         match &self.partitions {
-            Some(partitions) => partitions.observe(progress).await,
+            Some(partitions) if self.settings.publication == Publication::EachCommit => partitions.observe(said).await,
+            // Their files are not there before the end.
+            Some(partitions) => partitions.remember(said).await,
             None => Ok(()),
         }
     }
@@ -402,12 +407,17 @@ impl Committer for FileCommitter {
         for (_, marker) in self.markers().await? {
             let replacement = Replacement::load(&marker).await?;
             let hidden = replacement.published.iter().filter_map(|(hidden, _)| hidden.strip_prefix('.'));
-            keep.extend(hidden.map(|hidden| hidden.trim_end_matches(IN_PROGRESS).to_owned()));
+            keep.extend(hidden.map(|hidden| hidden.trim_end_matches(IN_PROGRESS).trim_end_matches(READY).to_owned()));
         }
         // Those of a job that may be at work are its own.
-        let gone = if of == Predecessor::Own { jobs } else { self.own_job() };
+        let gone = if of == Predecessor::Other { self.own_job() } else { jobs };
         self.clean(&gone, |_, name| {
-            let in_progress = name.strip_suffix(IN_PROGRESS).or_else(|| name.strip_suffix(UPLOAD));
+            let hidden = name.strip_suffix(IN_PROGRESS).or_else(|| name.strip_suffix(UPLOAD));
+            // What another run of the job has kept ready for its end is not of this one.
+            let in_progress = match of {
+                Predecessor::Nobody => hidden.or_else(|| name.strip_suffix(READY)),
+                _ => hidden,
+            };
             match in_progress.and_then(|name| name.strip_prefix('.')) {
                 Some(part) => keep.contains(part),
                 // What a local store gathers and has not completed is of nobody.

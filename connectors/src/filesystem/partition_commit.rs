@@ -186,6 +186,20 @@ struct State {
     stored: Option<Pending>,
 }
 
+impl State {
+    fn note(&mut self, progress: Vec<Progress>) {
+        for said in progress {
+            for (folder, created) in &said.touched {
+                let known = self.pending.entry(folder.clone()).or_insert(*created);
+                *known = (*created).min(*known);
+            }
+            // Those of a job that went on at another parallelism say nothing about this one.
+            self.progress.retain(|_, known| known.parallelism == said.parallelism);
+            self.progress.insert(said.subtask, said);
+        }
+    }
+}
+
 impl PartitionCommitter {
     pub(super) fn new(policy: PartitionCommit, table: Location, job: Arc<str>) -> Self {
         Self { policy, table, job, state: Mutex::default() }
@@ -198,19 +212,20 @@ impl PartitionCommitter {
         }
         let mut state = self.state.lock().await;
         self.load(&mut state).await?;
-        for said in progress {
-            for (folder, created) in &said.touched {
-                let known = state.pending.entry(folder.clone()).or_insert(*created);
-                *known = (*created).min(*known);
-            }
-            // Those of a job that went on at another parallelism say nothing about this one.
-            state.progress.retain(|_, known| known.parallelism == said.parallelism);
-            state.progress.insert(said.subtask, said);
-        }
+        state.note(progress);
         let over = self.over(&state)?;
         self.succeed(&over).await?;
         state.pending.retain(|folder, _| !over.contains(folder));
         self.store(&mut state).await
+    }
+
+    /// Takes note of what subtasks say, for the end: no partition has files that anybody sees before it. Whoever comes to it after a
+    /// restart hears all of that again.
+    pub(super) async fn remember(&self, progress: Vec<Progress>) -> Result<()> {
+        let mut state = self.state.lock().await;
+        self.load(&mut state).await?;
+        state.note(progress);
+        Ok(())
     }
 
     /// The job has ended: all partitions are over.

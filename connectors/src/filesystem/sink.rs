@@ -76,8 +76,7 @@ impl FileSink {
     }
 
     /// `write_as_text` and `write_as_csv`: one file with a parallelism of 1, else a directory of files `1` to `n`.
-    /// `job` becomes part of hidden names, where each sign that no file name has is `_`: what a job has left there
-    /// waits for it under that name.
+    /// `job` becomes part of hidden names, as of those of [`directory`](Self::directory).
     pub fn write_as(
         path: impl Into<String>,
         location: Location,
@@ -87,7 +86,7 @@ impl FileSink {
         mode: WriteMode,
         parallelism: usize,
     ) -> Result<Self> {
-        let job = file_name_part(job);
+        let job = told_apart(job);
         if parallelism > 1 {
             return Self::new(path.into(), location, Layout::Numbered(parallelism, mode), format, schema, &job);
         }

@@ -2,7 +2,8 @@
 //! opens the file, also after a restore, sees whether it is still the same (SRC-09).
 //!
 //! ```text
-//! 1234@5678,1795219200000000,1a2b-3c     position in the file @ size, time in microseconds, tag if there is one
+//! 1234 of 5678,1795219200000000,1a2b-3c     position in the file, of size, time in microseconds, tag if there is one
+//! start of 5678,1795219200000000            where nothing was read
 //! ```
 
 use object_store::ObjectMeta;
@@ -10,6 +11,11 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::error::{Error, Result};
 
 use crate::store::Location;
+
+/// Between a position and what its file was like.
+const OF: &[u8] = b" of ";
+/// The position before anything was read.
+const START: &[u8] = b"start";
 
 /// What a file was like when it was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,19 +52,21 @@ impl Version {
     pub(super) fn mark(&self, position: &[u8]) -> Vec<u8> {
         let Self { size, modified_micros, tag } = self;
         let tag = tag.as_ref().map_or_else(String::new, |tag| format!(",{tag}"));
-        [position, format!("@{size},{modified_micros}{tag}").as_bytes()].concat()
+        let position = if position.is_empty() { START } else { position };
+        [position, OF, format!("{size},{modified_micros}{tag}").as_bytes()].concat()
     }
 
     /// What `mark` has put together. A position without a version is of a file that may change, or of an older
     /// checkpoint.
     pub(super) fn unmark(position: Vec<u8>) -> Result<(Vec<u8>, Option<Self>)> {
-        let Some(at) = position.iter().position(|byte| *byte == b'@') else { return Ok((position, None)) };
-        let version = std::str::from_utf8(&position[at + 1..]).ok().and_then(Self::decode);
+        let Some(at) = position.windows(OF.len()).position(|bytes| bytes == OF) else { return Ok((position, None)) };
+        let version = std::str::from_utf8(&position[at + OF.len()..]).ok().and_then(Self::decode);
         let version = version.ok_or_else(|| {
             let position = String::from_utf8_lossy(&position);
             Error::corrupt(format!("position '{position}' does not say what its file was like"))
         })?;
-        Ok((position[..at].to_vec(), Some(version)))
+        let position = if position[..at] == *START { Vec::new() } else { position[..at].to_vec() };
+        Ok((position, Some(version)))
     }
 
     fn decode(text: &str) -> Option<Self> {
@@ -94,7 +102,7 @@ mod tests {
 
     #[test]
     fn positions_go_there_and_back() {
-        for tag in [None, Some(""), Some("1a-2b-3c"), Some("\"a,b@c#d\"")] {
+        for tag in [None, Some(""), Some("1a-2b-3c"), Some("\"a,b of c#d\"")] {
             for position in ["", "0", "1234"] {
                 let marked = version(-7, tag).mark(position.as_bytes());
                 assert!(std::str::from_utf8(&marked).is_ok());
@@ -104,7 +112,7 @@ mod tests {
         }
         assert_eq!(Version::unmark(b"1234".to_vec()).unwrap(), (b"1234".to_vec(), None));
         assert_eq!(Version::unmark(Vec::new()).unwrap(), (Vec::new(), None));
-        for damaged in ["1@", "1@5", "1@x,7", "1@5,y,z"] {
+        for damaged in ["1 of ", "1 of 5", "1 of x,7", "start of 5,y,z"] {
             assert!(Version::unmark(damaged.as_bytes().to_vec()).is_err(), "{damaged}");
         }
     }

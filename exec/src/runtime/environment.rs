@@ -1,6 +1,6 @@
 //! What a job runs in: clocks, runtimes, disks, memory, chance. All of it is passed in, so that a simulation can replay a seed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
@@ -201,6 +201,12 @@ impl Engine {
     pub fn io_handle(&self) -> Option<tokio::runtime::Handle> {
         self.io.as_ref().map(|runtime| runtime.handle().clone())
     }
+}
+
+/// What tells this process from all others, also from those that begin in the same moment under the same process id.
+pub fn process_chance() -> u64 {
+    static CHANCE: OnceLock<u64> = OnceLock::new();
+    *CHANCE.get_or_init(chance)
 }
 
 /// A number that no other process has, also of those that begin in the same moment under the same process id.

@@ -108,7 +108,7 @@ impl JobRun {
         loop {
             let outcome = match restored.as_ref().filter(|restored| restored.content.is_final) {
                 // What remains is to commit what the last checkpoint holds.
-                Some(finished) => self.finish_again(finished).await.map(|()| ending),
+                Some(finished) => self.unless_cancelled(self.finish_again(finished)).await.map(|()| ending),
                 None => self.attempt(first.take(), &mut checkpointer, restored.as_ref()).await,
             };
             let mut error = match outcome {
@@ -145,11 +145,15 @@ impl JobRun {
         if checkpointer.last().is_some() {
             return true;
         }
+        // Who does not wait for the answer does not know.
+        let patience = async {
+            self.cancelled.wait().await;
+            self.environment.clock.sleep(self.settings.cancellation_timeout()).await;
+        };
         tokio::select! {
             biased;
-            // Who does not wait for the answer does not know.
-            () = self.cancelled.wait() => true,
             fenced = checkpointer.may_be_fenced() => fenced,
+            () = patience => true,
         }
     }
 
@@ -351,14 +355,26 @@ impl JobRun {
     }
 
     async fn recover_sink(&self, vertex: usize, sink: &dyn Committer, restored: Option<&RestoredJob>) -> Result<()> {
-        let is_of_other = restored.is_some_and(|restored| restored.content.kind == CheckpointKind::Savepoint);
-        let predecessor = if is_of_other { Predecessor::Other } else { Predecessor::Own };
+        let predecessor = match restored.map(|restored| restored.content.kind) {
+            None => Predecessor::Nobody,
+            Some(CheckpointKind::Savepoint) => Predecessor::Other,
+            Some(CheckpointKind::Checkpoint) => Predecessor::Own,
+        };
         let id = self.job.vertices[vertex].sink.as_ref().map(|sink| sink.id);
         let (committables, states) = match (restored, id) {
             (Some(restored), Some(id)) => (restored.committables(id).await?, restored.writer_states(id).await?),
             _ => (Vec::new(), Vec::new()),
         };
         sink.recover(committables, &states, predecessor).await
+    }
+
+    /// What may take as long as stores do not answer keeps nobody who wants to end: it is broken off as if the process had died.
+    async fn unless_cancelled(&self, work: impl Future<Output = Result<()>>) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = self.cancelled.wait() => Err(cancelled()),
+            done = work => done,
+        }
     }
 
     /// Commits what sinks have prepared, by vertex: each sink's, and the first error counts.
@@ -424,12 +440,16 @@ impl JobRun {
         checkpointer.begin(attempt);
         let ending = self.watch(subtasks, &stop, checkpointer).await?;
         checkpointer.settle(self.settings.cancellation_timeout()).await;
+        let mut prepared = BTreeMap::new();
         if ending == Ending::Finished {
             checkpointer.finish().await?;
-            self.commit(checkpointer.uncommitted()).await?;
+            prepared = checkpointer.uncommitted();
         }
-        self.end_sinks(ending).await?;
-        Ok(ending)
+        let end = async {
+            self.commit(prepared).await?;
+            self.end_sinks(ending).await
+        };
+        self.unless_cancelled(end).await.map(|()| ending)
     }
 
     async fn watch(

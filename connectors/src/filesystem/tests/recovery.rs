@@ -309,7 +309,7 @@ fn a_partition_that_cannot_be_replaced_keeps_no_other_back() {
     let rows = |range: Range<u64>| rows_as_text(&numbered(range)).unwrap();
     block_on(async {
         let place = place(Kind::Local).partitioned(&["p"]).replacing();
-        let sink = place.sink(&csv).unwrap();
+        let sink = place.sink(&[csv[0], COMMITTED]).unwrap();
         let committer = sink.prepare().unwrap();
         let (committables, in_the_way) = with_a_folder_in_the_way(&place, &*sink).await;
         committer.commit(committables).await.unwrap();
@@ -319,6 +319,7 @@ fn a_partition_that_cannot_be_replaced_keeps_no_other_back() {
             assert!(error.to_string().contains("/p=0/.part-job."), "{error}");
             let names = place.names().await;
             assert!(names.iter().any(|name| name.starts_with("t/p=1/part-job.")), "{names:?}");
+            assert!(!names.iter().any(|name| name.ends_with("_SUCCESS")), "{names:?}");
         }
         std::fs::remove_dir_all(in_the_way).unwrap();
         for _ in 0..2 {
@@ -326,6 +327,32 @@ fn a_partition_that_cannot_be_replaced_keeps_no_other_back() {
             assert_eq!(place.rows(&csv).await, [rows(1..2), rows(21..22)].concat());
         }
         assert!(!place.names().await.iter().any(|name| name.contains("/.")), "{:?}", place.names().await);
+    });
+}
+
+/// It finds what a run of the same job has committed for its end, which never came.
+#[test]
+fn who_begins_anew_shows_nothing_that_another_run_has_kept_for_its_end() {
+    let csv = [("format", "csv")];
+    block_on(async {
+        let place = place(Kind::Local).replacing();
+        let clock = Arc::new(ManualClock::default());
+        for (rows, of) in [(0..5, None), (5..8, Some(Predecessor::Nobody))] {
+            let sink = place.sink(&csv).unwrap();
+            let committer = sink.prepare().unwrap();
+            if let Some(of) = of {
+                assert!(place.names().await.iter().any(|name| name.ends_with(".ready")), "{:?}", place.names().await);
+                committer.recover(Vec::new(), &[], of).await.unwrap();
+            }
+            let mut writer = writer(&*sink, &clock);
+            write(&mut writer, rows).await;
+            committer.commit(writer.prepare_commit(None).await.unwrap()).await.unwrap();
+            match of {
+                None => committer.suspend().await.unwrap(),
+                Some(_) => committer.finish().await.unwrap(),
+            }
+        }
+        assert_eq!(place.rows(&csv).await, rows_as_text(&numbered(5..8)).unwrap());
     });
 }
 

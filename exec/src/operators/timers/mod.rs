@@ -18,7 +18,7 @@ pub use queue::{DueTimer, EncodedKeys, TimerQueue};
 
 use arrow::array::ArrayRef;
 use tidemill_core::key::hash_columns;
-use tidemill_core::operator::OperatorContext;
+use tidemill_core::operator::{OperatorContext, is_overdue};
 use tidemill_core::state::{KeyedStates, StateId};
 use tidemill_core::{Error, Result};
 
@@ -184,10 +184,12 @@ impl TimerService {
         self.asked = None;
     }
 
-    /// Asks for a wake-up at the next timer over processing time, unless an earlier one is on its way.
+    /// Asks for a wake-up at the next timer over processing time, unless an earlier one is on its way, and not late because the
+    /// machine's clock was set.
     pub fn ask_to_be_woken(&mut self, context: &OperatorContext) {
+        let now = context.clock.now_millis();
         if let Some(next) = self.processing.next()
-            && self.asked.is_none_or(|asked| next < asked)
+            && self.asked.is_none_or(|asked| next < asked || is_overdue(asked, now))
         {
             self.asked = Some(next);
             context.wakeups.at(next, 0);

@@ -327,7 +327,10 @@ impl Checkpointer {
             Some(store) => {
                 let url = store.url().to_owned();
                 let published = store.publish_end(&self.job, id, clock.now_millis(), &uncommitted);
-                answered(&*clock, self.settings.timeout, &url, published).await
+                answered(&*clock, self.settings.timeout, &url, published).await?;
+                // What sinks cannot commit now is committed by whoever goes on from here.
+                self.last = store.newest().cloned().map(Arc::new);
+                Ok(())
             }
             None => Err(Error::internal("a job ended while a checkpoint was being stored")),
         }
