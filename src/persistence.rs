@@ -16,14 +16,13 @@ pub fn store_folder(place: &Location) -> StoreFolder {
 /// nobody asked to go on from another; without a name it keeps nothing beyond the process, like one whose rows go to a program that
 /// is gone with it.
 pub fn from_settings(settings: &Settings, stores: &Stores, own: Option<String>) -> Result<Persistence> {
-    let folder = |url: &str| stores.resolve(url);
     let recovery = settings.state_recovery();
     let (begin, claims) = match &recovery.path {
-        Some(path) => (Begin::From(store_folder(&folder(path)?)), recovery.claims),
+        Some(path) => (Begin::From(store_folder(&stores.resolve(path)?)), recovery.claims),
         None => (Begin::Anew, false),
     };
     let folder = match (own, settings.checkpoints().dir) {
-        (Some(own), Some(dir)) => Some(store_folder(&folder(&dir)?.child(&own))),
+        (Some(own), Some(dir)) => Some(store_folder(&stores.resolve(&dir)?.child(&own))),
         _ => None,
     };
     Ok(Persistence { folder, begin, ignore_unclaimed: recovery.ignore_unclaimed, claims })
