@@ -191,3 +191,13 @@ fn what_a_program_cannot_begin_from_is_named() {
     assert!(log.lock().unwrap().rows.is_empty());
     assert_eq!(job.checkpoints(), None);
 }
+
+#[test]
+fn the_backend_filesystem_takes_no_checkpoints_without_a_folder() {
+    let log = Arc::new(Mutex::new(Log::default()));
+    let settings = [("state.backend.type", "filesystem"), ("execution.checkpointing.interval", "5 ms")];
+    let error = start(&log, usize::MAX, 1, &settings).join().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Request);
+    assert!(error.to_string().contains("set execution.checkpointing.dir"), "{error}");
+    assert!(log.lock().unwrap().rows.is_empty());
+}
