@@ -68,9 +68,9 @@ pub trait Operator: Send {
         Ok(Progress::Done)
     }
 
-    /// Works off what it has kept back to work on more rows at once. Called before its task waits for input, before a snapshot, and
-    /// before the task says that it is idle; an operator that keeps rows back also keeps watermarks back behind them, and works all
-    /// off when its input ends.
+    /// Works off what it has kept back to work on more rows at once. Called before its task waits for input, before a snapshot that is
+    /// a [`SnapshotScope::Copy`], and before the task says that it is idle; an operator that keeps rows back also keeps watermarks back
+    /// behind them, and works all off when its input ends.
     fn flush(&mut self, _output: &mut Output) -> Result<Progress> {
         Ok(Progress::Done)
     }
@@ -106,8 +106,8 @@ pub trait Operator: Send {
         Ok(())
     }
 
-    /// Freezes the state in O(dirty); encoding happens elsewhere, through the returned handles. Called when all that was emitted has
-    /// been taken: an operator is never caught in the middle of `Full`.
+    /// Freezes the state in O(dirty), and what it has kept back; encoding happens elsewhere, through the returned handles. Called when
+    /// all that was emitted has been taken: an operator is never caught in the middle of `Full`.
     fn snapshot(&mut self, _scope: SnapshotScope) -> Result<Snapshot> {
         Ok(Snapshot::default())
     }

@@ -8,12 +8,16 @@ use futures::future::BoxFuture;
 use tidemill_core::clock::{Clock, Spawner};
 use tidemill_core::shared::FileFetcher;
 use tidemill_core::{Error, Result};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::exchange::SpillDirs;
 use crate::runtime::shared::NoFetcher;
 use crate::runtime::task_slots::TaskSlots;
 use crate::runtime::trace::EventTrace;
 use crate::state::Tier;
+
+/// So long the end of an engine waits for what works in each of its runtimes.
+const LONGEST_END: Duration = Duration::from_secs(2);
 
 /// What a job runs in. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -88,11 +92,11 @@ fn system_millis() -> i64 {
 
 /// Spawns on a tokio runtime.
 #[derive(Debug)]
-pub struct TokioSpawner(tokio::runtime::Handle);
+pub struct TokioSpawner(Handle);
 
 impl TokioSpawner {
     /// Spawns on `runtime`.
-    pub fn new(runtime: tokio::runtime::Handle) -> Self {
+    pub fn new(runtime: Handle) -> Self {
         Self(runtime)
     }
 }
@@ -108,16 +112,16 @@ impl Spawner for TokioSpawner {
 pub struct Engine {
     environment: Environment,
     // Options only so that `drop` can shut them down without waiting.
-    compute: Option<tokio::runtime::Runtime>,
-    io: Option<tokio::runtime::Runtime>,
-    background: Option<tokio::runtime::Runtime>,
+    compute: Option<Runtime>,
+    io: Option<Runtime>,
+    background: Option<Runtime>,
 }
 
 impl Engine {
     /// An engine with a compute thread a core, spilling into `dirs`, whose jobs and operators may have what they like.
     pub fn new(dirs: Vec<std::path::PathBuf>) -> Result<Self> {
         let runtime = |name: &str, threads: usize| {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            let mut builder = Builder::new_multi_thread();
             builder.worker_threads(threads).thread_name(name).enable_all();
             builder.build().map_err(|error| Error::from(error).context("cannot start the runtime"))
         };
@@ -198,7 +202,7 @@ impl Engine {
     }
 
     /// A handle to the I/O runtime, for stores and servers.
-    pub fn io_handle(&self) -> Option<tokio::runtime::Handle> {
+    pub fn io_handle(&self) -> Option<Handle> {
         self.io.as_ref().map(|runtime| runtime.handle().clone())
     }
 }
@@ -217,9 +221,14 @@ fn chance() -> u64 {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // A task that ignores its cancellation must not keep the process from ending.
-        let runtimes = [self.compute.take(), self.io.take(), self.background.take()];
-        runtimes.into_iter().flatten().for_each(tokio::runtime::Runtime::shutdown_background);
+        let runtimes = [self.compute.take(), self.io.take(), self.background.take()].into_iter().flatten();
+        // Who drops a runtime within another one cannot wait.
+        if Handle::try_current().is_ok() {
+            return runtimes.for_each(Runtime::shutdown_background);
+        }
+        // What still worked when the process ends would find that RocksDB has taken itself down. A task that ignores its cancellation
+        // must not keep it from ending all the same.
+        runtimes.for_each(|runtime| runtime.shutdown_timeout(LONGEST_END));
     }
 }
 
@@ -227,7 +236,7 @@ impl Drop for Engine {
 ///
 /// Must be called within a current-thread runtime. [`simulate`](super::simulate) makes one whose time is simulated too.
 pub fn simulated(seed: u64) -> Environment {
-    let handle = tokio::runtime::Handle::current();
+    let handle = Handle::current();
     let spawner = Arc::new(TokioSpawner::new(handle));
     let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
     Environment {

@@ -19,18 +19,18 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt8Array};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt8Type};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use tidemill_core::graph::Partitioning;
 use tidemill_core::state::{EncodeState, StateDescriptor, StateKind};
 use tidemill_core::{Batch, Error, Result, Watermark};
+
+use crate::state::stored_rows::{stored_columns, stored_fields, thawed};
 
 /// How the names of these states begin; no state of an operator does.
 const PREFIX: &str = "$in-flight ";
 /// The state that holds event time.
 pub const TIME: &str = "$in-flight time";
-/// The column of row kinds.
-const KIND: &str = "$kind";
 
 /// An input edge as one subtask sees it.
 #[derive(Clone, Debug)]
@@ -92,7 +92,8 @@ impl InFlight {
             let schema = stored_schema(&edge.schema);
             let encode: EncodeState = {
                 let schema = schema.clone();
-                Box::new(move || rows.into_iter().map(|batch| with_kinds(&schema, batch)).collect())
+                let stored = move |batch| Ok(RecordBatch::try_new(schema.clone(), stored_columns(batch))?);
+                Box::new(move || rows.into_iter().map(stored).collect())
             };
             states.push((descriptor(name_of(edge.place), schema), encode));
         }
@@ -131,21 +132,7 @@ pub fn place_of(name: &str) -> Option<usize> {
 
 /// Stored rows as they were in flight.
 pub fn thaw(edge: &InputEdge, stored: &RecordBatch) -> Result<Batch> {
-    let expected = stored_schema(&edge.schema);
-    let fields = |schema: &Schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
-    if fields(&expected) != fields(stored.schema_ref()) {
-        let error = format!(
-            "the checkpoint holds rows in flight of columns {:?}, and the job now sends {:?}",
-            stored.schema_ref().fields(),
-            expected.fields()
-        );
-        return Err(Error::request(error).with_hint("change the job behind a savepoint, which holds no rows in flight"));
-    }
-    let (kinds, columns) =
-        stored.columns().split_last().ok_or_else(|| Error::corrupt("rows in flight without kinds"))?;
-    let options = RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
-    let records = RecordBatch::try_new_with_options(edge.schema.clone(), columns.to_vec(), &options)?;
-    Batch::changelog(records, kinds.as_primitive::<UInt8Type>().values().clone())
+    thawed(&edge.schema, stored)
 }
 
 /// Event time before and behind the rows, in a stored batch of [`TIME`].
@@ -168,20 +155,8 @@ fn time_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![field("begin"), field("end")]))
 }
 
-/// The columns of an edge, each of which may be null, and the kinds of rows.
-fn stored_schema(schema: &SchemaRef) -> SchemaRef {
-    let columns = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-    Arc::new(Schema::new(columns.chain([Field::new(KIND, DataType::UInt8, false)]).collect::<Vec<_>>()))
-}
-
-fn with_kinds(schema: &SchemaRef, batch: Batch) -> Result<RecordBatch> {
-    let (records, kinds, _) = batch.into_parts();
-    let kinds = match kinds {
-        Some(kinds) => UInt8Array::new(kinds, None),
-        None => UInt8Array::from(vec![0; records.num_rows()]),
-    };
-    let columns = records.columns().iter().cloned().chain([Arc::new(kinds) as ArrayRef]).collect();
-    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+fn stored_schema(schema: &Schema) -> SchemaRef {
+    Arc::new(Schema::new(stored_fields(schema)))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tidemill_core::clock::{Clock, Spawner};
 use tidemill_core::event::{Barrier, CheckpointId};
 use tidemill_core::operator::{InputSelection, OperatorContext, Wakeups};
 use tidemill_core::sink::Committable;
+use tidemill_core::state::SnapshotScope;
 use tidemill_core::{Error, Result};
 use tokio::sync::mpsc;
 
@@ -184,10 +185,12 @@ impl ChainTask {
     /// Freezes the state of the task at a barrier, and sends the barrier on.
     async fn checkpoint(&mut self, Cut { barrier, alignment, is_overtaking }: Cut) -> Result<()> {
         self.abandon("another one came before the barriers of all inputs of a task");
-        let start = self.clock.monotonic();
-        self.flush().await?;
+        let (start, scope) = (self.clock.monotonic(), barrier.kind.scope());
+        if scope == SnapshotScope::Copy {
+            self.flush().await?;
+        }
         let splits = self.input.splits();
-        let mut snapshot = self.participant.snapshot(&mut self.chain, &splits, barrier.kind.scope())?;
+        let mut snapshot = self.participant.snapshot(&mut self.chain, &splits, scope)?;
         snapshot.stalled = self.clock.monotonic().saturating_sub(start);
         snapshot.alignment = alignment;
         let prepared = self.output.barrier(barrier).await?;

@@ -15,6 +15,7 @@ pub mod key_index;
 pub mod memory;
 mod operator_lists;
 mod registry;
+pub mod stored_rows;
 mod subtask_states;
 pub mod tier;
 mod varint;

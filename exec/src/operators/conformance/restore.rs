@@ -82,7 +82,9 @@ fn keeps_its_own(shell: &mut Shell<'_>, subtask: usize, parallelism: usize) {
 
 /// Takes a snapshot and lays it over what is stored.
 pub fn store(shell: &mut Shell<'_>, scope: SnapshotScope, stored: &mut Stored) {
-    shell.flush();
+    if scope == SnapshotScope::Copy {
+        shell.flush();
+    }
     let name = &shell.subject.name;
     let snapshot = shell.operator.snapshot(scope).unwrap();
     if scope != SnapshotScope::Changes {

@@ -105,7 +105,7 @@ impl KeyedUpdate for Groups {
         let keys = self.plan.keys.iter().map(|key| self.plan.input_schema.fields()[*key].clone());
         let keys = (self.plan.keys.clone(), keys.collect());
         let column = GroupColumn::new(&self.plan.aggregates, self.plan.input_updates)?;
-        Ok(Declared { name: "groups", keys, column, ttl: self.plan.ttl })
+        Ok(Declared { name: "groups", input: self.plan.input_schema.clone(), keys, column, ttl: self.plan.ttl })
     }
 
     fn update(&mut self, states: &mut States, rows: Rows<'_>) -> Result<Option<Batch>> {

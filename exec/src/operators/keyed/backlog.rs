@@ -20,6 +20,8 @@ const BATCH_BYTES: usize = 512;
 pub struct Backlog {
     waiting: Vec<Batch>,
     bytes: usize,
+    /// Some of those that wait were restored: their keys may be in memory by now.
+    has_restored: bool,
     due: Option<Due>,
     watermark: Option<Watermark>,
 }
@@ -47,6 +49,28 @@ impl Backlog {
         Ok(near)
     }
 
+    /// These rows waited when a checkpoint was taken, and wait again; they come before all others of their keys.
+    pub fn put_back(&mut self, rows: Batch) {
+        self.has_restored = true;
+        self.bytes += rows.size_bytes() + BATCH_BYTES;
+        self.waiting.push(rows);
+    }
+
+    /// Whether rows wait that no other may overtake, whatever its key is.
+    pub fn has_restored(&self) -> bool {
+        self.has_restored
+    }
+
+    /// The rows that wait, in their order.
+    ///
+    /// Errors: some are being worked off.
+    pub fn waiting(&self) -> Result<&[Batch]> {
+        match self.due {
+            None => Ok(&self.waiting),
+            Some(_) => Err(Error::internal("rows are asked for while they are worked off")),
+        }
+    }
+
     /// Bytes of the rows that wait.
     pub fn size_bytes(&self) -> usize {
         self.bytes
@@ -72,6 +96,7 @@ impl Backlog {
         if self.due.is_some() {
             return Err(Error::internal("rows fall due while others are worked off"));
         }
+        self.has_restored = false;
         let waiting = std::mem::take(&mut self.waiting);
         let Some(first) = waiting.first() else { return Ok(()) };
         let rows = Batch::concat(&first.schema(), &waiting)?;

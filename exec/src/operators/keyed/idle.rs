@@ -4,18 +4,30 @@
 //! a backend comes by; with every batch it lets the backend come by at a few more. What has gone is not taken back downstream:
 //! to a key that comes again nothing has happened before.
 //!
-//! Rows whose keys are not in memory wait for each other ([`Backlog`]), for as long as they might in a buffer.
+//! Rows whose keys are not in memory wait for each other ([`Backlog`]), for as long as they might in a buffer. A checkpoint does not
+//! have them worked off, which would hold its task up, but holds them:
+//!
+//! ```text
+//! waiting   keyed   a row for each that waits: its number, its columns and its kind; only if rows have ever waited
+//! ```
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
 use tidemill_core::operator::OperatorContext;
-use tidemill_core::state::{Expiry, KeyedStates, Snapshot, SnapshotScope, StateColumn, StateId, StateTtl};
+use tidemill_core::state::{
+    Expiry, Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateId, StateTtl,
+};
 use tidemill_core::{Batch, Error, Gate, Result, Watermark};
 
 use super::Declared;
 use super::backlog::Backlog;
 use crate::operators::expression::keys_and_hashes;
+use crate::operators::saved::{KeyedPart, KeyedRows};
 use crate::state::columns::TimedColumn;
+use crate::state::stored_rows::{stored_columns, stored_fields, thawed};
 
 /// How many more slots are looked at for expired state with every batch, beside as many as there are rows.
 pub const EXPIRED_SLOTS: usize = 16;
@@ -23,14 +35,20 @@ pub const EXPIRED_SLOTS: usize = 16;
 /// So long rows wait for each other at the most, whatever the buffer timeout is: many more of them wait than a buffer has.
 const LONGEST_WAIT_MILLIS: u128 = 1000;
 
+/// The state that holds the rows that wait.
+const WAITING: &str = "waiting";
+
 /// The one state of an operator: a column of type `C`, whose slots expire if there is a TTL.
 pub struct IdleState<C> {
     /// All keys.
     pub states: Box<dyn KeyedStates>,
     /// Columns of the input.
     keys: Vec<usize>,
+    input: SchemaRef,
     /// Rows of keys that are not in memory.
     backlog: Backlog,
+    /// Rows have waited: checkpoints say which still do.
+    has_waited: bool,
     context: OperatorContext,
     /// A wake-up is on its way, behind which nothing waits.
     has_deadline: bool,
@@ -42,14 +60,15 @@ pub struct IdleState<C> {
 impl<C: StateColumn> IdleState<C> {
     /// Registers the column.
     pub fn new(context: &OperatorContext, declared: Declared<C>) -> Result<Self> {
-        let Declared { name, keys: (keys, fields), column, ttl } = declared;
+        let Declared { name, input, keys: (keys, fields), column, ttl } = declared;
         let mut states = context.backend.keyed_states(&fields)?;
         let id = match ttl {
             None => states.register(name, None, Box::new(column)),
             Some(_) => states.register(name, ttl, Box::new(TimedColumn::new(column))),
         }?;
         let (backlog, context) = (Backlog::default(), context.clone());
-        Ok(Self { states, keys, backlog, context, has_deadline: false, id, ttl, column: PhantomData })
+        let (has_waited, has_deadline) = (false, false);
+        Ok(Self { states, keys, input, backlog, has_waited, context, has_deadline, id, ttl, column: PhantomData })
     }
 
     /// Processing time.
@@ -76,7 +95,7 @@ impl<C: StateColumn> IdleState<C> {
         let (columns, hashes) = keys_and_hashes(&batch, &self.keys)?;
         let gate = self.context.buffer_timeout;
         let room = match self.ttl {
-            None if gate != Gate::IMMEDIATE => self.states.backlog().bytes,
+            None if gate != Gate::IMMEDIATE && !self.backlog.has_restored() => self.states.backlog().bytes,
             // What expires must not depend on how long rows have waited.
             _ => 0,
         };
@@ -91,6 +110,7 @@ impl<C: StateColumn> IdleState<C> {
         if far.is_empty() {
             return Ok(batch);
         }
+        self.has_waited = true;
         let near = self.backlog.keep_back(&batch, far)?;
         if self.backlog.size_bytes() > room {
             self.fall_due()?;
@@ -135,12 +155,43 @@ impl<C: StateColumn> IdleState<C> {
         Ok(Some(batch))
     }
 
-    /// Freezes the states. Nothing may wait.
+    /// Freezes the states, and the rows that wait; for a [`SnapshotScope::Copy`], which is made of states alone, none may wait.
     pub fn snapshot(&mut self, scope: SnapshotScope) -> Result<Snapshot> {
-        match self.backlog.is_empty() {
-            true => self.states.snapshot(scope),
-            false => Err(Error::internal("a snapshot while rows wait for their keys")),
+        let mut snapshot = self.states.snapshot(scope)?;
+        match scope {
+            SnapshotScope::Copy if !self.backlog.is_empty() => {
+                return Err(Error::internal("a snapshot of states alone while rows wait for their keys"));
+            }
+            SnapshotScope::Base | SnapshotScope::Changes if self.has_waited => {
+                snapshot.push(Extent::Whole, self.waiting()?.freeze(WAITING, self.context.max_parallelism));
+            }
+            _ => {}
         }
+        Ok(snapshot)
+    }
+
+    /// Takes back what was frozen, in place of nothing.
+    pub fn restore(&mut self, state: &mut RestoredState) -> Result<()> {
+        for stored in state.take(WAITING)? {
+            let columns: Vec<usize> = (2..stored.num_columns()).collect();
+            self.backlog.put_back(thawed(&self.input, &stored.project(&columns)?)?);
+        }
+        self.has_waited |= !self.backlog.is_empty();
+        self.states.restore(state)
+    }
+
+    fn waiting(&self) -> Result<KeyedRows> {
+        let (mut parts, mut first) = (Vec::new(), 0);
+        for batch in self.backlog.waiting()? {
+            let hashes = keys_and_hashes(batch, &self.keys)?.1.to_vec();
+            let end = first + batch.num_rows() as i64;
+            let numbers = Arc::new(Int64Array::from_iter_values(first..end)) as ArrayRef;
+            parts.push(KeyedPart::new([numbers].into_iter().chain(stored_columns(batch.clone())), hashes));
+            first = end;
+        }
+        // Columns of the rows may be called anything, also the same.
+        let number = Field::new("$number", DataType::Int64, false);
+        Ok(KeyedRows { keys: Fields::from(vec![number]), kept: stored_fields(&self.input), parts })
     }
 
     /// Bytes held.
@@ -191,6 +242,7 @@ mod tests {
     use crate::operators::test_context;
     use crate::operators::top_n::TopN;
     use crate::state::TieredBackend;
+    use crate::state::conformance::snapshots::{encode, layers_unchecked};
     use crate::state::tier::test_disk;
 
     /// An operator under a clock that is put by hand.
@@ -373,5 +425,67 @@ mod tests {
         assert_eq!((near.len() + far.len(), watermarks), (200, (1, true)));
         assert!(near.values().chain(far.values()).all(|count| *count == 3));
         assert!(counts.snapshot(SnapshotScope::Copy).is_ok());
+    }
+
+    #[test]
+    fn a_checkpoint_holds_the_rows_that_wait_and_behind_it_nothing_overtakes_them() {
+        let tier = test_disk().limited(Some(64 << 10));
+        let backend = TieredBackend { max_parallelism: 128, tier, backend: BackendType::Memory };
+        let little =
+            OperatorContext { batch_rows: 100, backend: Arc::new(backend), ..test_context(Metrics::default()) };
+        let plan = GroupAggregate { input_updates: true, ..groups(&[0], None) };
+        let opened = |context: &OperatorContext| {
+            let mut counts = plan.create().unwrap();
+            counts.open(context).unwrap();
+            counts
+        };
+        let rows =
+            |keys: Vec<i64>, adds| batch(&keys.into_iter().map(|key| ((Some(key), Some(1)), adds)).collect::<Vec<_>>());
+        let told = |output: &mut Output| {
+            let mut rows = 0;
+            while let Some(emission) = output.pop() {
+                rows += if let Emission::Batch(_, batch) = emission { batch.num_rows() } else { 0 };
+            }
+            rows
+        };
+        let (mut counts, mut output) = (opened(&little), Output::new(usize::MAX));
+        for first in (0..20_000).step_by(1000) {
+            let _ = counts.process(0, rows((first..first + 1000).collect(), true), &mut output).unwrap();
+        }
+        let _ = counts.flush(&mut output).unwrap();
+        told(&mut output);
+        let base = counts.snapshot(SnapshotScope::Base).unwrap();
+        // New keys wait too: they might be outside.
+        let new: Vec<i64> = (50_000..50_010).collect();
+        let _ = counts.process(0, rows(new.clone(), true), &mut output).unwrap();
+        assert_eq!(told(&mut output), 0);
+        let waiting = counts.snapshot(SnapshotScope::Changes).unwrap();
+        let _ = counts.flush(&mut output).unwrap();
+        assert_eq!(told(&mut output), 10);
+        let none_waits = counts.snapshot(SnapshotScope::Changes).unwrap();
+
+        let holding = |snapshot: Snapshot| {
+            let mut layers = layers_unchecked(encode(snapshot)).into_iter();
+            layers.find(|(state, _)| state.name == WAITING).unwrap()
+        };
+        let (waiting, none) = (holding(waiting), holding(none_waits));
+        let count = |state: &StateLayer| state.rows().count();
+        assert_eq!((waiting.1.iter().map(count).sum::<usize>(), none.1.iter().map(count).sum::<usize>()), (10, 0));
+
+        let much = test_context(Metrics::default());
+        let base = layers_unchecked(encode(base));
+        for context in [&little, &much] {
+            let mut states = base.clone();
+            states.push(waiting.clone());
+            let mut restored = opened(context);
+            restored.restore(RestoredState { key_groups: 0..128, states }).unwrap();
+            // Taken back before they were added they would be ignored, and then added for ever.
+            let _ = restored.process(0, rows(new.clone(), false), &mut output).unwrap();
+            let _ = restored.flush(&mut output).unwrap();
+            told(&mut output);
+            let _ = restored.process(0, rows(new.clone(), true), &mut output).unwrap();
+            let _ = restored.flush(&mut output).unwrap();
+            assert_eq!(told(&mut output), 10, "each is inserted, and nothing was there before");
+        }
     }
 }

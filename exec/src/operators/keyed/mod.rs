@@ -9,7 +9,7 @@
 mod backlog;
 mod idle;
 
-use arrow::datatypes::Fields;
+use arrow::datatypes::{Fields, SchemaRef};
 use tidemill_core::operator::{Operator, OperatorContext, Output, Progress};
 use tidemill_core::state::{RestoredState, Snapshot, SnapshotScope, StateColumn, StateTtl};
 use tidemill_core::{Batch, Error, Result, Watermark};
@@ -56,7 +56,9 @@ pub trait KeyedUpdate: Send {
 pub struct Declared<C> {
     /// Its name in snapshots.
     pub name: &'static str,
-    /// The columns of the input that are its key: their numbers, and what they are.
+    /// The columns of the input.
+    pub input: SchemaRef,
+    /// Those of them that are its key: their numbers, and what they are.
     pub keys: (Vec<usize>, Fields),
     /// The column, empty.
     pub column: C,
@@ -176,7 +178,7 @@ impl<U: KeyedUpdate> Operator for KeyedUpdates<U> {
 
     fn restore(&mut self, mut state: RestoredState) -> Result<()> {
         self.update.restore(&mut state)?;
-        self.states()?.states.restore(&mut state)
+        self.states()?.restore(&mut state)
     }
 }
 

@@ -73,7 +73,8 @@ impl KeyedUpdate for Partitions {
     fn declare(&self) -> Result<Declared<RankedColumn>> {
         let keys = self.0.partition_by.iter().map(|key| self.0.input_schema.fields()[*key].clone());
         let keys = (self.0.partition_by.clone(), keys.collect());
-        Ok(Declared { name: "rows", keys, column: RankedColumn::new(&self.0)?, ttl: self.0.ttl })
+        let (input, column) = (self.0.input_schema.clone(), RankedColumn::new(&self.0)?);
+        Ok(Declared { name: "rows", input, keys, column, ttl: self.0.ttl })
     }
 
     fn update(&mut self, states: &mut IdleState<RankedColumn>, rows: Rows<'_>) -> Result<Option<Batch>> {
