@@ -1,7 +1,7 @@
 //! What it costs to lose nothing.
 //!
 //! ```text
-//! cargo bench --bench checkpoints [-- --only cost|increments] [--rows N --pairs N --interval T] [--keys N --backend B --budget BYTES]
+//! cargo bench --bench checkpoints [-- --only cost|increments] [--seconds N --pairs N --interval T] [--keys N --backend B --budget BYTES]
 //! ```
 //!
 //! * Cost (`cost.rs`): CPU time with and without checkpoints.
