@@ -90,6 +90,9 @@ impl ChainTask {
         let result = self.work().await;
         let closed = self.chain.close();
         self.input.close();
+        if result.is_err() {
+            self.output.abandon(&*self.clock).await;
+        }
         let end = result?;
         closed?;
         Ok(end)
