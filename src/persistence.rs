@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidemill_connectors::store::{Location, Stores};
+use tidemill_core::chance::process_chance;
 use tidemill_core::{Result, Settings};
-use tidemill_exec::runtime::{Begin, Environment, Persistence, StoreFolder, process_chance};
+use tidemill_exec::runtime::{Begin, Environment, Persistence, StoreFolder};
 
 /// A place in a store, for the engine. What is written there stays when power fails.
 pub fn store_folder(place: &Location) -> StoreFolder {

@@ -1,7 +1,7 @@
 //! The words of tidemill: batches, time, windows, keys, contracts, the job graph, settings, errors.
 //!
 //! This crate does no I/O, has no clock (only the trait of one) and no async runtime: given the same arguments it answers the
-//! same. Whoever writes a connector needs this crate alone.
+//! same, [`chance`] apart. Whoever writes a connector needs this crate alone.
 //!
 //! ```
 //! use tidemill_core::window::{WindowKind, WindowSpec};
@@ -15,10 +15,11 @@
 //! ```
 //!
 //! Suggested order of reading: what flows ([`batch`], [`event`]), when ([`time`], [`watermark`], [`window`]), where ([`key`]),
-//! who works on it ([`operator`], [`source`], [`sink`], [`state`]) and what it is given ([`clock`], [`metrics`], [`shared`]), how a program
-//! is put together ([`graph`], [`settings`]), and what goes wrong ([`error`]).
+//! who works on it ([`operator`], [`source`], [`sink`], [`state`]) and what it is given ([`clock`], [`chance`], [`metrics`],
+//! [`shared`]), how a program is put together ([`graph`], [`settings`]), and what goes wrong ([`error`]).
 
 pub mod batch;
+pub mod chance;
 pub mod clock;
 pub mod error;
 pub mod event;

@@ -8,6 +8,7 @@ use crate::persistence::{from_settings, run_id, store_folder};
 use crate::sql::run_folder;
 use tidemill_connectors::CollectHandle;
 use tidemill_connectors::store::{StoreFetcher, Stores};
+use tidemill_core::chance::chance;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::settings::StoreSettings;
 use tidemill_core::shared::{AccumulatorValues, FileFetcher};
@@ -266,6 +267,7 @@ fn current_thread_environment(settings: &Settings) -> Result<runtime::Environmen
         slots: TaskSlots::unlimited(),
         // One order of execution, so one order of chance.
         seed: 0,
+        nonce: chance(),
         trace: None,
     })
 }
@@ -277,4 +279,18 @@ fn fetcher(settings: &Settings) -> Arc<dyn FileFetcher> {
 
 fn spill_dirs(settings: &Settings) -> Vec<PathBuf> {
     settings.temporary_dirs().into_iter().map(PathBuf::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_on_the_callers_thread_choose_alike_and_write_as_different_ones() {
+        let settings = Settings::default();
+        let engine = || on_this_thread(&settings, |engine| async move { Ok((engine.seed, engine.nonce)) }).unwrap();
+        let (one, other) = (engine(), engine());
+        assert_eq!(one.0, other.0);
+        assert_ne!(one.1, other.1);
+    }
 }

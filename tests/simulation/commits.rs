@@ -12,7 +12,7 @@ use tidemill_core::sink::{
 };
 use tidemill_core::{Error, ErrorKind, Result};
 use tidemill_exec::runtime::{
-    Begin, Environment, JobHandle, JobResult, Persistence, StoreFolder, execute_from, simulate,
+    Begin, CheckpointStatus, Environment, JobHandle, JobResult, Persistence, StoreFolder, execute_from, simulate,
 };
 
 use crate::chance::Chance;
@@ -31,6 +31,8 @@ enum Temper {
     Unwilling,
     /// It panics.
     Wild,
+    /// It is done, and nobody ever hears of it.
+    Silent,
 }
 
 /// A place to publish, and how it takes that.
@@ -55,7 +57,7 @@ impl Moods {
 
     fn trouble(&self, what: &'static str) -> Result<()> {
         let fails = match &self.temper {
-            Temper::Willing => false,
+            Temper::Willing | Temper::Silent => false,
             Temper::Moody(chance, every) => chance.strikes(what, *every),
             Temper::Unwilling => true,
             Temper::Wild => panic!("the {} sink has had enough", self.name),
@@ -69,6 +71,9 @@ impl Moods {
     async fn commit_one(&self, committable: Committable) -> Result<()> {
         self.trouble("commit")?;
         self.outside.commit(vec![committable]).await?;
+        if let Temper::Silent = self.temper {
+            std::future::pending::<()>().await;
+        }
         self.trouble("say that it committed")
     }
 }
@@ -214,6 +219,36 @@ fn a_sink_that_does_not_commit_keeps_no_other_from_it() {
         check(&plan, &sinks[1].outside.published());
     };
     simulate(3, run).unwrap();
+}
+
+#[test]
+fn a_sink_that_never_says_whether_it_has_committed_is_not_waited_for_and_nobody_says_that_it_has_not() {
+    let run = |environment: Environment| async move {
+        let chance = Chance::new(9);
+        let (plan, folder) = (on_demand(&chance), folder(&chance));
+        let sinks = [Moods::new("first", &chance, Temper::Silent), Moods::new("second", &chance, Temper::Willing)];
+        let job = start(&environment, &chance, &plan, &sinks, Some(folder.clone()), "none");
+        let (asked, ended_with) = stop(&environment, &job).await;
+        // The timeout is 5 s.
+        let now = environment.clock.monotonic();
+        assert!(now < Duration::from_secs(7), "{now:?}");
+        for error in [asked, ended_with] {
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            let unknown =
+                "checkpoint 1 is complete, but whether 'sink' has committed it is not known: no answer for 5s";
+            assert!(error.to_string().contains(unknown), "{error}");
+        }
+        let taken = job.checkpoints();
+        assert_eq!(taken.iter().map(|taken| taken.status).collect::<Vec<_>>(), [CheckpointStatus::Completed]);
+        let shown = sinks.each_ref().map(|sink| sink.outside.published().len());
+        assert!(shown[0] > 0 && shown[1] > 0, "{shown:?}");
+
+        let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
+        let job = start(&environment, &chance, &plan, &again, Some(folder), "none");
+        ended(&environment, &job).await.unwrap();
+        sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
+    };
+    simulate(9, run).unwrap();
 }
 
 #[test]

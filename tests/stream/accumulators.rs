@@ -242,6 +242,35 @@ impl RichMapFunction<i64> for Counts {
     }
 }
 
+/// Keeps every number as a text of some length.
+#[derive(Clone, Default)]
+struct Texts(AccumulatorRef<ListAccumulator<String>>);
+
+impl RichMapFunction<i64> for Texts {
+    type Output = i64;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        self.0 = context.accumulator("texts")?;
+        Ok(())
+    }
+
+    fn map(&mut self, n: i64, _context: &mut Context<'_, ()>) -> Result<i64> {
+        self.0.add(format!("{n:01000}"))?;
+        Ok(n)
+    }
+}
+
+#[test]
+fn a_list_counts_in_the_budget_with_what_its_values_hold() {
+    let environment = environment(1);
+    environment.set("taskmanager.memory.managed.size", "2 mb").set("execution.batch-rows", "100");
+    // Their places in the list are 24 bytes each.
+    let numbers = environment.generate_sequence(1, 20_000).rich_map(Texts::default());
+    let error = numbers.filter(|_| false).collect().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("map"), "{error}");
+}
+
 #[test]
 fn a_histogram_of_more_values_than_fit_into_memory_fails_the_job() {
     let environment = environment(2);

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use object_store::ObjectStoreExt;
+use tidemill_core::chance::process_chance;
 use tidemill_core::error::{Error, Result};
 
 use super::Location;
@@ -29,6 +31,15 @@ pub(crate) async fn publish(from: &Location, to: &Location) -> Result<()> {
         Err(object_store::Error::NotFound { .. }) if to.head().await?.is_some() => sync_directory(to).await,
         Err(error) => Err(from.error(error)),
     }
+}
+
+/// A hidden name beside `name` for what is to be called that once it is whole. No other writer has it, in whatever process on
+/// whatever machine: process ids alone are given to several, where containers or machines share a folder.
+pub(super) fn staged_name(name: &str) -> String {
+    static STAGED: AtomicU64 = AtomicU64::new(0);
+    let number = STAGED.fetch_add(1, Ordering::Relaxed);
+    let dot = if name.starts_with('.') { "" } else { "." };
+    format!("{dot}{name}#{:x}-{number}", process_chance())
 }
 
 /// Flushes a local file to the disk.

@@ -2,7 +2,7 @@
 //! gets it.
 //!
 //! ```text
-//! put       .name#<process>-<number>  written, closed ── rename, over or not over what is there ──> name
+//! put       .name#<chance>-<number>   written, closed ── rename, over or not over what is there ──> name
 //! ```
 //!
 //! A rename is one step of the NameNode, which is what makes creating a file atomic: it refuses where the name is taken. What a
@@ -12,7 +12,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
@@ -29,11 +28,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::durable::staged_name;
+
 /// How many hidden names are tried, all of which somebody else would have to have.
 const NAMES_MAX: usize = 1000;
-
-/// Tells the hidden files of this process apart.
-static STAGED: AtomicU64 = AtomicU64::new(0);
 
 /// The files of one HDFS. Its calls have to be made on the runtime that it was given.
 #[derive(Debug)]
@@ -57,10 +55,8 @@ impl Hdfs {
     async fn stage(&self, location: &Path) -> Result<(String, FileWriter)> {
         let name = location.filename().unwrap_or_default();
         let folder = location.parent().map_or_else(String::new, |folder| format!("/{folder}"));
-        let dot = if name.starts_with('.') { "" } else { "." };
         for _ in 0..NAMES_MAX {
-            let number = STAGED.fetch_add(1, Ordering::Relaxed);
-            let staged = format!("{folder}/{dot}{name}#{}-{number}", std::process::id());
+            let staged = format!("{folder}/{}", staged_name(name));
             match self.client.create(&staged, WriteOptions::default()).await {
                 Ok(file) => return Ok((staged, file)),
                 Err(hdfs_native::HdfsError::AlreadyExists(_)) => {}

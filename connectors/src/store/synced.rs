@@ -8,7 +8,6 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -19,16 +18,13 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
-use super::durable::{make_folders, sync, sync_entry, sync_open};
+use super::durable::{make_folders, staged_name, sync, sync_entry, sync_open};
 
 /// Files of this machine that are synced before they have their names.
 #[derive(Debug, Default)]
 pub struct SyncedFileSystem {
     files: LocalFileSystem,
 }
-
-/// Tells the hidden files of this process apart.
-static STAGED: AtomicU64 = AtomicU64::new(0);
 
 impl fmt::Display for SyncedFileSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,12 +107,17 @@ impl MultipartUpload for SyncedUpload {
 
 fn write(location: &Path, path: &FilePath, payload: &PutPayload, mode: &PutMode) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let number = STAGED.fetch_add(1, Ordering::Relaxed);
-    let staged = path.with_file_name(format!(".{name}#{}-{number}", std::process::id()));
     path.parent().map_or(Ok(()), make_folders).map_err(|error| generic(location, error))?;
-    let written = fill(&staged, payload).and_then(|()| match mode {
-        PutMode::Create => fs::hard_link(&staged, path).and_then(|()| fs::remove_file(&staged)),
-        _ => fs::rename(&staged, path),
+    write_as(&path.with_file_name(staged_name(&name)), location, path, payload, mode)
+}
+
+/// Writes a file that is called `staged` until it is whole.
+fn write_as(staged: &FilePath, location: &Path, path: &FilePath, payload: &PutPayload, mode: &PutMode) -> Result<()> {
+    // One that is there belongs to somebody else, and says nothing about whether the file itself is.
+    let file = File::create_new(staged).map_err(|error| generic(location, error))?;
+    let written = fill(file, staged, payload).and_then(|()| match mode {
+        PutMode::Create => fs::hard_link(staged, path).and_then(|()| fs::remove_file(staged)),
+        _ => fs::rename(staged, path),
     });
     #[cfg(test)]
     written.iter().for_each(|()| super::durable::journal::note(super::durable::journal::Act::Named, path));
@@ -124,7 +125,7 @@ fn write(location: &Path, path: &FilePath, payload: &PutPayload, mode: &PutMode)
         Ok(()) => Ok(()),
         Err(error) => {
             // It is hidden and belongs to nobody; the error that counts is the other one.
-            let _ = fs::remove_file(&staged);
+            let _ = fs::remove_file(staged);
             Err(match error.kind() {
                 io::ErrorKind::AlreadyExists => {
                     Error::AlreadyExists { path: location.to_string(), source: error.into() }
@@ -135,8 +136,7 @@ fn write(location: &Path, path: &FilePath, payload: &PutPayload, mode: &PutMode)
     }
 }
 
-fn fill(staged: &FilePath, payload: &PutPayload) -> io::Result<()> {
-    let mut file = File::create_new(staged)?;
+fn fill(mut file: File, staged: &FilePath, payload: &PutPayload) -> io::Result<()> {
     for bytes in payload {
         file.write_all(bytes)?;
     }
@@ -191,6 +191,26 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(folder.path().join("a/b")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["manifest"]);
+    }
+
+    #[test]
+    fn hidden_names_are_those_of_one_process_and_one_writer() {
+        let names = ["x", "x", ".x"].map(staged_name);
+        let own = format!(".x#{:x}-", tidemill_core::chance::process_chance());
+        assert!(names.iter().all(|name| name.starts_with(&own)), "{names:?}");
+        assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2], "{names:?}");
+    }
+
+    #[test]
+    fn a_hidden_file_of_somebody_else_is_left_alone_and_does_not_stand_for_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, path) = (place(&folder, "manifest"), folder.path().join("manifest"));
+        let staged = folder.path().join(".manifest#1-0");
+        fs::write(&staged, "of somebody else").unwrap();
+        let error = write_as(&staged, &place, &path, &"mine".into(), &PutMode::Create).unwrap_err();
+        assert!(!matches!(error, Error::AlreadyExists { .. }), "{error}");
+        assert_eq!(fs::read(&staged).unwrap(), b"of somebody else");
+        assert!(!path.exists());
     }
 
     #[test]

@@ -81,6 +81,11 @@ pub trait Accumulator: Clone + Default + Serialize + DeserializeOwned + Send + '
     fn memory_bytes(&self) -> usize {
         size_of::<Self>()
     }
+
+    /// How many of them it may occupy in one subtask; what is added beyond is an error. The worker's budget bounds it in any case.
+    fn memory_bytes_max() -> usize {
+        usize::MAX
+    }
 }
 
 /// How partials of one kind are merged and shown, by whoever has no value of the type at hand.
@@ -178,6 +183,7 @@ pub trait AccumulatorSet: Send + Sync + Debug {
 /// A function's handle to an accumulator, which it gets in `open`. The default one is that of no accumulator, to be replaced.
 pub struct AccumulatorRef<A> {
     pub(super) cell: Option<Arc<dyn AccumulatorCell>>,
+    name: Arc<str>,
     accumulator: PhantomData<fn() -> A>,
 }
 
@@ -185,13 +191,23 @@ impl<A: Accumulator> AccumulatorRef<A> {
     /// The accumulator called `name` among `set`, made if nobody has yet.
     pub fn register(set: &dyn AccumulatorSet, name: &str) -> Result<Self> {
         let cell = set.register(name, Arc::new(TypedCell(Mutex::new(A::default()))))?;
-        Ok(Self { cell: Some(cell), accumulator: PhantomData })
+        Ok(Self { cell: Some(cell), name: name.into(), accumulator: PhantomData })
     }
 
-    /// Adds one. An error if this is the handle of no accumulator.
+    /// Adds one. An error if this is the handle of no accumulator, or of one that then occupies more than it may.
     pub fn add(&self, input: A::Input) -> Result<()> {
-        self.cell()?.0.lock().unwrap_or_else(PoisonError::into_inner).add(input);
-        Ok(())
+        let mut accumulator = self.cell()?.0.lock().unwrap_or_else(PoisonError::into_inner);
+        accumulator.add(input);
+        match accumulator.memory_bytes() > A::memory_bytes_max() {
+            true => Err(self.too_large()),
+            false => Ok(()),
+        }
+    }
+
+    fn too_large(&self) -> Error {
+        let (name, max) = (&self.name, A::memory_bytes_max() >> 20);
+        let error = Error::exhausted(format!("accumulator '{name}' occupies more than {max} MB in one subtask"));
+        error.with_hint("accumulators are for sums: give rows to a sink, or to a side output")
     }
 
     /// What this subtask has added so far: not what the others have.
@@ -210,13 +226,13 @@ impl<A: Accumulator> AccumulatorRef<A> {
 
 impl<A> Default for AccumulatorRef<A> {
     fn default() -> Self {
-        Self { cell: None, accumulator: PhantomData }
+        Self { cell: None, name: Arc::default(), accumulator: PhantomData }
     }
 }
 
 impl<A> Clone for AccumulatorRef<A> {
     fn clone(&self) -> Self {
-        Self { cell: self.cell.clone(), accumulator: PhantomData }
+        Self { cell: self.cell.clone(), name: self.name.clone(), accumulator: PhantomData }
     }
 }
 

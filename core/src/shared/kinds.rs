@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::shared::accumulator::Accumulator;
+use crate::shared::values::encoded_bytes;
 
 /// What an entry of a histogram occupies: a value, its count, and their share of the nodes of the tree.
 const COUNT_BYTES: usize = size_of::<(i64, u64)>() + 16;
@@ -143,14 +144,29 @@ accumulator!(
     |counts| counts.len() * COUNT_BYTES
 );
 
-/// Everything that was added, in no order between subtasks. It is held in memory until the job has ended, so it is for little.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(bound = "")]
-pub struct ListAccumulator<T: Serialize + DeserializeOwned>(Vec<T>);
+/// What a list of one subtask may occupy: the job holds those of all of them at its end, and copies of them.
+pub(super) const LIST_BYTES_MAX: usize = 64 << 20;
+
+/// Everything that was added, in no order between subtasks. It is held in memory until the job has ended, so it is for little: 64 MB
+/// a subtask, and to add more is an error.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent, bound = "")]
+pub struct ListAccumulator<T: Serialize + DeserializeOwned> {
+    values: Vec<T>,
+    /// What the values have on the heap, for which stands what serde writes of them. Not known of those that were read back.
+    #[serde(skip)]
+    heap_bytes: usize,
+}
 
 impl<T: Serialize + DeserializeOwned> Default for ListAccumulator<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { values: Vec::new(), heap_bytes: 0 }
+    }
+}
+
+impl<T: PartialEq + Serialize + DeserializeOwned> PartialEq for ListAccumulator<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.values == other.values
     }
 }
 
@@ -159,18 +175,24 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + 'static> Accumulator for L
     type Output = Vec<T>;
 
     fn add(&mut self, input: T) {
-        self.0.push(input);
+        self.heap_bytes += encoded_bytes(&input);
+        self.values.push(input);
     }
 
     fn merge(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.heap_bytes += other.heap_bytes;
+        self.values.extend(other.values);
     }
 
     fn value(&self) -> Vec<T> {
-        self.0.clone()
+        self.values.clone()
     }
 
     fn memory_bytes(&self) -> usize {
-        self.0.capacity() * size_of::<T>()
+        self.values.capacity() * size_of::<T>() + self.heap_bytes
+    }
+
+    fn memory_bytes_max() -> usize {
+        LIST_BYTES_MAX
     }
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::accumulator::AccumulatorCell;
 use super::values::{decode, encode};
 use super::*;
+use crate::error::ErrorKind;
 
 /// However inputs are dealt to parts and parts are merged, and also when they were bytes on the way, the value is that of one
 /// accumulator that got everything.
@@ -99,4 +100,28 @@ fn a_histogram_occupies_what_its_entries_do() {
     let mut histogram = Histogram::default();
     (0..2_000).for_each(|n| histogram.add(n % 1_000));
     assert!((16_000..100_000).contains(&histogram.memory_bytes()), "{}", histogram.memory_bytes());
+}
+
+#[test]
+fn a_list_occupies_what_its_values_do() {
+    let mut list = ListAccumulator::default();
+    (0..100).for_each(|_| list.add("x".repeat(10_000)));
+    assert!((1_000_000..1_100_000).contains(&list.memory_bytes()), "{}", list.memory_bytes());
+    let before = list.memory_bytes();
+    list.merge(list.clone());
+    assert!(list.memory_bytes() > before + 1_000_000, "{}", list.memory_bytes());
+    // Bytes on the way are those of its values alone.
+    let partial = encode(&list).unwrap();
+    assert_eq!(decode::<ListAccumulator<String>>(&partial).unwrap(), list);
+}
+
+#[test]
+fn a_list_that_is_too_large_is_an_error_with_its_name() {
+    let context = SharedContext::default();
+    let list = AccumulatorRef::<ListAccumulator<String>>::register(&*context.accumulators, "words").unwrap();
+    let megabyte = "x".repeat(1 << 20);
+    let error = (0..70).find_map(|_| list.add(megabyte.clone()).err()).unwrap();
+    assert_eq!(error.kind(), ErrorKind::Exhausted);
+    assert!(error.message().contains("accumulator 'words' occupies more than 64 MB in one subtask"), "{error}");
+    assert_eq!(list.local_value().unwrap().len(), super::kinds::LIST_BYTES_MAX >> 20);
 }

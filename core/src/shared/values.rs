@@ -29,6 +29,29 @@ pub(super) fn encode<A: Accumulator>(accumulator: &A) -> Result<Partial> {
     Ok(Partial { kind: A::kind().to_owned(), bytes })
 }
 
+/// How many bytes serde writes of a value; none if it cannot be written, which whoever encodes the accumulator hears.
+pub(super) fn encoded_bytes<T: Serialize>(value: &T) -> usize {
+    let mut counted = Counted(0);
+    match rmp_serde::encode::write(&mut counted, value) {
+        Ok(()) => counted.0,
+        Err(_) => 0,
+    }
+}
+
+/// Counts what is written to it.
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The accumulator that a partial value was written from.
 pub(super) fn decode<A: Accumulator>(partial: &Partial) -> Result<A> {
     if partial.kind != A::kind() {

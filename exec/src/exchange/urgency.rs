@@ -59,6 +59,13 @@ impl Urgency {
         self.overdraft.store(OVERDRAFT_BYTES, Ordering::Release);
     }
 
+    /// A checkpoint is given up. An earlier one is as urgent as it was.
+    pub fn give_up(&self, checkpoint: CheckpointId) {
+        if self.overtaking.load(Ordering::Acquire) >= checkpoint {
+            self.pass(checkpoint);
+        }
+    }
+
     /// The checkpoint that is urgent.
     pub fn due(&self) -> Option<CheckpointId> {
         let overtaking = self.overtaking.load(Ordering::Acquire);
@@ -95,6 +102,17 @@ mod tests {
         assert_eq!((urgency.due(), urgency.overdraw(1)), (Some(4), true));
         urgency.pass(4);
         assert_eq!((urgency.due(), urgency.overdraw(1)), (None, false));
+    }
+
+    #[test]
+    fn what_is_given_up_is_urgent_no_more_and_one_before_it_still_is() {
+        let urgency = Urgency::default();
+        urgency.overtake(4);
+        urgency.arrive(4);
+        urgency.give_up(5);
+        assert_eq!(urgency.due(), Some(4));
+        urgency.give_up(4);
+        assert_eq!(urgency.due(), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! A channel that has ended brings no more barriers; everything that came through it was before all of them. Every barrier
 //! that comes is taken, or named as one that never will be: the coordinator waits for one or the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_core::event::{Barrier, CheckpointId};
 
@@ -46,17 +46,20 @@ pub struct Alignment {
     pending: BTreeMap<CheckpointId, (Barrier, Vec<bool>)>,
     /// Barriers up to this one are no longer waited for: taken, overtaken or given up.
     settled: CheckpointId,
+    /// Later ones that were given up, while an earlier one may still come to be.
+    given_up: BTreeSet<CheckpointId>,
 }
 
 impl Alignment {
     /// No barriers so far, on so many channels.
     pub fn new(mode: CheckpointMode, channels: usize) -> Self {
-        Self { mode, ended: vec![false; channels], pending: BTreeMap::new(), settled: 0 }
+        let (pending, given_up) = (BTreeMap::new(), BTreeSet::new());
+        Self { mode, ended: vec![false; channels], pending, settled: 0, given_up }
     }
 
     /// A channel brought a barrier. It is complete if no other channel's is missing.
     pub fn barrier(&mut self, channel: usize, barrier: Barrier) -> Settled {
-        if barrier.id <= self.settled {
+        if self.is_settled(barrier.id) {
             return Settled::default();
         }
         let channels = self.ended.len();
@@ -73,7 +76,7 @@ impl Alignment {
 
     /// Whether a checkpoint is no longer waited for.
     pub fn is_settled(&self, checkpoint: CheckpointId) -> bool {
-        checkpoint <= self.settled
+        checkpoint <= self.settled || self.given_up.contains(&checkpoint)
     }
 
     /// The barrier of a checkpoint, if a channel has brought it.
@@ -91,10 +94,19 @@ impl Alignment {
         self.ended[channel]
     }
 
-    /// Waits no longer for this checkpoint and earlier ones, because it is given up, or its barrier overtakes the rows.
+    /// Waits no longer for this checkpoint and earlier ones: its barrier overtakes the rows, or none of them can come to be any more.
     pub fn settle(&mut self, checkpoint: CheckpointId) {
         self.settled = self.settled.max(checkpoint);
         self.pending.retain(|id, _| *id > checkpoint);
+        self.given_up.retain(|id| *id > checkpoint);
+    }
+
+    /// Waits no longer for this checkpoint, which is given up. Earlier ones may still come to be (CKP-07).
+    pub fn give_up(&mut self, checkpoint: CheckpointId) {
+        self.pending.remove(&checkpoint);
+        if !self.is_settled(checkpoint) {
+            self.given_up.insert(checkpoint);
+        }
     }
 
     /// Whether a channel has to wait.
@@ -190,6 +202,24 @@ mod tests {
         assert!(!alignment.blocks(1));
         assert_eq!(alignment.barrier(1, barrier(2)), nothing());
         assert_eq!(alignment.barrier(0, barrier(2)), complete(&[2]));
+    }
+
+    #[test]
+    fn what_is_given_up_takes_no_earlier_one_with_it() {
+        for mode in [CheckpointMode::ExactlyOnce, CheckpointMode::AtLeastOnce] {
+            let mut alignment = Alignment::new(mode, 2);
+            assert_eq!(alignment.barrier(0, barrier(1)), nothing());
+            alignment.give_up(2);
+            assert_eq!(alignment.blocks(0), mode == CheckpointMode::ExactlyOnce);
+            assert!(alignment.is_settled(2) && !alignment.is_settled(1) && !alignment.is_settled(3));
+            assert_eq!(alignment.barrier(1, barrier(1)), complete(&[1]));
+            // The barriers of the other one are on their way all the same.
+            assert_eq!((alignment.barrier(0, barrier(2)), alignment.barrier(1, barrier(2))), (nothing(), nothing()));
+            assert!(!alignment.blocks(0) && !alignment.blocks(1));
+            assert_eq!(alignment.barrier(0, barrier(3)), nothing());
+            assert_eq!(alignment.barrier(1, barrier(3)), complete(&[3]));
+            assert!(alignment.given_up.is_empty());
+        }
     }
 
     proptest! {

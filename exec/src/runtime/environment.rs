@@ -1,10 +1,11 @@
 //! What a job runs in: clocks, runtimes, disks, memory, chance. All of it is passed in, so that a simulation can replay a seed.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use futures::future::BoxFuture;
+use tidemill_core::chance::chance;
 use tidemill_core::clock::{Clock, Spawner};
 use tidemill_core::shared::FileFetcher;
 use tidemill_core::{Error, Result};
@@ -42,6 +43,8 @@ pub struct Environment {
     pub slots: Arc<TaskSlots>,
     /// What every random choice follows from.
     pub seed: u64,
+    /// What tells who writes checkpoints and savepoints here from everybody else who does, also where the seed is the same.
+    pub nonce: u64,
     /// Told of every event that a task takes in, in order: what a simulation compares.
     pub trace: Option<Arc<dyn EventTrace>>,
 }
@@ -136,6 +139,7 @@ impl Engine {
         let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
         let environment = Environment {
             seed: chance(),
+            nonce: chance(),
             clock,
             compute: Arc::new(TokioSpawner::new(compute.handle().clone())),
             io: Arc::new(TokioSpawner::new(io.handle().clone())),
@@ -207,18 +211,6 @@ impl Engine {
     }
 }
 
-/// What tells this process from all others, also from those that begin in the same moment under the same process id.
-pub fn process_chance() -> u64 {
-    static CHANCE: OnceLock<u64> = OnceLock::new();
-    *CHANCE.get_or_init(chance)
-}
-
-/// A number that no other process has, also of those that begin in the same moment under the same process id.
-#[expect(clippy::disallowed_types, reason = "the one place where real chance comes from")]
-fn chance() -> u64 {
-    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u64)
-}
-
 impl Drop for Engine {
     fn drop(&mut self) {
         let runtimes = [self.compute.take(), self.io.take(), self.background.take()].into_iter().flatten();
@@ -250,6 +242,7 @@ pub fn simulated(seed: u64) -> Environment {
         files: Arc::new(NoFetcher),
         slots: TaskSlots::unlimited(),
         seed,
+        nonce: seed,
         trace: None,
     }
 }

@@ -313,7 +313,7 @@ impl Expansion<'_> {
                     metrics: metrics.clone(),
                 };
                 let writer = sink.writer(&context)?;
-                Some(SinkHandle::start(writer, sink.changelog_mode(), &source.name, &self.environment.io))
+                Some(SinkHandle::start(writer, &**sink, &source.name, &self.environment.io))
             }
         };
         Ok(TaskOutput { edges, sink })

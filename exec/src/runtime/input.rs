@@ -110,11 +110,12 @@ impl TaskInput {
         }
     }
 
-    /// Gives up the alignment of a checkpoint and of earlier ones.
-    pub fn abort_checkpoint(&mut self, checkpoint: CheckpointId) {
+    /// Gives up the alignment of a checkpoint. None before `oldest` can come to be any more.
+    pub fn abort_checkpoint(&mut self, checkpoint: CheckpointId, oldest: CheckpointId) {
         if let Self::Gate(gate) = self {
-            gate.alignment.settle(checkpoint);
-            gate.recording.take_if(|recording| recording.checkpoint <= checkpoint);
+            gate.alignment.settle(oldest.saturating_sub(1));
+            gate.alignment.give_up(checkpoint);
+            gate.recording.take_if(|recording| recording.checkpoint == checkpoint);
         }
     }
 
@@ -220,7 +221,7 @@ impl GateInput {
             match event {
                 // The barriers of the other inputs cannot come before this one has been read to its end.
                 Event::Barrier(barrier) if only.is_some() && !self.is_recorded(channel, barrier.id) => {
-                    self.alignment.settle(barrier.id);
+                    self.alignment.give_up(barrier.id);
                     self.pending
                         .push_back(InputEvent::Declined(barrier.id, "an input that is read first has not ended"));
                 }

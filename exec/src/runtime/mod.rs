@@ -32,7 +32,7 @@ mod task_slots;
 mod trace;
 
 pub use checkpoints::{CheckpointControl, CheckpointCounts, CheckpointInfo, CheckpointStatus, StoreFolder};
-pub use environment::{Engine, Environment, TokioClock, TokioSpawner, process_chance, simulated};
+pub use environment::{Engine, Environment, TokioClock, TokioSpawner, simulated};
 pub use job::{
     Begin, Ending, JobFailure, JobHandle, JobMetrics, JobResult, Persistence, ResumedFrom, execute, execute_from,
 };

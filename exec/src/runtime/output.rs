@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, select_all};
+use tidemill_core::clock::Clock;
 use tidemill_core::event::Barrier;
 use tidemill_core::operator::Emission;
 use tidemill_core::sink::Committable;
@@ -85,6 +86,13 @@ impl TaskOutput {
         match &mut self.sink {
             Some(sink) => sink.end().await,
             None => Ok(Vec::new()),
+        }
+    }
+
+    /// The task has failed, or was told to stop: nothing more comes of its sink.
+    pub async fn abandon(&mut self, clock: &dyn Clock) {
+        if let Some(sink) = self.sink.take() {
+            sink.abandon(clock).await;
         }
     }
 

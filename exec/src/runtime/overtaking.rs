@@ -285,9 +285,32 @@ mod tests {
         let mut world = World::new(1 << 20, &[Partitioning::Rebalance, Partitioning::Rebalance]);
         world.send(0, Event::Batch(batch(1)));
         world.send(0, barrier());
-        world.input.abort_checkpoint(1);
+        world.input.abort_checkpoint(1, 2);
         world.consumer.overtake(1);
         world.says(&["1", "nothing"]);
+    }
+
+    #[test]
+    fn rows_in_flight_are_recorded_although_a_later_checkpoint_is_given_up() {
+        let mut world = World::new(1 << 20, &[Partitioning::Rebalance, Partitioning::Rebalance]);
+        world.send(0, barrier());
+        world.consumer.overtake(1);
+        world.says(&["overtakes", "nothing"]);
+        world.input.abort_checkpoint(2, 1);
+        world.send(1, Event::Batch(batch(3)));
+        world.send(1, barrier());
+        world.says(&["in flight 3 from min to min", "3", "nothing"]);
+    }
+
+    #[test]
+    fn channels_align_for_a_checkpoint_although_a_later_one_is_given_up() {
+        let mut world = World::new(1 << 20, &[Partitioning::Rebalance, Partitioning::Rebalance]);
+        world.send(0, barrier());
+        world.says(&["nothing"]);
+        world.input.abort_checkpoint(2, 1);
+        world.send(1, Event::Batch(batch(3)));
+        world.send(1, barrier());
+        world.says(&["3", "aligned", "nothing"]);
     }
 
     #[test]

@@ -79,7 +79,12 @@ pub enum ToTask {
     /// It is durable.
     Completed(CheckpointId),
     /// It never will be.
-    Aborted(CheckpointId),
+    Aborted {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// The first that may still come to be, be it an earlier one: those before it are all decided.
+        oldest: CheckpointId,
+    },
 }
 
 /// A subtask that takes part in checkpoints.

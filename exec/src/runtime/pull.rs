@@ -42,13 +42,17 @@ impl PullTask {
     /// Runs to the end of the plan, the end of demand, a failure or the cancellation.
     pub async fn run(mut self) -> Result<SubtaskEnd> {
         let (stop, abandoned) = (self.cancelled.clone(), self.output.abandoned());
-        tokio::select! {
+        let result = tokio::select! {
             biased;
             () = stop.wait() => Err(cancelled()),
             result = self.work() => result,
             // Nobody is left who would read what follows, or the end.
             () = abandoned => Ok(SubtaskEnd::default()),
+        };
+        if result.is_err() {
+            self.output.abandon(&*self.clock).await;
         }
+        result
     }
 
     async fn work(&mut self) -> Result<SubtaskEnd> {

@@ -237,7 +237,7 @@ impl JobRun {
 
     /// A number that no other writer of checkpoints has drawn.
     fn nonce(&self) -> u64 {
-        self.environment.seed ^ (self.environment.clock.now_millis() as u64).rotate_left(32)
+        self.environment.nonce ^ (self.environment.clock.now_millis() as u64).rotate_left(32)
     }
 
     /// Finds what to go on from, and takes the checkpoints over.

@@ -1,16 +1,22 @@
 //! A sink writer at work: it lives on the I/O runtime and meets its task in a bounded queue.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::BooleanArray;
-use tidemill_core::clock::Spawner;
+use tidemill_core::clock::{Clock, Spawner};
 use tidemill_core::event::{Barrier, BarrierKind};
-use tidemill_core::sink::{ChangelogMode, Committable, SinkWriter, WriterState};
+use tidemill_core::sink::{ChangelogMode, Committable, Delivery, Sink, SinkWriter, WriterState};
 use tidemill_core::{Batch, Error, Result, RowKind, Watermark};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::latch::Latch;
+
 /// Batches between a task and its writer. More would only delay back-pressure.
 const QUEUE: usize = 2;
+
+/// How long a task that failed waits for what its writer is at.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a writer has for a checkpoint. It is gone when the writer failed before, and the next order says why.
 pub type Prepared = oneshot::Receiver<Result<(Vec<Committable>, Vec<WriterState>)>>;
@@ -21,6 +27,9 @@ pub struct SinkHandle {
     orders: mpsc::Sender<Order>,
     failure: Option<oneshot::Receiver<Error>>,
     mode: ChangelogMode,
+    delivery: Delivery,
+    /// Thrown when whatever is in the queue is for nothing.
+    abandoned: Arc<Latch>,
     /// Something was written since the last flush.
     dirty: bool,
     /// Event time, of which the writer has not heard.
@@ -44,20 +53,40 @@ enum Work {
 }
 
 impl SinkHandle {
-    /// Starts `writer` on the I/O runtime.
-    pub fn start(writer: Box<dyn SinkWriter>, mode: ChangelogMode, name: &str, io: &Arc<dyn Spawner>) -> Self {
+    /// Starts `writer`, which is one of `sink`, on the I/O runtime.
+    pub fn start(writer: Box<dyn SinkWriter>, sink: &dyn Sink, name: &str, io: &Arc<dyn Spawner>) -> Self {
         let (orders, inbox) = mpsc::channel(QUEUE);
         let (report, failure) = oneshot::channel();
+        let (mode, delivery, abandoned) = (sink.changelog_mode(), sink.delivery(), Arc::<Latch>::default());
+        let is_abandoned = abandoned.clone();
         io.spawn(
             name,
             Box::pin(async move {
-                if let Err(error) = work(writer, inbox).await {
+                if let Err(error) = work(writer, inbox, &is_abandoned).await {
                     // Nobody listens any more when the task itself has failed.
                     let _ = report.send(error);
                 }
             }),
         );
-        Self { orders, failure: Some(failure), mode, dirty: false, watermark: None }
+        Self { orders, failure: Some(failure), mode, delivery, abandoned, dirty: false, watermark: None }
+    }
+
+    /// The task has failed or was told to stop. What a sink shows with a checkpoint alone nobody will see: its writer leaves what is
+    /// in the queue, and is waited for, so that it writes nothing behind the back of whoever cleans up. Others show what they got.
+    pub async fn abandon(mut self, clock: &dyn Clock) {
+        if self.delivery != Delivery::ExactlyOnce {
+            return;
+        }
+        self.abandoned.raise();
+        let failure = self.failure.take();
+        drop(self);
+        if let Some(gone) = failure {
+            tokio::select! {
+                biased;
+                _ = gone => {}
+                () = clock.sleep(PATIENCE) => {}
+            }
+        }
     }
 
     /// Goes on with what was in progress. Before anything is written.
@@ -128,8 +157,11 @@ impl SinkHandle {
     }
 }
 
-async fn work(mut writer: Box<dyn SinkWriter>, mut inbox: mpsc::Receiver<Order>) -> Result<()> {
+async fn work(mut writer: Box<dyn SinkWriter>, mut inbox: mpsc::Receiver<Order>, is_abandoned: &Latch) -> Result<()> {
     while let Some(Order { watermark, work }) = inbox.recv().await {
+        if is_abandoned.is_raised() {
+            return Ok(());
+        }
         if let Some(watermark) = watermark {
             writer.watermark(watermark).await?;
         }
@@ -178,5 +210,106 @@ fn without_update_before(batch: Batch) -> Result<Batch> {
             let keep = kinds.iter().map(|kind| Some(*kind != RowKind::UpdateBefore as u8)).collect::<BooleanArray>();
             batch.filter(&keep)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use async_trait::async_trait;
+    use tidemill_core::sink::{Committer, NothingToCommit, SinkContext};
+
+    use super::*;
+    use crate::runtime::simulate;
+
+    /// What a writer did.
+    type Log = Arc<Mutex<Vec<&'static str>>>;
+
+    #[derive(Debug)]
+    struct Slow(Delivery);
+
+    impl Sink for Slow {
+        fn changelog_mode(&self) -> ChangelogMode {
+            ChangelogMode::Append
+        }
+
+        fn delivery(&self) -> Delivery {
+            self.0
+        }
+
+        fn prepare(&self) -> Result<Arc<dyn Committer>> {
+            Ok(Arc::new(NothingToCommit))
+        }
+
+        fn writer(&self, _: &SinkContext) -> Result<Box<dyn SinkWriter>> {
+            Err(Error::internal("the test makes its own"))
+        }
+
+        fn describe(&self) -> String {
+            "slow".to_owned()
+        }
+    }
+
+    struct SlowWriter {
+        log: Log,
+        clock: Arc<dyn Clock>,
+        takes: Duration,
+    }
+
+    #[async_trait]
+    impl SinkWriter for SlowWriter {
+        async fn write(&mut self, _: Batch) -> Result<()> {
+            self.log.lock().unwrap().push("begins");
+            self.clock.sleep(self.takes).await;
+            self.log.lock().unwrap().push("written");
+            Ok(())
+        }
+    }
+
+    impl Drop for SlowWriter {
+        fn drop(&mut self) {
+            self.log.lock().unwrap().push("gone");
+        }
+    }
+
+    /// What a writer with three batches did when its task was done with it in the middle of the first, and what in the end.
+    fn abandoned(delivery: Delivery, takes: Duration) -> (Vec<&'static str>, Vec<&'static str>) {
+        let run = |environment: crate::runtime::Environment| async move {
+            let (log, clock) = (Log::default(), environment.clock.clone());
+            let writer = SlowWriter { log: log.clone(), clock: clock.clone(), takes };
+            let mut sink = SinkHandle::start(Box::new(writer), &Slow(delivery), "slow", &environment.io);
+            for number in 0..3 {
+                let column: ArrayRef = Arc::new(Int64Array::from(vec![number]));
+                let records = RecordBatch::try_from_iter([("n", column)]).unwrap();
+                sink.write(Batch::append(records)).await.unwrap();
+            }
+            clock.sleep(takes / 2).await;
+            sink.abandon(&*clock).await;
+            let then = log.lock().unwrap().clone();
+            clock.sleep(takes * 10).await;
+            let end = log.lock().unwrap().clone();
+            (then, end)
+        };
+        simulate(1, run).unwrap()
+    }
+
+    #[test]
+    fn the_writer_of_a_sink_that_commits_leaves_what_is_queued_when_its_task_fails_and_is_gone_before_it() {
+        let (then, end) = abandoned(Delivery::ExactlyOnce, Duration::from_secs(1));
+        assert_eq!(then, ["begins", "written", "gone"]);
+        assert_eq!(end, then);
+        // One that hangs keeps nobody.
+        let (then, end) = abandoned(Delivery::ExactlyOnce, PATIENCE * 3);
+        assert_eq!(then, ["begins"]);
+        assert_eq!(end, ["begins", "written", "gone"]);
+    }
+
+    #[test]
+    fn a_sink_that_shows_rows_at_once_shows_those_before_a_failure() {
+        let (then, end) = abandoned(Delivery::AtLeastOnce, Duration::from_secs(1));
+        assert_eq!(then, ["begins"]);
+        assert_eq!(end, ["begins", "written", "begins", "written", "begins", "written", "gone"]);
     }
 }

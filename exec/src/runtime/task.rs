@@ -91,6 +91,9 @@ impl ChainTask {
         let result = self.work().await;
         let closed = self.chain.close();
         self.input.close();
+        if result.is_err() {
+            self.output.abandon(&*self.clock).await;
+        }
         let end = result?;
         closed?;
         Ok(end)
@@ -166,7 +169,7 @@ impl ChainTask {
                 return self.output.set_idle(idle).await;
             }
             InputEvent::Declined(checkpoint, reason) => {
-                self.urgency.pass(checkpoint);
+                self.urgency.give_up(checkpoint);
                 match self.overtaking.as_ref().is_some_and(|waiting| waiting.barrier.id == checkpoint) {
                     true => self.abandon(reason),
                     false => self.participant.decline(checkpoint, reason),
@@ -227,12 +230,12 @@ impl ChainTask {
                 self.drain().await
             }
             Message::Checkpoint(ToTask::Completed(checkpoint)) => self.chain.checkpoint_completed(checkpoint),
-            Message::Checkpoint(ToTask::Aborted(checkpoint)) => {
-                self.urgency.pass(checkpoint);
-                if self.overtaking.as_ref().is_some_and(|waiting| waiting.barrier.id <= checkpoint) {
+            Message::Checkpoint(ToTask::Aborted { checkpoint, oldest }) => {
+                self.urgency.give_up(checkpoint);
+                if self.overtaking.as_ref().is_some_and(|waiting| waiting.barrier.id == checkpoint) {
                     self.abandon("it was given up");
                 }
-                self.input.abort_checkpoint(checkpoint);
+                self.input.abort_checkpoint(checkpoint, oldest);
                 self.chain.checkpoint_aborted(checkpoint)
             }
         }

@@ -6,6 +6,7 @@
 mod collect;
 mod graph;
 mod limit;
+mod overlapping;
 mod simulation;
 #[path = "../common/source.rs"]
 mod source;

@@ -83,6 +83,12 @@ impl Attempt {
         }
     }
 
+    /// Tells the tasks that a checkpoint, which is under way no more, will never be durable.
+    pub(super) fn abort(&self, checkpoint: CheckpointId) {
+        let oldest = self.pending.first_key_value().map_or(checkpoint + 1, |(id, _)| *id);
+        self.tell(ToTask::Aborted { checkpoint, oldest });
+    }
+
     /// From now on the barriers of a checkpoint overtake rows.
     pub(super) fn overtake(&self, checkpoint: CheckpointId) {
         self.tasks.values().for_each(|task| task.urgency.overtake(checkpoint));

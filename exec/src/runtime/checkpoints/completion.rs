@@ -70,8 +70,10 @@ impl Checkpointer {
         };
         // A store that never gives the checkpoint back must not keep whoever asked for it.
         let (kind, reply) = (pending.barrier.kind, pending.reply.take());
-        let (since, expired) = (self.environment.clock.monotonic(), Arc::new(Latch::default()));
-        self.storing = Some(Storing { id, kind, since, reply, expired: expired.clone() });
+        let since = self.environment.clock.monotonic();
+        let (expired, published) = (Arc::<Latch>::default(), Arc::<Latch>::default());
+        let (expires, is_published) = (expired.clone(), published.clone());
+        self.storing = Some(Storing { id, kind, since, reply, expired: expires, published: is_published });
         let step = StoreStep {
             name: self.name.clone(),
             job: self.job.clone(),
@@ -87,6 +89,7 @@ impl Checkpointer {
             background: self.environment.background.clone(),
             timeout: self.settings.timeout,
             expired,
+            published,
         };
         let done = self.stored.0.clone();
         let work = async move {
@@ -150,7 +153,7 @@ impl Checkpointer {
         }
         if let Some(error) = durable.not_committed {
             pending.answer(Err(error.clone()));
-            return Err(error.context(format_args!("checkpoint {id} is complete and cannot be committed")));
+            return Err(error);
         }
         if let BarrierKind::Stop { drain } = kind {
             self.stopped = Some(if drain { Ending::Drained } else { Ending::Stopped });

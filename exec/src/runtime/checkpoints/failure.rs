@@ -7,10 +7,9 @@ use tidemill_core::event::{BarrierKind, CheckpointId};
 use tidemill_core::{Error, ErrorKind, Result};
 
 use super::Checkpointer;
-use super::pending::{Pending, answer};
+use super::pending::{Pending, Storing, answer};
 use super::statistics::CheckpointStatus;
 use super::store::not_answered;
-use crate::runtime::participant::ToTask;
 
 impl Checkpointer {
     /// Gives up a checkpoint that is not complete.
@@ -28,7 +27,7 @@ impl Checkpointer {
         counts: bool,
     ) -> Result<()> {
         self.failed(id, &cause.to_string());
-        self.attempt.tell(ToTask::Aborted(id));
+        self.attempt.abort(id);
         self.decided = self.environment.clock.monotonic();
         if matches!(kind, BarrierKind::Checkpoint | BarrierKind::FullCheckpoint) {
             self.needs_full = true;
@@ -60,9 +59,8 @@ impl Checkpointer {
     /// already it may still turn out to be durable; nobody but the store can know.
     pub(super) fn expire_storing(&mut self, now: Duration) -> Result<()> {
         let timeout = self.settings.timeout;
-        let Some(storing) = self.storing.as_mut().filter(|storing| storing.since + timeout <= now) else {
-            return Ok(());
-        };
+        let is_late = |storing: &&mut Storing| storing.expires(timeout).is_some_and(|expires| expires <= now);
+        let Some(storing) = self.storing.as_mut().filter(is_late) else { return Ok(()) };
         storing.since = now;
         storing.expired.raise();
         let (id, kind, reply) = (storing.id, storing.kind, storing.reply.take());
@@ -84,7 +82,7 @@ impl Checkpointer {
         for mut pending in lost {
             let reason = format!("it builds on checkpoint {id}, which failed");
             self.failed(pending.barrier.id, &reason);
-            self.attempt.tell(ToTask::Aborted(pending.barrier.id));
+            self.attempt.abort(pending.barrier.id);
             pending.answer(Err(Error::unavailable(reason)));
         }
     }

@@ -102,6 +102,15 @@ pub struct Storing {
     pub reply: Option<Reply>,
     /// Thrown when it has taken too long: what is not being published by then never is.
     pub expired: Arc<Latch>,
+    /// Thrown when it is durable.
+    pub published: Arc<Latch>,
+}
+
+impl Storing {
+    /// When it counts as failed, or as failed once more. Never again once it is durable: what then follows has bounds of its own.
+    pub fn expires(&self, timeout: Duration) -> Option<Duration> {
+        (!self.published.is_raised()).then(|| self.since + timeout)
+    }
 }
 
 /// Where the answer to a user goes.

@@ -44,10 +44,12 @@ pub struct StoreStep {
     pub clock: Arc<dyn Clock>,
     /// Where a savepoint is completed that nobody waits for any more.
     pub background: Arc<dyn Spawner>,
-    /// How long writing may take, and then how long taking back what was written.
+    /// How long writing may take, and then how long taking back what was written, or what each sink has to commit.
     pub timeout: Duration,
     /// Thrown when it has taken too long.
     pub expired: Arc<Latch>,
+    /// Thrown when it is durable.
+    pub published: Arc<Latch>,
 }
 
 /// What became of it.
@@ -123,9 +125,13 @@ impl StoreStep {
             return Ok(Durable { content, path, not_committed: None });
         };
         let published = self.store.publish(content.clone()).await?;
+        self.published.raise();
         let not_committed = self.commit().await.err();
         // Old files cost room, not correctness.
-        let _ = self.store.retain(self.num_retained).await;
+        tokio::select! {
+            _ = self.store.retain(self.num_retained) => {}
+            () = clock.sleep(timeout) => {}
+        }
         Ok(Durable { content, path: target.unwrap_or(published), not_committed })
     }
 
@@ -212,17 +218,38 @@ impl StoreStep {
         }
     }
 
-    /// Commits what the checkpoint holds: every sink's, whatever becomes of the others', and the first error counts (SUB-08).
+    /// Commits what the checkpoint holds: every sink's, whatever becomes of the others', and the first error counts (SUB-08). A sink
+    /// that does not answer is not waited for; whoever goes on from the checkpoint has it commit the same again.
     async fn commit(&mut self) -> Result<()> {
         let mut outcome = Ok(());
         for (vertex, committer) in self.committers.iter() {
             let own = self.committables.iter().filter(|((owner, _), _)| owner == vertex);
             let own: Vec<Committable> = own.flat_map(|(_, committables)| committables.clone()).collect();
-            if !own.is_empty() {
-                outcome = outcome.and(committer.commit(own).await);
+            if own.is_empty() {
+                continue;
             }
+            let committed = tokio::select! {
+                biased;
+                committed = committer.commit(own) => committed.map_err(|error| self.not_committed(error)),
+                () = self.clock.sleep(self.timeout) => Err(self.commit_unknown(*vertex)),
+            };
+            outcome = outcome.and(committed);
         }
         outcome
+    }
+
+    fn not_committed(&self, error: Error) -> Error {
+        error.context(format_args!("checkpoint {} is complete and cannot be committed", self.pending.barrier.id))
+    }
+
+    /// The error of a sink that has been waited for in vain: what it was asked to do may be done.
+    fn commit_unknown(&self, vertex: usize) -> Error {
+        let (id, timeout) = (self.pending.barrier.id, self.timeout);
+        let sink = self.job.vertices[vertex].sink.as_ref().map_or("a sink", |sink| &*sink.name);
+        let error = Error::unavailable(format!(
+            "checkpoint {id} is complete, but whether '{sink}' has committed it is not known: no answer for {timeout:?}"
+        ));
+        error.with_hint("execution.checkpointing.timeout says how long it may take; a restart has it committed again")
     }
 
     /// The parts of all operators of the job.

@@ -13,7 +13,7 @@ impl Checkpointer {
     pub(super) fn deadline(&self) -> Option<Duration> {
         let pending = self.attempt.pending.values();
         let timeout = pending.map(|pending| pending.triggered + self.settings.timeout).min();
-        let stored = self.storing.as_ref().map(|storing| storing.since + self.settings.timeout);
+        let stored = self.storing.as_ref().and_then(|storing| storing.expires(self.settings.timeout));
         timeout.into_iter().chain(stored).chain(self.next_trigger()).chain(self.next_overtaking()).min()
     }
 
