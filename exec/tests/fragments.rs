@@ -259,6 +259,40 @@ fn a_failure_is_reported_once_and_leaves_no_file() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// A plan that is pulled is used up by one attempt. Of a source that is away any other job would have another.
+#[test]
+fn a_batch_that_fails_does_not_restart_whatever_the_strategy() {
+    let engine = Engine::new(vec![]).unwrap();
+    let environment = engine.environment().clone();
+    engine.block_on(async {
+        for (gate, strategy) in GATES.into_iter().flat_map(|gate| [(gate, "fixed-delay"), (gate, "exponential-delay")])
+        {
+            let mut settings = settings(2, gate);
+            for (key, value) in [
+                ("type", strategy),
+                ("fixed-delay.attempts", "5"),
+                ("fixed-delay.delay", "1 ms"),
+                ("exponential-delay.initial-backoff", "1 ms"),
+                ("exponential-delay.attempts-before-reset-backoff", "5"),
+            ] {
+                settings.set(&format!("restart-strategy.{key}"), value, Origin::Program).unwrap();
+            }
+            let away = Numbers { fails_at: Some(3), failure: ErrorKind::Unavailable, ..Numbers::new("away", 1, 10) };
+            let log = away.log.clone();
+            let session = session_over(&[away], &settings, &environment);
+            let plan = physical_plan(&session, "SELECT v, count(*) FROM away GROUP BY v").await;
+            let (job, rows) = start(&session, plan, &environment, &settings).unwrap();
+            let error = tokio::time::timeout(common::PATIENCE, job.wait()).await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{gate}, {strategy}: {error}");
+            assert!(error.to_string().starts_with("row 7 is torn (in "), "{gate}, {strategy}: {error}");
+            assert!(!error.to_string().contains("restarts"), "{gate}, {strategy}: {error}");
+            assert_eq!((job.failure_count(), job.restart_count()), (1, 0), "{gate}, {strategy}");
+            assert_eq!(*log.lock().unwrap(), ["away begins"], "{gate}, {strategy}");
+            assert!(rows.lock().unwrap().is_empty(), "{gate}, {strategy}");
+        }
+    });
+}
+
 #[test]
 fn a_small_budget_spills_and_one_that_is_too_small_says_so() {
     let mut settings = settings(2, Gate::Full);

@@ -200,7 +200,7 @@ fn key_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("key", DataType::Int64, false)]))
 }
 
-fn row_schema() -> SchemaRef {
+pub fn row_schema() -> SchemaRef {
     let field = |name| Field::new(name, DataType::Int64, false);
     Arc::new(Schema::new(vec![field("key"), field("number")]))
 }

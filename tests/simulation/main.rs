@@ -21,7 +21,10 @@
 mod chance;
 mod clock;
 mod commits;
+mod disk;
+mod in_flight;
 mod job;
+mod manifests;
 mod modes;
 mod outside;
 mod pace;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tidemill_core::settings::Origin;
 use tidemill_core::{Error, Result};
-use tidemill_exec::runtime::{Begin, Environment, JobFailure, JobResult, Persistence, execute_from, simulate};
+use tidemill_exec::runtime::{
+    Begin, Environment, JobFailure, JobHandle, JobResult, Persistence, execute_from, simulate,
+};
 
 use crate::chance::Chance;
 use crate::job::{Plan, graph, settings};
@@ -18,9 +20,20 @@ const READING_MILLIS: i64 = 300;
 
 /// Runs a job whose readers fail for so long, whenever they read, under a restart strategy; how it ends and what failed.
 fn run(failing: Duration, strategy: &[(&str, &str)]) -> (Result<JobResult>, Vec<JobFailure>) {
+    let chance = Chance::new(3);
+    let plan = Plan { reader_failures: 1, ..Plan::draw(&chance, Troubles::None) };
+    let (outcome, handle) = run_plan(plan, chance, failing, strategy);
+    (outcome, handle.failures())
+}
+
+/// The same for a job whose readers fail as often as its plan says.
+fn run_plan(
+    plan: Plan,
+    chance: Chance,
+    failing: Duration,
+    strategy: &[(&str, &str)],
+) -> (Result<JobResult>, JobHandle) {
     let run = |environment: Environment| async move {
-        let chance = Chance::new(3);
-        let plan = Plan { reader_failures: 1, ..Plan::draw(&chance, Troubles::None) };
         let mut settings = settings(&plan, 2, "memory");
         for (key, value) in strategy {
             settings.set(&format!("restart-strategy.{key}"), value, Origin::Program).unwrap();
@@ -43,7 +56,7 @@ fn run(failing: Duration, strategy: &[(&str, &str)]) -> (Result<JobResult>, Vec<
         }
         // No restart follows the failure that ends a job.
         assert_eq!(handle.restart_count() + usize::from(outcome.is_err()), handle.failure_count());
-        (outcome, handle.failures())
+        (outcome, handle)
     };
     simulate(3, run).unwrap()
 }
@@ -123,4 +136,19 @@ fn without_restarts_the_first_failure_is_the_last() {
     let said = outcome.unwrap_err().to_string();
     assert!(said.contains("the disk is away") && !said.contains("restarts"), "{said}");
     assert_eq!(failures.len(), 1);
+}
+
+/// Every attempt reads some rows before it fails, up to the one that comes when nothing fails any more.
+#[test]
+fn a_job_that_holds_everything_back_has_no_checkpoints_and_begins_anew() {
+    let strategy = [("type", "fixed-delay"), ("fixed-delay.delay", "1 s")];
+    for (gate, has_checkpoints) in [("infinite", false), ("full", true)] {
+        let chance = Chance::new(3);
+        let sources = vec![vec![300, 300], vec![300]];
+        let plan = Plan { gate, sources, reader_failures: 40, ..Plan::draw(&chance, Troubles::None) };
+        let (outcome, handle) = run_plan(plan, chance, Duration::from_secs(10), &strategy);
+        outcome.unwrap();
+        assert!(handle.restart_count() > 0, "{gate}");
+        assert_eq!(!handle.checkpoints().is_empty(), has_checkpoints, "{gate}: {:?}", handle.checkpoints());
+    }
 }

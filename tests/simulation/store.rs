@@ -45,6 +45,17 @@ pub struct FaultyStore {
     pace: Pace,
     /// What else becomes of some files.
     mishap: Mutex<Option<Mishap>>,
+    /// What was put, if somebody wants to know.
+    journal: Mutex<Option<Vec<Put>>>,
+}
+
+/// What is known of a file that is put in one piece.
+#[derive(Clone, Debug)]
+pub enum Put {
+    /// It is on its way.
+    Begun(Path, PutPayload),
+    /// It is there, and whoever has put it hears so: of a disk that keeps its word, it is synced.
+    Done(Path),
 }
 
 /// What is done with a file.
@@ -67,7 +78,24 @@ struct Mishap {
 impl FaultyStore {
     pub fn shared(chance: Chance, troubles: StoreTroubles) -> Arc<Self> {
         let pace = Pace::new(chance.clone(), troubles.step_millis);
-        Arc::new(Self { inner: InMemory::new(), chance, troubles, pace, mishap: Mutex::default() })
+        let (mishap, journal) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { inner: InMemory::new(), chance, troubles, pace, mishap, journal })
+    }
+
+    /// From now on keeps a journal.
+    pub fn keep_journal(&self) {
+        *self.journal.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// What was put since then, in order.
+    pub fn journal(&self) -> Vec<Put> {
+        self.journal.lock().unwrap().clone().unwrap_or_default()
+    }
+
+    fn note(&self, put: impl FnOnce() -> Put) {
+        if let Some(journal) = &mut *self.journal.lock().unwrap() {
+            journal.push(put());
+        }
     }
 
     /// A process begins, whose clock this is.
@@ -153,6 +181,7 @@ impl ObjectStore for FaultyStore {
         if is_of_compaction(location) {
             self.chance.count("layers become fewer", 1);
         }
+        self.note(|| Put::Begun(location.clone(), payload.clone()));
         self.meet(Access::Put, location).await?;
         self.pause().await;
         self.fail_before()?;
@@ -171,6 +200,7 @@ impl ObjectStore for FaultyStore {
         }
         let done = self.inner.put_opts(location, payload, options).await?;
         self.pace.step().await;
+        self.note(|| Put::Done(location.clone()));
         self.fail_after()?;
         Ok(done)
     }

@@ -1,6 +1,7 @@
 //! Programs that go on where another left off: behind a savepoint, or from the last checkpoint of one that was given up.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tidemill::stream::{
     Collector, Context, Environment, JobHandle, MapState, OperatorListState, ProcessFunction, RuntimeContext,
     ValueState, Watermarks,
 };
-use tidemill::{ErrorKind, Result};
+use tidemill::{Error, ErrorKind, Result};
 
 use super::Setup;
 
@@ -200,4 +201,88 @@ fn the_backend_filesystem_takes_no_checkpoints_without_a_folder() {
     assert_eq!(error.kind(), ErrorKind::Request);
     assert!(error.to_string().contains("set execution.checkpointing.dir"), "{error}");
     assert!(log.lock().unwrap().rows.is_empty());
+}
+
+/// What `execution.checkpointing.externalized-checkpoint-retention` may be, and whether checkpoints outlive a program that is cancelled,
+/// and one that fails.
+const RETENTIONS: [(&str, bool, bool); 3] = [
+    ("RETAIN_ON_CANCELLATION", true, true),
+    ("DELETE_ON_CANCELLATION", false, true),
+    ("NO_EXTERNALIZED_CHECKPOINTS", false, false),
+];
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    // A job that is at work there deletes what is old.
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+/// Whether a checkpoint below a folder is complete. The first manifest says no more than who has taken the folder over.
+fn has_checkpoint(folder: &Path) -> bool {
+    let is_manifest = |path: &PathBuf| path.parent().is_some_and(|parent| parent.ends_with("manifests"));
+    let number = |path: PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
+    files_below(folder).into_iter().filter(is_manifest).filter_map(number).any(|number| number > 1)
+}
+
+/// Begins from the checkpoints in a folder, which are there or not.
+fn begin_from(folder: &str, settings: &[(&str, &str)], is_there: bool, what: &str) {
+    let log = Arc::new(Mutex::new(Log::default()));
+    let next = start(&log, usize::MAX, 1, &[settings, &[("execution.state-recovery.path", folder)]].concat());
+    match next.join() {
+        Ok(_) => assert!(is_there, "{what}: it began from nothing"),
+        Err(error) => {
+            let is_gone = error.message().contains("holds neither a savepoint nor a complete checkpoint");
+            assert!(is_gone && !is_there, "{what}: {error}");
+        }
+    }
+}
+
+#[test]
+fn cancelling_a_program_keeps_its_checkpoints_or_deletes_them() {
+    for (retention, stays, _) in RETENTIONS {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("kept").display().to_string();
+        let settings = [
+            ("execution.checkpointing.interval", "5 ms"),
+            ("execution.checkpointing.dir", kept.as_str()),
+            ("execution.checkpointing.externalized-checkpoint-retention", retention),
+        ];
+        // Slow from its first row on.
+        let job = start(&Arc::new(Mutex::new(Log::default())), 0, 2, &settings);
+        let own = job.checkpoints().unwrap();
+        while !has_checkpoint(Path::new(own)) {
+            assert!(job.outcome().is_none(), "{retention}: {:?}", job.outcome());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        job.cancel();
+        assert_eq!(job.join().unwrap_err().kind(), ErrorKind::Cancelled, "{retention}");
+        let left = files_below(Path::new(own));
+        assert_eq!(!left.is_empty(), stays, "{retention}: {left:?}");
+        begin_from(own, &settings[..2], stays, retention);
+    }
+}
+
+#[test]
+fn a_program_that_fails_keeps_its_checkpoints_unless_it_keeps_none() {
+    for (retention, _, stays) in RETENTIONS {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("kept");
+        let environment = Environment::local_with(Setup { parallelism: 2, gate: "0 ms", batch_rows: 4 }.settings());
+        environment.set("execution.checkpointing.interval", "5 ms");
+        environment.set("execution.checkpointing.dir", &kept.display().to_string());
+        environment.set("execution.checkpointing.externalized-checkpoint-retention", retention);
+        let numbers = environment.generate_sequence(1, 100_000).try_map(move |n| {
+            std::thread::sleep(Duration::from_millis(1));
+            match has_checkpoint(&kept) {
+                true => Err(Error::data("there is a checkpoint")),
+                false => Ok(n),
+            }
+        });
+        numbers.print();
+        let job = environment.execute_async("fails").unwrap();
+        let error = job.join().unwrap_err();
+        assert!(error.message().contains("there is a checkpoint"), "{retention}: {error}");
+        let left = files_below(Path::new(job.checkpoints().unwrap()));
+        assert_eq!(!left.is_empty(), stays, "{retention}: {left:?}");
+    }
 }

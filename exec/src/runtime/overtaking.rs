@@ -117,7 +117,7 @@ mod tests {
     use futures::executor::block_on;
     use tidemill_core::Event;
     use tidemill_core::event::{Barrier, BarrierKind};
-    use tidemill_core::graph::Partitioning;
+    use tidemill_core::graph::{CustomPartitioner, Partitioning};
 
     use super::*;
     use crate::exchange::{Demand, InputGate, Overflow, Ready, Sender, Urgency, channel};
@@ -263,21 +263,45 @@ mod tests {
         world.says(&["overtakes", "in flight 1 from min to min", "1"]);
     }
 
+    /// A function of somebody else.
+    #[derive(Debug)]
+    struct ToTheFirst;
+
+    impl CustomPartitioner for ToTheFirst {
+        fn channels(&self, batch: &Batch, _channels: usize, channel_of: &mut Vec<u32>) -> tidemill_core::Result<()> {
+            channel_of.resize(batch.num_rows(), 0);
+            Ok(())
+        }
+
+        fn describe(&self) -> String {
+            "to the first".to_owned()
+        }
+    }
+
     #[test]
     fn where_rows_cannot_be_dealt_again_barriers_come_in_their_turn_and_then_overtake_the_others() {
-        let mut world = World::new(1 << 20, &[Partitioning::Broadcast, Partitioning::Rebalance]);
-        world.send(0, Event::Batch(batch(1)));
-        world.send(1, barrier());
-        world.consumer.overtake(1);
-        world.says(&["1", "nothing"]);
-        world.send(0, barrier());
-        world.says(&["aligned", "nothing"]);
+        let of_function: Arc<dyn CustomPartitioner> = Arc::new(ToTheFirst);
+        for aligned in [
+            Partitioning::Broadcast,
+            Partitioning::Forward,
+            Partitioning::Range(of_function.clone()),
+            Partitioning::Custom(of_function.clone()),
+        ] {
+            let partitionings = [aligned, Partitioning::Rebalance];
+            let mut world = World::new(1 << 20, &partitionings);
+            world.send(0, Event::Batch(batch(1)));
+            world.send(1, barrier());
+            world.consumer.overtake(1);
+            world.says(&["1", "nothing"]);
+            world.send(0, barrier());
+            world.says(&["aligned", "nothing"]);
 
-        let mut world = World::new(1 << 20, &[Partitioning::Broadcast, Partitioning::Rebalance]);
-        world.send(0, barrier());
-        world.send(1, Event::Batch(batch(2)));
-        world.consumer.overtake(1);
-        world.says(&["overtakes", "2", "nothing"]);
+            let mut world = World::new(1 << 20, &partitionings);
+            world.send(0, barrier());
+            world.send(1, Event::Batch(batch(2)));
+            world.consumer.overtake(1);
+            world.says(&["overtakes", "2", "nothing"]);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tidemill_core::source::{
     Boundedness, ListEnumerator, SequentialReader, Source, SourceContext, SourceReader, Split, SplitEnumerator,
     SplitStream,
 };
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, ErrorKind, Result};
 
 /// Rows `(k, v)`: `k` is the row's number, `v` its number modulo 10. Split into parts of equal size.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Numbers {
     pub endless: bool,
     /// The batch of each split at which reading fails.
     pub fails_at: Option<usize>,
+    /// What kind of failure that is.
+    pub failure: ErrorKind,
     /// Told when a split is opened and when it ends.
     pub log: Log,
 }
@@ -33,7 +35,17 @@ pub type Log = Arc<Mutex<Vec<String>>>;
 
 impl Numbers {
     pub fn new(name: &'static str, splits: usize, batches_per_split: usize) -> Self {
-        Self { name, splits, batches_per_split, batch_rows: 100, endless: false, fails_at: None, log: Log::default() }
+        let (fails_at, failure) = (None, ErrorKind::Data);
+        Self {
+            name,
+            splits,
+            batches_per_split,
+            batch_rows: 100,
+            endless: false,
+            fails_at,
+            failure,
+            log: Log::default(),
+        }
     }
 
     pub fn endless(name: &'static str) -> Self {
@@ -88,7 +100,7 @@ impl Numbers {
                     return None;
                 }
                 if source.fails_at == Some(batch) {
-                    return Some((Err(Error::data("row 7 is torn")), (source, next)));
+                    return Some((Err(Error::new(source.failure, "row 7 is torn")), (source, next)));
                 }
                 // Endless rows must not starve a runtime of one thread.
                 tokio::task::yield_now().await;

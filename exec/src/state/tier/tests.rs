@@ -6,6 +6,7 @@ use std::path::Path;
 use datafusion::execution::memory_pool::{FairSpillPool, UnboundedMemoryPool};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
+use tidemill_core::ErrorKind;
 
 use super::pages::Row;
 use super::*;
@@ -101,6 +102,29 @@ fn what_a_killed_process_left_behind_goes_and_what_belongs_to_somebody_stays() {
 fn a_directory_that_cannot_be_written_is_named() {
     let error = tier(Path::new("/nonexistent/state")).range().unwrap_err().to_string();
     assert!(error.contains("/nonexistent/state") && error.contains("io.tmp.dirs"), "{error}");
+}
+
+/// Nothing is logged ahead: that the folder is gone is found out in the background, when a table is to be written there. Each write comes
+/// after a pause, or all of them might be in memory before that.
+#[test]
+fn a_folder_that_goes_away_under_the_database_is_an_error_that_a_restart_may_help_against() {
+    let dir = tempfile::tempdir().unwrap();
+    // An eighth of it is for the database, and an eighth of that for a table.
+    let memory: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(8 << 20));
+    let range = Tier::new([dir.path().to_owned()], memory).range().unwrap();
+    put(&range, 0, b"k", b"1");
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    let value = vec![7; 16 << 10];
+    let failed = (0..200_u32).find_map(|number| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let mut writes = Writes::default();
+        writes.put(&range.key(Family::Rows, 0, &number.to_be_bytes()), &value);
+        range.write(writes).err()
+    });
+    let error = failed.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let said = error.to_string();
+    assert!(said.contains("cannot write state on local disk") && said.contains("io.tmp.dirs"), "{said}");
 }
 
 #[test]
