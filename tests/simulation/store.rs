@@ -16,6 +16,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tidemill_core::clock::Clock;
+use tidemill_exec::runtime::StoreFolder;
 
 use crate::chance::Chance;
 use crate::pace::Pace;
@@ -68,6 +69,11 @@ impl FaultyStore {
     pub fn shared(chance: Chance, troubles: StoreTroubles) -> Arc<Self> {
         let pace = Pace::new(chance.clone(), troubles.step_millis);
         Arc::new(Self { inner: InMemory::new(), chance, troubles, pace, mishap: Mutex::default() })
+    }
+
+    /// A folder of it.
+    pub fn folder(self: &Arc<Self>, name: &str) -> StoreFolder {
+        StoreFolder { store: self.clone(), root: name.into(), url: format!("memory:{name}") }
     }
 
     /// A process begins, whose clock this is.
