@@ -185,8 +185,8 @@ pub trait Committer: Send + Sync + Debug {
     /// Makes committables visible, exactly once however often it is called.
     async fn commit(&self, committables: Vec<Committable>) -> Result<()>;
 
-    /// A job goes on from a checkpoint that holds these, all of all subtasks: commits the one, and removes what was written
-    /// and is in neither. Called once, before any writer writes, after all writers of earlier attempts are gone. Who has no
+    /// A job goes on from a checkpoint that holds these, all of all subtasks, or begins anew with none: commits the one, and removes
+    /// what was written and is in neither. Called once, before any writer writes, after all writers of earlier attempts are gone. Who has no
     /// states at hand calls `commit`: what nobody needs then stays, hidden, until the job ends.
     async fn recover(&self, committables: Vec<Committable>, _states: &[WriterState], _of: Predecessor) -> Result<()> {
         self.commit(committables).await

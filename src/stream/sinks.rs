@@ -71,7 +71,7 @@ impl<T: Record> DataStream<T> {
     }
 
     /// Writes every record as a line: one file with a parallelism of 1, else a directory of files `1` to `n` (SNK-03, SUB-14).
-    /// Files appear when the job has ended well.
+    /// Files appear when the job has ended well. A job that goes on with another parallelism leaves the files of that.
     pub fn write_as_text(&self, path: &str, mode: WriteMode) -> DataSink {
         let schema = LineCodec(self.codec.clone()).schema();
         self.lines_to(

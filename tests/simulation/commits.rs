@@ -6,20 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidemill_core::settings::Origin;
 use tidemill_core::sink::{
     ChangelogMode, Committable, Committer, Predecessor, Sink, SinkContext, SinkWriter, WriterState,
 };
 use tidemill_core::{Error, ErrorKind, Result};
-use tidemill_exec::runtime::{
-    Begin, CheckpointStatus, Environment, JobHandle, JobResult, Persistence, StoreFolder, execute_from, simulate,
-};
+use tidemill_exec::runtime::{Begin, CheckpointStatus, Environment, JobHandle, JobResult, StoreFolder, simulate};
 
 use crate::chance::Chance;
-use crate::job::{Plan, graph_to, settings};
+use crate::job::{self, Plan};
 use crate::outside::Outside;
 use crate::store::{FaultyStore, StoreTroubles};
-use crate::{PATIENCE, Troubles, check};
+use crate::{PATIENCE, Troubles, check, in_time};
 
 /// What becomes of a commit.
 #[derive(Clone, Debug)]
@@ -126,21 +123,13 @@ fn start(
     folder: Option<StoreFolder>,
     restarts: &str,
 ) -> JobHandle {
-    let mut settings = settings(plan, 2, "memory");
-    settings.set("restart-strategy.type", restarts, Origin::Program).unwrap();
     let sinks = sinks.iter().map(|sink| Arc::new(sink.clone()) as Arc<dyn Sink>);
-    let job = graph_to(plan, sinks, chance, 2).to_job_graph(&settings).unwrap();
     let begin = if folder.is_some() { Begin::Resume { origin: None } } else { Begin::Anew };
-    let persistence = Persistence { folder, begin, ignore_unclaimed: false, claims: false };
-    execute_from(&job, environment, &settings, persistence).unwrap()
+    job::start(environment, plan, sinks, chance, folder, begin, &[("restart-strategy.type", restarts)])
 }
 
 async fn ended(environment: &Environment, job: &JobHandle) -> Result<JobResult> {
-    tokio::select! {
-        biased;
-        outcome = job.wait() => outcome,
-        () = environment.clock.sleep(PATIENCE) => panic!("the job hangs: {:?}", job.failures().last()),
-    }
+    in_time(environment, PATIENCE, job.wait()).await
 }
 
 #[test]
@@ -180,8 +169,7 @@ fn on_demand(chance: &Chance) -> Plan {
 }
 
 fn folder(chance: &Chance) -> StoreFolder {
-    let store = FaultyStore::shared(chance.clone(), StoreTroubles::default());
-    StoreFolder { store, root: "job".into(), url: "memory:job".to_owned() }
+    FaultyStore::shared(chance.clone(), StoreTroubles::default()).folder("job")
 }
 
 /// Stops a job behind a checkpoint; what its user hears, and how it ends.

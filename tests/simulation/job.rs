@@ -21,6 +21,7 @@ use tidemill_core::source::{
 };
 use tidemill_core::state::{CurrentKey, KeyedStates, RestoredState, Snapshot, SnapshotScope, ValueState};
 use tidemill_core::{Batch, Error, Result, Settings};
+use tidemill_exec::runtime::{Begin, Environment, JobHandle, Persistence, StoreFolder, execute_from};
 use tidemill_exec::state::StateRegistry;
 
 use crate::Troubles;
@@ -149,6 +150,26 @@ pub fn settings(plan: &Plan, parallelism: usize, backend: &str) -> Settings {
         settings.set(key, &value, Origin::Program).unwrap();
     }
     settings
+}
+
+/// Starts the job of a plan at a parallelism of 2, with these sinks, and settings beside those of the plan; without a folder its
+/// checkpoints are in memory.
+pub fn start(
+    environment: &Environment,
+    plan: &Plan,
+    sinks: impl IntoIterator<Item = Arc<dyn Sink>>,
+    chance: &Chance,
+    folder: Option<StoreFolder>,
+    begin: Begin,
+    more: &[(&str, &str)],
+) -> JobHandle {
+    let mut settings = settings(plan, 2, "memory");
+    for (key, value) in more {
+        settings.set(key, value, Origin::Program).unwrap();
+    }
+    let job = graph_to(plan, sinks, chance, 2).to_job_graph(&settings).unwrap();
+    let persistence = Persistence { folder, begin, ignore_unclaimed: false, claims: false };
+    execute_from(&job, environment, &settings, persistence).unwrap()
 }
 
 pub fn graph(plan: &Plan, sink: Arc<dyn Sink>, chance: &Chance, parallelism: usize) -> StreamGraph {

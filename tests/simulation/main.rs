@@ -357,6 +357,15 @@ async fn must_have_given_way(first: &JobHandle, environment: &Environment) {
     }
 }
 
+/// What comes of `work`, which must not take longer than that.
+async fn in_time<T>(environment: &Environment, patience: Duration, work: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = environment.clock.sleep(patience) => panic!("nothing came of it for {patience:?}"),
+    }
+}
+
 /// Takes a savepoint, then stops the job behind another. `None` if that fails: then the process is killed.
 async fn stop_behind_a_savepoint(
     handle: &JobHandle,

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use object_store::ObjectStore;
-use tidemill_core::settings::Origin;
+use tidemill_core::sink::Sink;
 use tidemill_core::{Error, ErrorKind};
-use tidemill_exec::runtime::{
-    Begin, CheckpointStatus, Ending, Environment, JobHandle, Persistence, StoreFolder, execute_from, simulate,
-};
+use tidemill_exec::runtime::{Begin, CheckpointStatus, Ending, Environment, JobHandle, StoreFolder, simulate};
 
 use crate::chance::Chance;
-use crate::job::{Plan, graph, settings};
+use crate::job::{self, Plan};
 use crate::outside::Outside;
 use crate::store::{FaultyStore, StoreTroubles};
 use crate::{Troubles, check};
@@ -25,7 +23,7 @@ impl Places {
     }
 
     fn at(&self, name: &str) -> StoreFolder {
-        StoreFolder { store: self.0.clone(), root: name.into(), url: format!("memory:{name}") }
+        self.0.folder(name)
     }
 }
 
@@ -36,11 +34,8 @@ fn plan(chance: &Chance) -> Plan {
 
 /// Starts a job without restarts in a folder.
 fn start(environment: &Environment, plan: &Plan, outside: &Outside, folder: StoreFolder, begin: Begin) -> JobHandle {
-    let mut settings = settings(plan, 2, "memory");
-    settings.set("restart-strategy.type", "none", Origin::Program).unwrap();
-    let job = graph(plan, Arc::new(outside.clone()), &Chance::new(8), 2).to_job_graph(&settings).unwrap();
-    let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false, claims: false };
-    execute_from(&job, environment, &settings, persistence).unwrap()
+    let (sink, chance): (Arc<dyn Sink>, _) = (Arc::new(outside.clone()), Chance::new(8));
+    job::start(environment, plan, [sink], &chance, Some(folder), begin, &[("restart-strategy.type", "none")])
 }
 
 /// Why a job with a sink of its own is refused.

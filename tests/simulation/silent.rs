@@ -6,26 +6,24 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use tidemill_core::event::CheckpointId;
-use tidemill_core::settings::Origin;
+use tidemill_core::sink::Sink;
 use tidemill_core::{ErrorKind, Result};
 use tidemill_exec::checkpoint::open_savepoint;
 use tidemill_exec::runtime::{
-    Begin, CheckpointInfo, CheckpointStatus, Environment, JobHandle, JobResult, Persistence, StoreFolder, execute_from,
-    simulate,
+    Begin, CheckpointInfo, CheckpointStatus, Environment, JobHandle, JobResult, StoreFolder, simulate,
 };
 
-use crate::Troubles;
 use crate::chance::Chance;
-use crate::job::{Plan, graph, settings};
+use crate::job::{self, Plan};
 use crate::outside::Outside;
 use crate::store::{Access, FaultyStore, StoreTroubles};
+use crate::{Troubles, in_time};
 
 /// Longer than `execution.checkpointing.timeout` and `task.cancellation.timeout` together.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn folder(chance: &Chance, troubles: StoreTroubles) -> StoreFolder {
-    let store = FaultyStore::shared(chance.clone(), troubles);
-    StoreFolder { store, root: "job".into(), url: "memory:job".to_owned() }
+    FaultyStore::shared(chance.clone(), troubles).folder("job")
 }
 
 fn silent(chance: &Chance) -> StoreFolder {
@@ -51,22 +49,9 @@ fn begin(
     begin: Begin,
     timeout: &str,
 ) -> JobHandle {
-    let mut settings = settings(plan, 2, "memory");
-    settings.set("restart-strategy.type", "none", Origin::Program).unwrap();
-    settings.set("execution.checkpointing.timeout", timeout, Origin::Program).unwrap();
-    let outside = Outside::new(chance.clone(), 0, 0);
-    let job = graph(plan, Arc::new(outside), chance, 2).to_job_graph(&settings).unwrap();
-    let persistence = Persistence { folder: Some(folder), begin, ignore_unclaimed: false, claims: false };
-    execute_from(&job, environment, &settings, persistence).unwrap()
-}
-
-/// What comes of `work`, which must not take for ever.
-async fn in_time<T>(environment: &Environment, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        biased;
-        done = work => done,
-        () = environment.clock.sleep(PATIENCE) => panic!("nobody answered"),
-    }
+    let outside: Arc<dyn Sink> = Arc::new(Outside::new(chance.clone(), 0, 0));
+    let more = [("restart-strategy.type", "none"), ("execution.checkpointing.timeout", timeout)];
+    job::start(environment, plan, [outside], chance, Some(folder), begin, &more)
 }
 
 #[test]
@@ -74,7 +59,7 @@ fn a_job_whose_folder_never_answers_ends_with_an_error_that_names_it() {
     let chance = Chance::new(1);
     let run = |environment: Environment| async move {
         let job = start(&chance, &environment, silent(&chance));
-        in_time(&environment, job.wait()).await.unwrap_err()
+        in_time(&environment, PATIENCE, job.wait()).await.unwrap_err()
     };
     let error = simulate(1, run).unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -90,8 +75,8 @@ fn who_asks_for_a_savepoint_in_a_folder_that_never_answers_is_told_so() {
             let job = start(&chance, &environment, folder(&chance, StoreTroubles::default()));
             let control = job.control().await.unwrap();
             let target = folder(&chance, StoreTroubles { hangs: 3, ..StoreTroubles::default() });
-            let asked = in_time(&environment, control.savepoint(target)).await;
-            (asked, in_time(&environment, job.wait()).await)
+            let asked = in_time(&environment, PATIENCE, control.savepoint(target)).await;
+            (asked, in_time(&environment, PATIENCE, job.wait()).await)
         };
         match simulate(seed, run).unwrap() {
             (Ok(_), Ok(_)) => {}
@@ -127,13 +112,13 @@ async fn savepoint_into(
         Some(pause) => store.slow_down(Access::Put, file, 1, pause),
         None => store.refuse(Access::Put, file),
     }
-    let target = StoreFolder { store: store.clone(), root: "target".into(), url: "memory:target".to_owned() };
-    let asked = in_time(&environment, control.savepoint(target.clone())).await;
+    let target = store.folder("target");
+    let asked = in_time(&environment, PATIENCE, control.savepoint(target.clone())).await;
     clock.sleep(Duration::from_secs(60)).await;
     let files = store.list(None).map_ok(|file| file.location.to_string()).try_collect().await.unwrap();
     let opened = open_savepoint(store, &target.root, clock).await.map(|savepoint| savepoint.content.operators.len());
     job.cancel();
-    in_time(&environment, job.wait()).await.unwrap_err();
+    in_time(&environment, PATIENCE, job.wait()).await.unwrap_err();
     (asked, files, opened)
 }
 
@@ -177,7 +162,7 @@ fn slowed(slow: &'static str, files: usize, pause: Duration) -> (Result<JobResul
     let run = move |environment: Environment| async move {
         let store = FaultyStore::shared(chance.clone(), StoreTroubles::default());
         store.set_clock(environment.clock.clone());
-        let folder = StoreFolder { store: store.clone(), root: "job".into(), url: "memory:job".to_owned() };
+        let folder = store.folder("job");
         let plan = Plan::draw(&chance, Troubles::None);
         let plan = Plan { sources: vec![vec![20_000], vec![20_000]], interval_millis: 1000, concurrent: 1, ..plan };
         let job = start_plan(&plan, &chance, &environment, folder);
@@ -233,18 +218,18 @@ fn goes_on_in_silence(timeout: &'static str, cancelled_after: Option<Duration>) 
         let chance = Chance::new(5);
         let store = FaultyStore::shared(chance.clone(), StoreTroubles::default());
         store.set_clock(environment.clock.clone());
-        let folder = StoreFolder { store: store.clone(), root: "job".into(), url: "memory:job".to_owned() };
+        let folder = store.folder("job");
         let plan = Plan { sources: vec![vec![20_000], vec![20_000]], ..Plan::draw(&chance, Troubles::None) };
         let job = start_plan(&plan, &chance, &environment, folder.clone());
         job.control().await.unwrap().stop(false, None).await.unwrap();
-        in_time(&environment, job.wait()).await.unwrap();
+        in_time(&environment, PATIENCE, job.wait()).await.unwrap();
         store.slow_down(Access::Get, "/segments/", usize::MAX, Duration::from_secs(100_000));
         let job = begin(&plan, &chance, &environment, folder, Begin::Resume { origin: None }, timeout);
         if let Some(pause) = cancelled_after {
             environment.clock.sleep(pause).await;
             job.cancel();
         }
-        in_time(&environment, job.wait()).await.unwrap_err()
+        in_time(&environment, PATIENCE, job.wait()).await.unwrap_err()
     };
     simulate(5, run).unwrap()
 }
@@ -265,21 +250,17 @@ fn who_cancels_a_job_between_two_attempts_does_not_wait_for_its_store() {
         let chance = Chance::new(13);
         let store = FaultyStore::shared(chance.clone(), StoreTroubles::default());
         store.set_clock(environment.clock.clone());
-        let folder = StoreFolder { store: store.clone(), root: "job".into(), url: "memory:job".to_owned() };
+        let folder = store.folder("job");
         let plan = Plan { reader_failures: 1, interval_millis: 1_000_000, ..Plan::draw(&chance, Troubles::None) };
-        let mut settings = settings(&plan, 2, "memory");
-        settings.set("execution.checkpointing.timeout", "1 h", Origin::Program).unwrap();
-        let outside = Outside::new(chance.clone(), 0, 0);
-        let job = graph(&plan, Arc::new(outside), &chance, 2).to_job_graph(&settings).unwrap();
-        let persistence =
-            Persistence { folder: Some(folder), begin: Begin::Anew, ignore_unclaimed: false, claims: false };
-        let job = execute_from(&job, &environment, &settings, persistence).unwrap();
+        let outside: Arc<dyn Sink> = Arc::new(Outside::new(chance.clone(), 0, 0));
+        let more = [("execution.checkpointing.timeout", "1 h")];
+        let job = job::start(&environment, &plan, [outside], &chance, Some(folder), Begin::Anew, &more);
         job.control().await.unwrap();
         store.slow_down(Access::Get, "/manifests/", usize::MAX, Duration::from_secs(100_000));
         environment.clock.sleep(Duration::from_secs(2)).await;
         assert_eq!((job.failure_count(), job.restart_count()), (1, 1), "{:?}", job.failures());
         job.cancel();
-        in_time(&environment, job.wait()).await.unwrap_err()
+        in_time(&environment, PATIENCE, job.wait()).await.unwrap_err()
     };
     let error = simulate(13, run).unwrap();
     assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");

@@ -16,6 +16,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tidemill_core::clock::Clock;
+use tidemill_exec::runtime::StoreFolder;
 
 use crate::chance::Chance;
 use crate::pace::Pace;
@@ -96,6 +97,11 @@ impl FaultyStore {
         if let Some(journal) = &mut *self.journal.lock().unwrap() {
             journal.push(put());
         }
+    }
+
+    /// A folder of it.
+    pub fn folder(self: &Arc<Self>, name: &str) -> StoreFolder {
+        StoreFolder { store: self.clone(), root: name.into(), url: format!("memory:{name}") }
     }
 
     /// A process begins, whose clock this is.

@@ -1,6 +1,11 @@
 //! Text in and text out.
 
-use tidemill::stream::{Environment, WriteMode};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tidemill::stream::{Environment, JobHandle, WriteMode};
 
 use super::{Setup, one};
 
@@ -72,4 +77,99 @@ fn several_sinks_run_in_one_job() {
     assert_eq!(std::fs::read_to_string(path("ö.txt")).unwrap(), "5\n10\n15\n");
     assert_eq!(std::fs::read_to_string(path("doubled")).unwrap(), "2\n4\n6\n");
     assert_eq!(std::fs::read_to_string(path("tripled")).unwrap(), "3\n6\n9\n");
+}
+
+/// All that is there, hidden files too.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// It was killed when it had taken checkpoints, which were in memory; what they committed is hidden until the end.
+#[test]
+fn a_run_shows_nothing_of_an_earlier_one_that_was_killed() {
+    for parallelism in [1, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("out");
+        let hidden = if parallelism == 1 { directory.path() } else { output.as_path() };
+        std::fs::create_dir_all(hidden).unwrap();
+        std::fs::write(hidden.join(".part-copy-out.1-0-0.raw.ready"), "another run\n").unwrap();
+        let environment = Setup { parallelism, gate: "0 ms", batch_rows: 4 }.environment();
+        environment.generate_sequence(1, 3).write_as_text(output.to_str().unwrap(), WriteMode::NoOverwrite);
+        environment.execute("copy").unwrap();
+        assert_eq!(lines(&output, parallelism), ["1", "2", "3"], "{parallelism}");
+        assert_eq!(names(directory.path()), ["out"]);
+    }
+}
+
+/// The lines of a file, or of those of a folder, sorted.
+fn lines(output: &Path, parallelism: usize) -> Vec<String> {
+    let files: Vec<_> = match parallelism {
+        1 => vec![output.to_owned()],
+        many => (1..=many).map(|number| output.join(number.to_string())).collect(),
+    };
+    let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+const ROWS: i64 = 3000;
+
+/// Starts a program that writes the numbers to [`ROWS`], and is slow when so many of them have gone by in all; waits until it is.
+fn copy(
+    output: &Path,
+    gone_by: &Arc<AtomicUsize>,
+    fast: usize,
+    parallelism: usize,
+    settings: &[(&str, &str)],
+) -> JobHandle {
+    let environment = Environment::local_with(Setup { parallelism, gate: "0 ms", batch_rows: 4 }.settings());
+    for (key, value) in settings {
+        environment.set(key, value);
+    }
+    let count = gone_by.clone();
+    let numbers = environment.generate_sequence(1, ROWS).map(move |n| {
+        if count.fetch_add(1, Ordering::SeqCst) > fast {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        n
+    });
+    numbers.write_as_text(output.to_str().unwrap(), WriteMode::NoOverwrite).uid("file");
+    let job = environment.execute_async("copy").unwrap();
+    while fast < ROWS as usize && gone_by.load(Ordering::SeqCst) < fast {
+        assert!(job.outcome().is_none(), "{:?}", job.outcome());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    job
+}
+
+#[test]
+fn files_go_on_at_another_parallelism() {
+    let mut expected: Vec<String> = (1..=ROWS).map(|n| n.to_string()).collect();
+    expected.sort_unstable();
+    for parallelisms in [[1, 3, 1], [3, 1, 2], [3, 2, 2]] {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, kept) = (folder.path().join("out"), folder.path().join("kept").display().to_string());
+        let gone_by = Arc::new(AtomicUsize::new(0));
+        let settings = [("execution.checkpointing.interval", "10 ms"), ("execution.checkpointing.dir", kept.as_str())];
+
+        // One is stopped behind a savepoint, the next given up.
+        let saved = folder.path().join("saved").display().to_string();
+        let job = copy(&output, &gone_by, 500, parallelisms[0], &settings);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(job.stop(false, &saved)).unwrap();
+        let from = [&settings[..], &[("execution.state-recovery.path", saved.as_str())]].concat();
+        let job = copy(&output, &gone_by, 1500, parallelisms[1], &from);
+        std::thread::sleep(Duration::from_millis(100));
+        job.cancel();
+        job.join().unwrap_err();
+        let from = [&settings[..], &[("execution.state-recovery.path", job.checkpoints().unwrap())]].concat();
+        copy(&output, &gone_by, usize::MAX, parallelisms[2], &from).join().unwrap();
+
+        assert_eq!(lines(&output, parallelisms[2]), expected, "{parallelisms:?}");
+        assert_eq!(names(folder.path()), ["kept", "out", "saved"], "{parallelisms:?}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Publishes part files: at each commit, or all together when the job has ended well.
 
+mod rescaled;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use tidemill_core::sink::{Committable, Committer, Predecessor, WriterState};
 
 use super::part::{IN_PROGRESS, Part, PartName, PartState, Prepared, READY, UPLOAD, Upload, folder_of, lost};
 use super::partition_commit::{PartitionCommit, PartitionCommitter, Progress};
-use super::replace::{Replacement, marker_of, names_below, names_in};
+use super::replace::{Replacement, finish_replacement_of, marker_of, names_below, names_in};
 use super::target::{STAGED_BYTES, UploadNote, complete_upload};
 use crate::formats::Format;
 use crate::store::{Location, REPLACE_MARKER, files_in, make_folder, publish, sync_directory, sync_file};
@@ -47,11 +49,15 @@ impl Publication {
 }
 
 /// What a committer knows of its sink.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CommitSettings {
     pub(super) table: Location,
     pub(super) job: Arc<str>,
     pub(super) publication: Publication,
+    /// Whether files that are there are not replaced.
+    pub(super) keeps_old: bool,
+    /// Where hidden files of the job are that it wrote when one subtask had become several, or several one.
+    pub(super) elsewhere: Option<Location>,
     pub(super) format: Format,
     /// Whether parts lie in folders below the table.
     pub(super) is_partitioned: bool,
@@ -124,25 +130,23 @@ impl FileCommitter {
         })
     }
 
-    /// One file a subtask: its only part, or its parts one after the other.
+    /// One file a subtask: its only part, or its parts one after the other. Those of subtasks that there are no more come with those of
+    /// others.
     async fn naming(&self, parts: Vec<PartName>, names: &[String]) -> Result<Replacement> {
-        let mut by_subtask = BTreeMap::<usize, Vec<((i64, u64), PartName)>>::new();
+        let mut by_name = BTreeMap::<&String, Vec<PartName>>::new();
         for part in parts {
-            let (subtask, order) = part.order().ok_or_else(|| Error::corrupt(format!("no part: {}", part.as_str())))?;
-            by_subtask.entry(subtask).or_default().push((order, part));
+            let name = part.whole(names).ok_or_else(|| Error::corrupt(format!("no part: {}", part.as_str())))?;
+            by_name.entry(name).or_default().push(part);
         }
         let mut replacement = Replacement::default();
-        for (subtask, mut parts) in by_subtask {
-            let name = names.get(subtask).ok_or_else(|| {
-                let error = format!("subtask {subtask} wrote to files of which there are {} now", names.len());
-                Error::request(error).with_hint("go on with the parallelism that the sink had")
-            })?;
-            parts.sort_by_key(|(order, _)| *order);
+        for (name, mut parts) in by_name {
+            // The rows of a subtask stay in their order.
+            parts.sort_by_key(|part| part.order().map(|(subtask, order)| (order, subtask)));
             let hidden = match parts.as_slice() {
-                [(_, only)] => only.ready(),
+                [only] => only.ready(),
                 parts => {
-                    replacement.condemned.extend(parts.iter().map(|(_, part)| part.ready()));
-                    self.concatenate(parts, subtask).await?
+                    replacement.condemned.extend(parts.iter().map(PartName::ready));
+                    self.concatenate(parts, name).await?
                 }
             };
             replacement.published.push((hidden, name.clone()));
@@ -150,16 +154,17 @@ impl FileCommitter {
         Ok(replacement)
     }
 
-    async fn concatenate(&self, parts: &[((i64, u64), PartName)], subtask: usize) -> Result<String> {
+    async fn concatenate(&self, parts: &[PartName], file: &str) -> Result<String> {
         if !self.settings.format.is_concatenable() {
             let message = format!("{} parts of one {} file", parts.len(), self.settings.format.name());
             return Err(Error::internal(message));
         }
-        let name = format!(".{}whole-{subtask}{IN_PROGRESS}", PartName::prefix(&self.settings.job));
+        let place = self.settings.publication.names().iter().position(|name| name == file).unwrap_or_default();
+        let name = format!(".{}whole-{place}{IN_PROGRESS}", PartName::prefix(&self.settings.job));
         let whole = self.table().child(&name);
         let mut upload = whole.store.put_multipart(&whole.path).await.map_err(|error| whole.error(error))?;
         let mut gathered = Vec::new();
-        for (_, part) in parts {
+        for part in parts {
             let place = self.table().child(&part.ready());
             let mut blocks = place.store.get(&place.path).await.map_err(|error| place.error(error))?.into_stream();
             while let Some(block) = blocks.try_next().await.map_err(|error| place.error(error))? {
@@ -204,8 +209,8 @@ impl FileCommitter {
 
     /// What to say of a part that is nowhere. Where the job had ended it may have become a piece of another file.
     async fn gone(&self, part: &Part) -> Result<()> {
-        if let (Publication::Named { names, .. }, Some((subtask, _))) = (&self.settings.publication, part.name.order())
-            && let Some(name) = names.get(subtask)
+        if let Publication::Named { names, .. } = &self.settings.publication
+            && let Some(name) = part.name.whole(names)
             && self.table().child(name).head().await?.is_some()
         {
             return Ok(());
@@ -273,6 +278,17 @@ impl FileCommitter {
         if let Some(path) = self.table().file_path() {
             for folder in folders.iter().filter(|folder| !folder.is_empty()) {
                 remove_empty(&path, folder);
+            }
+        }
+        Ok(())
+    }
+
+    /// What another run of the job has begun to publish at its end counts already.
+    async fn end_other_run(&self) -> Result<()> {
+        for (directory, _) in self.markers().await? {
+            let shown = finish_replacement_of(&directory, &self.settings.job).await?.published;
+            if let Some((_, name)) = shown.first().filter(|_| self.settings.keeps_old) {
+                return Err(exists_already(&directory.child(name)));
             }
         }
         Ok(())
@@ -385,6 +401,9 @@ impl Committer for FileCommitter {
             let error = format!("{}: the savepoint holds a file that its job had in progress", self.table());
             return Err(Error::corrupt(error));
         }
+        if of == Predecessor::Nobody {
+            self.end_other_run().await?;
+        }
         // A job that goes on from a checkpoint may have a new name; what that holds tells the old one.
         let (mut jobs, mut keep) = (self.own_job(), BTreeSet::new());
         // One that cannot be read is an error when it is committed, behind the others.
@@ -399,6 +418,9 @@ impl Committer for FileCommitter {
             jobs.insert(part.name.job().to_owned());
             keep.insert(part.name.as_str().to_owned());
         }
+        // Those of a job that may be at work are its own.
+        let gone = if of == Predecessor::Other { self.own_job() } else { jobs.clone() };
+        self.take_over(&committables, states, &gone, of).await?;
         let adopted = match &self.partitions {
             Some(partitions) => partitions.adopt(&jobs, of).await,
             None => Ok(()),
@@ -409,8 +431,6 @@ impl Committer for FileCommitter {
             let hidden = replacement.published.iter().filter_map(|(hidden, _)| hidden.strip_prefix('.'));
             keep.extend(hidden.map(|hidden| hidden.trim_end_matches(IN_PROGRESS).trim_end_matches(READY).to_owned()));
         }
-        // Those of a job that may be at work are its own.
-        let gone = if of == Predecessor::Other { self.own_job() } else { jobs };
         self.clean(&gone, |_, name| {
             let hidden = name.strip_suffix(IN_PROGRESS).or_else(|| name.strip_suffix(UPLOAD));
             // What another run of the job has kept ready for its end is not of this one.
@@ -481,6 +501,21 @@ pub(super) async fn is_folder(place: &Location) -> Result<bool> {
     }
     let first = place.store.list(Some(&place.path)).try_next().await;
     Ok(first.map_err(|error| place.error(error))?.is_some())
+}
+
+/// Whether it is a folder in which nothing is but what `job` has hidden there.
+pub(super) async fn is_left_by(place: &Location, job: &str) -> Result<bool> {
+    if !is_folder(place).await? {
+        return Ok(false);
+    }
+    let own = format!(".{}", PartName::prefix(job));
+    let names = names_below(place).await?;
+    Ok(!names.is_empty() && names.iter().all(|(folder, name)| folder.is_empty() && name.starts_with(&own)))
+}
+
+/// The error for a file that is not to be replaced.
+pub(super) fn exists_already(place: &Location) -> Error {
+    Error::request(format!("{place} exists already")).with_hint("choose another path or WriteMode OVERWRITE")
 }
 
 /// The error for a folder that has the name of a file that is to be written.

@@ -74,6 +74,24 @@ impl PartName {
         self.order().map_or(i64::MIN, |(_, (opened, _))| opened)
     }
 
+    /// What a hidden name stands for, of whatever job: the part, and its ending.
+    pub(super) fn of_any(name: &str) -> Option<(Self, &'static str)> {
+        let hidden = name.strip_prefix('.')?;
+        let endings = [IN_PROGRESS, UPLOAD, READY].into_iter();
+        endings.filter_map(|ending| Some((Self(hidden.strip_suffix(ending)?.to_owned()), ending))).next()
+    }
+
+    /// How the file of it ends.
+    pub(super) fn extension(&self) -> &str {
+        self.0.splitn(3, '.').nth(2).unwrap_or_default()
+    }
+
+    /// The name, among those of files, of the one that it becomes a piece of. Subtasks of a job that had more of them share.
+    pub(super) fn whole<'a>(&self, names: &'a [String]) -> Option<&'a String> {
+        let (subtask, _) = self.order()?;
+        names.get(subtask.checked_rem(names.len())?)
+    }
+
     fn is_sound(&self) -> bool {
         self.0.starts_with("part-") && !self.0.contains('/') && self.order().is_some()
     }
@@ -208,11 +226,23 @@ mod tests {
         let name = PartName::new("job-7", 1_000, 2, 13, "csv.gz");
         assert_eq!(name.as_str(), "part-job-7.1000-2-13.csv.gz");
         assert_eq!(name.order(), Some((2, (1_000, 13))));
-        assert_eq!((name.job(), name.opened()), ("job-7", 1_000));
+        assert_eq!((name.job(), name.opened(), name.extension()), ("job-7", 1_000, "csv.gz"));
         assert_eq!(PartName::of_hidden(&name.ready(), "job-7", READY), Some(name.clone()));
         assert_eq!(PartName::of_hidden(&name.ready(), "job-71", READY), None);
         assert_eq!(PartName::of_hidden(&name.ready(), "job", READY), None);
         assert_eq!(PartName::of_hidden(name.as_str(), "job-7", READY), None);
+        assert_eq!(PartName::of_any(&name.ready()), Some((name.clone(), READY)));
+        assert_eq!(PartName::of_any(name.as_str()), None);
+    }
+
+    #[test]
+    fn every_part_belongs_to_a_file_however_many_there_are() {
+        let of = |subtask, count: usize| {
+            let names: Vec<String> = (1..=count).map(|number| number.to_string()).collect();
+            PartName::new("j", 1, subtask, 0, "csv").whole(&names).cloned()
+        };
+        assert_eq!([of(0, 3), of(2, 3), of(2, 2), of(4, 3)].map(Option::unwrap), ["1", "3", "1", "2"]);
+        assert_eq!(of(0, 0), None);
     }
 
     #[test]

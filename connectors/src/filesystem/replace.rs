@@ -97,6 +97,22 @@ pub(super) async fn finish_replacements_below(table: &Location, job: &str) -> Re
     Ok(())
 }
 
+/// Finishes what a job began that did not end, if its marker is in `directory`: what that was.
+pub(super) async fn finish_replacement_of(directory: &Location, job: &str) -> Result<Replacement> {
+    let marker = marker_of(directory, job);
+    let is_none = directory.file_path().is_some_and(|path| !path.is_dir());
+    if is_none || marker.head().await?.is_none() {
+        return Ok(Replacement::default());
+    }
+    let replacement = Replacement::load(&marker).await?;
+    let finished = replacement.carry_out(directory, &marker).await;
+    finished.map(|()| replacement).map_err(|error| error.with_hint(in_the_way(&marker)))
+}
+
+fn in_the_way(marker: &Location) -> String {
+    format!("{marker} is of a job that did not end; mend what is in its way")
+}
+
 /// Finishes what crashed jobs began in `directory`. What cannot be finished is left to the next job, unless it `matters`.
 pub(super) async fn finish_replacements(directory: &Location, matters: impl Fn(&Replacement) -> bool) -> Result<()> {
     for name in names_in(directory).await?.iter().filter(|name| name.starts_with(REPLACE_MARKER)) {
@@ -112,8 +128,7 @@ pub(super) async fn finish_replacements(directory: &Location, matters: impl Fn(&
         if let Err(error) = outcome
             && matters(&replacement)
         {
-            let hint = format!("{marker} is of a job that did not end; mend what is in its way");
-            return Err(error.with_hint(hint));
+            return Err(error.with_hint(in_the_way(&marker)));
         }
     }
     Ok(())

@@ -7,16 +7,18 @@ use tidemill_core::error::{Error, Result};
 use tidemill_core::sink::{ChangelogMode, Committer, Delivery, Sink, SinkContext, SinkWriter};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::commit::{CommitSettings, FileCommitter, Publication, folder_in_the_way, is_folder};
+use super::commit::{
+    CommitSettings, FileCommitter, Publication, exists_already, folder_in_the_way, is_folder, is_left_by,
+};
 use super::partition::Partitioning;
 use super::partition_commit::PartitionCommit;
-use super::replace::{Replacement, finish_replacements, finish_replacements_below, marker_of};
+use super::replace::{Replacement, finish_replacement_of, finish_replacements, finish_replacements_below, marker_of};
 use super::rolling::RollingPolicy;
 use super::target::{Destination, UPLOAD_BYTES};
 use super::writer::{PartSettings, PartWriter};
 use crate::formats::Format;
 use crate::registry::Disposition;
-use crate::store::{Location, wait_for};
+use crate::store::{Location, is_denied, wait_for};
 
 /// What `write_as_text` and `write_as_csv` do where something is already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,10 +151,7 @@ impl FileSink {
     /// Checks the destination and makes room (SUB-14). On a local disk an existing directory is accepted by a parallel write,
     /// and only the files that would collide count; on a distributed store anything that exists does.
     async fn make_room(&self) -> Result<()> {
-        let refuse = |place: &Location| {
-            Err(Error::request(format!("{place} exists already"))
-                .with_hint("choose another path or WriteMode OVERWRITE"))
-        };
+        let refuse = |place: &Location| Err(exists_already(place));
         match &self.layout {
             Layout::Parts(_) => {
                 if self.directory.is_local() && self.directory.head().await?.is_some() {
@@ -160,6 +159,8 @@ impl FileSink {
                     return Err(error.with_hint("a table is written as a directory of part files"));
                 }
             }
+            // What subtasks of this job have hidden there is taken from there, or away, before rows come.
+            Layout::Single(name, _) if is_left_by(&self.directory.child(name), &self.job).await? => {}
             Layout::Single(name, WriteMode::NoOverwrite) => {
                 let target = self.directory.child(name);
                 if exists(&target).await? {
@@ -192,7 +193,9 @@ impl FileSink {
                             }
                         }
                     }
-                    (WriteMode::NoOverwrite, false) if exists(&self.directory).await? => {
+                    (WriteMode::NoOverwrite, false)
+                        if exists(&self.directory).await? && !is_left_by(&self.directory, &self.job).await? =>
+                    {
                         return refuse(&self.directory);
                     }
                     // A file where the directory has to be cannot wait.
@@ -202,6 +205,15 @@ impl FileSink {
             }
         }
         Ok(())
+    }
+
+    /// Where the hidden files of this job are if it has had one subtask and now has several, or the other way round.
+    fn elsewhere(&self) -> Option<Location> {
+        match &self.layout {
+            Layout::Parts(_) => None,
+            Layout::Single(name, _) => Some(self.directory.child(name)),
+            Layout::Numbered(..) => Some(self.directory.parent()).filter(|parent| parent.path != self.directory.path),
+        }
     }
 
     /// Whether the files of this sink and what another job has left to do get into each other's way.
@@ -269,6 +281,13 @@ impl Sink for FileSink {
     fn prepare(&self) -> Result<Arc<dyn Committer>> {
         let _guard = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
         wait_for(async {
+            // What had several subtasks or one, and came to its end as that, shows what it wrote.
+            if let Some(elsewhere) = self.elsewhere()
+                && let Err(error) = finish_replacement_of(&elsewhere, &self.job).await
+                && !is_denied(&error)
+            {
+                return Err(error);
+            }
             // A job that goes on finishes its own replacement when it ends; the room for it was made when it began.
             if marker_of(&self.directory, &self.job).head().await?.is_none() {
                 match &self.partitioning {
@@ -281,6 +300,11 @@ impl Sink for FileSink {
                 table: self.directory.clone(),
                 job: self.job.clone(),
                 publication: self.publication(),
+                keeps_old: matches!(
+                    self.layout,
+                    Layout::Single(_, WriteMode::NoOverwrite) | Layout::Numbered(_, WriteMode::NoOverwrite)
+                ),
+                elsewhere: self.elsewhere(),
                 format: self.format.clone(),
                 is_partitioned: self.partitioning.is_some(),
                 partition_commit: self.partition_commit.clone(),

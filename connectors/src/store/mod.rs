@@ -348,6 +348,22 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
     }
 }
 
+/// Whether a place may not be looked at.
+pub(crate) fn is_denied(error: &Error) -> bool {
+    let mut current = std::error::Error::source(error);
+    while let Some(error) = current {
+        let is_denied = match (error.downcast_ref(), error.downcast_ref::<std::io::Error>()) {
+            (Some(object_store::Error::PermissionDenied { .. }), _) => true,
+            (_, io) => io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied),
+        };
+        if is_denied {
+            return true;
+        }
+        current = error.source();
+    }
+    false
+}
+
 fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
     let mut current = Some(error);
     while let Some(error) = current {

@@ -192,18 +192,24 @@ fn measure(bytes: &[u8]) -> Result<(), String> {
 
 /// A compressed buffer begins with the length that it has without compression, or -1 where it has none.
 fn measure_compressed(buffer: &[u8]) -> Result<(), String> {
-    // A block of zstd has at least 4 bytes and becomes at most 128 KiB.
-    const BLOCK: u64 = 4;
-    const BLOCK_DECODED_MAX: u64 = 128 << 10;
     let Some((length, compressed)) = buffer.split_first_chunk::<8>() else {
         return if buffer.is_empty() { Ok(()) } else { Err("a compressed buffer without its length".to_owned()) };
     };
     let length = i64::from_le_bytes(*length);
-    let most = (compressed.len() as u64 / BLOCK + 1).saturating_mul(BLOCK_DECODED_MAX);
     match u64::try_from(length) {
-        Ok(length) if length > most => Err(format!("{length} bytes compressed to {}", compressed.len())),
+        Ok(length) if length > zstd_decoded_max(compressed.len()) => {
+            Err(format!("{length} bytes compressed to {}", compressed.len()))
+        }
         _ => Ok(()),
     }
+}
+
+/// The most bytes that zstd can make of so many.
+pub(super) fn zstd_decoded_max(compressed: usize) -> u64 {
+    // A block has at least 4 bytes and becomes at most 128 KiB.
+    const BLOCK: u64 = 4;
+    const BLOCK_DECODED_MAX: u64 = 128 << 10;
+    (compressed as u64 / BLOCK + 1).saturating_mul(BLOCK_DECODED_MAX)
 }
 
 /// The next `length` bytes, if there are as many.

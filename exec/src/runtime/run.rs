@@ -429,7 +429,11 @@ impl JobRun {
             return Err(cancelled());
         }
         let (Expanded { subtasks, attempt }, stop) = match first {
-            Some(first) => first,
+            // What an earlier run of the job has left is not its own. Nobody writes before it is watched.
+            Some(first) => {
+                self.unless_cancelled(self.recover_sinks(None)).await?;
+                first
+            }
             // A store that does not answer keeps nobody who wants to end.
             None => tokio::select! {
                 biased;

@@ -10,3 +10,4 @@ pub mod content;
 mod generated;
 #[path = "../../../exec/src/checkpoint/manifest.rs"]
 pub mod manifest;
+pub mod parquet;

@@ -1,6 +1,7 @@
 //! Jobs with checkpoints and crashes, over each of the three kinds of store, in formats that are gone on with and others.
 
 mod apart;
+mod rescaled;
 
 use std::ops::Range;
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! Single files and tables that replace what was there: what stays, what goes, and what a failure leaves.
 
+use tidemill_core::sink::Predecessor;
+
 use super::*;
 
 #[test]
@@ -111,6 +113,38 @@ fn an_aborted_job_withdraws_what_it_cannot_publish() {
     block_on(committer.abort()).unwrap();
     assert_eq!(names(directory.path()), ["f.csv"]);
     assert!(path.is_dir());
+}
+
+/// Another run of the same job was killed while it published: what it wrote counts, and is there before this one writes.
+#[test]
+fn who_begins_anew_behind_a_run_that_was_publishing_finishes_that_first() {
+    for mode in [WriteMode::NoOverwrite, WriteMode::Overwrite] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f.csv");
+        let (old, new) = ([numbers([1])], [numbers([2])]);
+        drop(run(&file_sink(&path, "csv", mode, 1, &old).unwrap(), 1, &old).unwrap());
+        let hidden = names(directory.path()).remove(0);
+        let place = Stores::local().resolve(directory.path().to_str().unwrap()).unwrap();
+        let published = vec![(hidden, "f.csv".to_owned())];
+        block_on(Replacement { published, condemned: vec![] }.begin(&place, "job")).unwrap();
+
+        let sink = file_sink(&path, "csv", mode, 1, &new).unwrap();
+        let committer = sink.prepare().unwrap();
+        let begun = block_on(committer.recover(Vec::new(), &[], Predecessor::Nobody));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
+        match mode {
+            WriteMode::NoOverwrite => assert!(begun.unwrap_err().to_string().contains("f.csv exists already")),
+            WriteMode::Overwrite => {
+                begun.unwrap();
+                let mut writer = sink.writer(&sink_context(0, 1, new[0].schema())).unwrap();
+                block_on(writer.write(Batch::append(new[0].clone()))).unwrap();
+                block_on(committer.commit(block_on(writer.prepare_commit(None)).unwrap())).unwrap();
+                block_on(committer.finish()).unwrap();
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), "2\n");
+            }
+        }
+        assert_eq!(names(directory.path()), ["f.csv"], "{mode:?}");
+    }
 }
 
 #[test]

@@ -8,10 +8,15 @@
 //! The checksum of a chunk is that of its bytes and of the footer behind the last chunk: what is needed to read the chunk is
 //! what was written, or it is not read. A file is known by its name, which ends in [`EXTENSION`].
 //!
-//! [`plain`] brings columns into types that Parquet has, [`write`] and [`read`] are the two directions.
+//! [`plain`] brings columns into types that Parquet has, [`write`] and [`read`] are the two directions; [`measure`] comes before the latter,
+//! so that no file asks for more memory than what it holds.
 
+mod measure;
+mod open;
 mod plain;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub(super) use plain::{plain, plain_field};

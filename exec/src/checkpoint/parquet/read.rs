@@ -2,24 +2,22 @@
 
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use bytes::{Buf, Bytes};
-use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, Length};
-use tidemill_core::{Error, Result};
+use tidemill_core::Result;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::measure::{measure_column, measure_footer};
 use super::plain::restored;
 use crate::checkpoint::codec::groups_of_rows;
-use crate::checkpoint::content::{StoredChunk, StoredLayer};
-use crate::checkpoint::files::{missing, store_error};
+use crate::checkpoint::content::StoredChunk;
 
 /// The most rows that come in one batch.
 const BATCH_ROWS: usize = 8192;
@@ -30,29 +28,14 @@ pub struct ParquetLayer {
     schema: SchemaRef,
     /// Where the chunks end, and what follows.
     footer: (u64, Bytes),
+    /// What is wrong with that, once somebody has looked.
+    measured: Arc<OnceLock<Result<(), String>>>,
 }
 
 impl ParquetLayer {
-    /// Opens the file at `path`, in which the layer has at least one chunk. What it holds is checked with each chunk.
-    ///
-    /// Errors name the file: it is missing, or shorter than it was.
-    pub async fn open(store: &dyn ObjectStore, path: &Path, layer: &StoredLayer) -> Result<Self> {
-        let end = layer.chunks.last().map_or(0, StoredChunk::end);
-        let options = GetOptions { range: Some(GetRange::Offset(end)), ..GetOptions::default() };
-        let read = async { store.get_opts(path, options).await?.bytes().await }.await;
-        let footer = match read {
-            Ok(footer) => footer,
-            Err(error @ object_store::Error::NotFound { .. }) => return Err(missing(path, error)),
-            Err(error) => {
-                // Stores say in words of their own that a file is shorter than it was.
-                let length = store.head(path).await.map(|meta| meta.size).ok();
-                return Err(match length.filter(|length| *length <= end) {
-                    Some(length) => Error::corrupt(format!("'{path}': the file ends at {length}")),
-                    None => store_error(format!("reading '{path}'"), error),
-                });
-            }
-        };
-        Ok(Self { schema: layer.schema.clone(), footer: (end, footer) })
+    /// A layer of these columns, whose chunks end at `end`, where `footer` begins.
+    pub fn new(schema: SchemaRef, end: u64, footer: Bytes) -> Self {
+        Self { schema, footer: (end, footer), measured: Arc::default() }
     }
 
     /// The rows of the chunk in this place among those of the layer, or what is wrong with its bytes. Never panics.
@@ -78,7 +61,8 @@ impl ParquetLayer {
 
     fn checked(&self, place: usize, chunk: &StoredChunk, bytes: Bytes) -> Result<Vec<RecordBatch>, String> {
         self.check(chunk, &bytes)?;
-        let batches = self.rows(place, Parts { chunk: (chunk.offset, bytes), footer: self.footer.clone() })?;
+        self.measured.get_or_init(|| measure_footer(&self.footer.1)).clone()?;
+        let batches = self.rows(place, chunk, Parts { chunk: (chunk.offset, bytes), footer: self.footer.clone() })?;
         let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
         if rows != chunk.rows {
             return Err(format!("{rows} rows instead of {}", chunk.rows));
@@ -91,9 +75,14 @@ impl ParquetLayer {
         Ok(batches)
     }
 
-    fn rows(&self, place: usize, parts: Parts) -> Result<Vec<RecordBatch>, String> {
+    fn rows(&self, place: usize, chunk: &StoredChunk, parts: Parts) -> Result<Vec<RecordBatch>, String> {
         let text = |error: ParquetError| error.to_string();
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&parts).map_err(text)?;
+        let group = metadata.row_groups().get(place).ok_or_else(|| format!("no row group {place}"))?;
+        if u64::try_from(group.num_rows()) != Ok(chunk.rows) {
+            return Err(format!("{} rows instead of {}", group.num_rows(), chunk.rows));
+        }
+        group.columns().iter().try_for_each(|column| measure_column(column, &parts.chunk.1, chunk.offset))?;
         let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()).map_err(text)?;
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(parts, metadata);
         let reader = reader.with_row_groups(vec![place]).with_batch_size(BATCH_ROWS).build().map_err(text)?;
@@ -120,7 +109,9 @@ impl ParquetLayer {
 
     fn restored_batch(&self, stored: &RecordBatch) -> Result<RecordBatch, String> {
         let fields = self.schema.fields();
-        if stored.num_columns() != fields.len() {
+        let is_alike =
+            stored.schema_ref().fields().iter().map(|field| field.name()).eq(fields.iter().map(|field| field.name()));
+        if !is_alike {
             return Err("other columns than those of its state".to_owned());
         }
         let columns = stored.columns().iter().zip(fields);

@@ -6,12 +6,13 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Fields, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue};
 use parquet::file::properties::WriterProperties;
 use tidemill_core::state::{StateDescriptor, StateKind};
 use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::measure::has_values_max;
 use super::{plain, plain_field};
 use crate::checkpoint::codec::{declared, groups_of_rows, row_bytes_of, wide};
 use crate::checkpoint::content::StoredChunk;
@@ -106,6 +107,15 @@ impl File {
             return Err(Error::internal("rows are not in the order of their key groups"));
         }
         self.writer.flush().map_err(writing)?;
+        let columns = self.writer.flushed_row_groups().last().into_iter().flat_map(|group| group.columns());
+        // It would not be read again.
+        let is_too_large = |column: &&ColumnChunkMetaData| {
+            has_values_max(column.num_values().unsigned_abs(), column.compressed_size().unsigned_abs())
+        };
+        if let Some(column) = columns.into_iter().find(is_too_large) {
+            let (name, values) = (column.column_path().string(), column.num_values());
+            return Err(Error::request(format!("column '{name}' has {values} values in a few rows")));
+        }
         let bytes = self.written()?;
         let mut checksum = Xxh3Default::new();
         checksum.update(&bytes);
