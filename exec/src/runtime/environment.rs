@@ -114,7 +114,7 @@ impl Spawner for TokioSpawner {
 #[derive(Debug)]
 pub struct Engine {
     environment: Environment,
-    // Options only so that `drop` can shut them down without waiting.
+    // Options only so that `drop` can take them.
     compute: Option<Runtime>,
     io: Option<Runtime>,
     background: Option<Runtime>,
@@ -250,6 +250,32 @@ pub fn simulated(seed: u64) -> Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_engine_that_ends_waits_for_what_works_though_not_for_ever() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        let worked = Arc::new(AtomicU32::new(0));
+        let spawn = |spawner: &Arc<dyn Spawner>, millis: u64| {
+            let (worked, (begun, begins)) = (worked.clone(), std::sync::mpsc::channel());
+            let work = async move {
+                let _ = begun.send(());
+                std::thread::sleep(Duration::from_millis(millis));
+                worked.fetch_add(1, Ordering::Relaxed);
+            };
+            spawner.spawn("work", Box::pin(work));
+            begins.recv().unwrap();
+        };
+        let engine = Engine::new(Vec::new()).unwrap();
+        spawn(&engine.environment().compute, 300);
+        spawn(&engine.environment().background, 300);
+        drop(engine);
+        assert_eq!(worked.load(Ordering::Relaxed), 2);
+        let engine = Engine::new(Vec::new()).unwrap();
+        spawn(&engine.environment().compute, LONGEST_END.as_millis() as u64 + 60_000);
+        drop(engine);
+        assert_eq!(worked.load(Ordering::Relaxed), 2);
+    }
 
     /// As after a sleep of the machine, or after its clock was set: less has passed there than since the start.
     #[test]
