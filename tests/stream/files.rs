@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidemill::stream::{Environment, JobHandle, WriteMode};
 
+use super::recovery::has_checkpoint;
 use super::{Setup, one};
 
 #[test]
@@ -163,7 +164,10 @@ fn files_go_on_at_another_parallelism() {
         runtime.block_on(job.stop(false, &saved)).unwrap();
         let from = [&settings[..], &[("execution.state-recovery.path", saved.as_str())]].concat();
         let job = copy(&output, &gone_by, 1500, parallelisms[1], &from);
-        std::thread::sleep(Duration::from_millis(100));
+        while !has_checkpoint(Path::new(job.checkpoints().unwrap())) {
+            assert!(job.outcome().is_none(), "{:?}", job.outcome());
+            std::thread::sleep(Duration::from_millis(5));
+        }
         job.cancel();
         job.join().unwrap_err();
         let from = [&settings[..], &[("execution.state-recovery.path", job.checkpoints().unwrap())]].concat();
@@ -171,5 +175,31 @@ fn files_go_on_at_another_parallelism() {
 
         assert_eq!(lines(&output, parallelisms[2]), expected, "{parallelisms:?}");
         assert_eq!(names(folder.path()), ["kept", "out", "saved"], "{parallelisms:?}");
+    }
+}
+
+/// What was committed up to a savepoint belongs to whoever begins from it, and not to one who did and came to no checkpoint.
+#[test]
+fn who_gives_up_behind_a_savepoint_takes_nothing_from_the_next() {
+    let mut expected: Vec<String> = (1..=ROWS).map(|n| n.to_string()).collect();
+    expected.sort_unstable();
+    for (first, second) in [(1, 1), (2, 2), (2, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, kept) = (folder.path().join("out"), folder.path().join("kept").display().to_string());
+        let (gone_by, saved) = (Arc::new(AtomicUsize::new(0)), folder.path().join("saved").display().to_string());
+        let settings =
+            |interval| [("execution.checkpointing.interval", interval), ("execution.checkpointing.dir", kept.as_str())];
+        let job = copy(&output, &gone_by, 500, first, &settings("10 ms"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(job.stop(false, &saved)).unwrap();
+
+        let from = [&settings("1 h")[..], &[("execution.state-recovery.path", saved.as_str())]].concat();
+        let job = copy(&output, &gone_by, 1500, second, &from);
+        job.cancel();
+        job.join().unwrap_err();
+        assert!(!has_checkpoint(Path::new(job.checkpoints().unwrap())));
+        copy(&output, &gone_by, usize::MAX, first, &from).join().unwrap();
+        assert_eq!(lines(&output, first), expected, "{first} and {second}");
+        assert_eq!(names(folder.path()), ["kept", "out", "saved"], "{first} and {second}");
     }
 }

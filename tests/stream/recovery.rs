@@ -218,7 +218,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Whether a checkpoint below a folder is complete. The first manifest says no more than who has taken the folder over.
-fn has_checkpoint(folder: &Path) -> bool {
+pub fn has_checkpoint(folder: &Path) -> bool {
     let is_manifest = |path: &PathBuf| path.parent().is_some_and(|parent| parent.ends_with("manifests"));
     let number = |path: PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
     files_below(folder).into_iter().filter(is_manifest).filter_map(number).any(|number| number > 1)

@@ -81,7 +81,7 @@ impl JobRun {
             Ok(ending) => ending,
             Err((error, may_go_on)) => {
                 let discards = self.discards_checkpoints(&error);
-                let may_go_on = may_go_on && !discards;
+                let may_go_on = (may_go_on && !discards) || self.has_foreign_origin();
                 for committer in self.committers.values() {
                     // The job's error is the one that matters; what cannot be removed stays hidden.
                     let _ = if may_go_on { committer.suspend().await } else { committer.abort().await };
@@ -155,6 +155,17 @@ impl JobRun {
             fenced = checkpointer.may_be_fenced() => fenced,
             () = patience => true,
         }
+    }
+
+    /// Whether the job began from a savepoint, or a checkpoint of another, that stays: whoever begins from it once more finds what was
+    /// committed up to it.
+    fn has_foreign_origin(&self) -> bool {
+        let origin = match &self.persistence.begin {
+            Begin::From(_) => true,
+            Begin::Resume { origin } => origin.is_some(),
+            Begin::Anew => false,
+        };
+        origin && !self.persistence.claims
     }
 
     /// Whether the checkpoints of a job that ended with this error are deleted (CKP-09). Never those of a job that did not come
