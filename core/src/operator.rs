@@ -70,7 +70,7 @@ pub trait Operator: Send {
 
     /// Works off what it has kept back to work on more rows at once. Called before its task waits for input, before a snapshot that is
     /// a [`SnapshotScope::Copy`], and before the task says that it is idle; an operator that keeps rows back also keeps watermarks back
-    /// behind them, and works all off when its input ends.
+    /// behind them, and works all off when its input ends. Snapshots of other scopes hold what is kept back.
     fn flush(&mut self, _output: &mut Output) -> Result<Progress> {
         Ok(Progress::Done)
     }

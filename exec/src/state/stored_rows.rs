@@ -30,8 +30,10 @@ pub fn stored_columns(batch: Batch) -> Vec<ArrayRef> {
 ///
 /// Errors: they were rows of other columns.
 pub fn thawed(schema: &SchemaRef, stored: &RecordBatch) -> Result<Batch> {
-    let types = |fields: &Fields| fields.iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
-    if types(&stored_fields(schema)) != types(stored.schema_ref().fields()) {
+    let named = |fields: &Fields| {
+        fields.iter().map(|field| (field.name().clone(), field.data_type().clone())).collect::<Vec<_>>()
+    };
+    if named(&stored_fields(schema)) != named(stored.schema_ref().fields()) {
         let error = format!(
             "the checkpoint holds rows in flight of columns {:?}, and the job now sends {:?}",
             stored.schema_ref().fields(),
@@ -39,9 +41,14 @@ pub fn thawed(schema: &SchemaRef, stored: &RecordBatch) -> Result<Batch> {
         );
         return Err(Error::request(error).with_hint("change the job behind a savepoint, which holds no rows in flight"));
     }
-    let (kinds, columns) =
-        stored.columns().split_last().ok_or_else(|| Error::corrupt("rows in flight without kinds"))?;
-    let options = RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
+    rows_of(schema, stored.columns(), stored.num_rows())
+}
+
+/// Columns that are those of `schema` and kinds, as rows.
+pub fn rows_of(schema: &SchemaRef, stored: &[ArrayRef], rows: usize) -> Result<Batch> {
+    let (kinds, columns) = stored.split_last().ok_or_else(|| Error::corrupt("stored rows without kinds"))?;
+    let kinds = kinds.as_primitive_opt::<UInt8Type>().ok_or_else(|| Error::corrupt("kinds of rows that are none"))?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let records = RecordBatch::try_new_with_options(schema.clone(), columns.to_vec(), &options)?;
-    Batch::changelog(records, kinds.as_primitive::<UInt8Type>().values().clone())
+    Batch::changelog(records, kinds.values().clone())
 }

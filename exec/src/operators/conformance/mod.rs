@@ -327,7 +327,7 @@ impl<'a> Shell<'a> {
         std::mem::take(&mut self.seen)
     }
 
-    /// Nothing is kept back any longer: a task waits, or takes a snapshot.
+    /// Nothing is kept back any longer: a task waits, or takes a savepoint.
     fn flush(&mut self) {
         self.call(|operator, output| operator.flush(output));
     }

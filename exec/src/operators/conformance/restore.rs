@@ -40,10 +40,9 @@ pub fn run_restored(
         record.push(first.step(&step.rows, step.watermark));
     }
     first.feed_rows(&script.steps[stop].rows);
-    first.flush();
-    let before = std::mem::take(&mut first.seen);
     let is_increment = base.is_some_and(|base| base < stop);
     store(&mut first, if is_increment { SnapshotScope::Changes } else { SnapshotScope::Copy }, &mut stored);
+    let before = std::mem::take(&mut first.seen);
     // What happens behind a snapshot is not in it.
     first.step(&[], i64::MAX);
 
@@ -70,7 +69,8 @@ pub fn run_restored(
 /// What a subtask took out of its share is of its key groups.
 fn keeps_its_own(shell: &mut Shell<'_>, subtask: usize, parallelism: usize) {
     let own = groups_of(subtask, parallelism, GROUPS);
-    let states = shell.operator.snapshot(SnapshotScope::Copy).unwrap().states.into_iter();
+    // With the rows that wait.
+    let states = shell.operator.snapshot(SnapshotScope::Base).unwrap().states.into_iter();
     for state in states.filter(|state| state.descriptor.kind == StateKind::Keyed) {
         let name = state.descriptor.name.clone();
         for batch in state.rows().unwrap() {
@@ -80,7 +80,7 @@ fn keeps_its_own(shell: &mut Shell<'_>, subtask: usize, parallelism: usize) {
     }
 }
 
-/// Takes a snapshot and lays it over what is stored.
+/// Takes a snapshot and lays it over what is stored; what is kept back is worked off before a snapshot of states alone.
 pub fn store(shell: &mut Shell<'_>, scope: SnapshotScope, stored: &mut Stored) {
     if scope == SnapshotScope::Copy {
         shell.flush();

@@ -15,19 +15,20 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
-use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use tidemill_core::key::key_group;
 use tidemill_core::operator::OperatorContext;
 use tidemill_core::state::{
-    Expiry, Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateId, StateTtl,
+    Expiry, Extent, KeyedStates, RestoredState, Snapshot, SnapshotScope, StateColumn, StateId, StateTtl, not_restorable,
 };
 use tidemill_core::{Batch, Error, Gate, Result, Watermark};
 
 use super::Declared;
 use super::backlog::Backlog;
 use crate::operators::expression::keys_and_hashes;
-use crate::operators::saved::{KeyedPart, KeyedRows};
+use crate::operators::saved::{KeyedPart, KeyedRows, restored_rows};
 use crate::state::columns::TimedColumn;
-use crate::state::stored_rows::{stored_columns, stored_fields, thawed};
+use crate::state::stored_rows::{rows_of, stored_columns, stored_fields};
 
 /// How many more slots are looked at for expired state with every batch, beside as many as there are rows.
 pub const EXPIRED_SLOTS: usize = 16;
@@ -170,14 +171,32 @@ impl<C: StateColumn> IdleState<C> {
         Ok(snapshot)
     }
 
-    /// Takes back what was frozen, in place of nothing.
+    /// Takes back what was frozen, in place of nothing. Rows that wait follow the columns of the input by name, like all state.
     pub fn restore(&mut self, state: &mut RestoredState) -> Result<()> {
-        for stored in state.take(WAITING)? {
-            let columns: Vec<usize> = (2..stored.num_columns()).collect();
-            self.backlog.put_back(thawed(&self.input, &stored.project(&columns)?)?);
+        let (keys, kept) = self.waiting_fields();
+        for stored in restored_rows(state, WAITING, &keys, &kept)? {
+            let columns = &stored.columns()[keys.len()..];
+            let rows = rows_of(&self.input, columns, stored.num_rows()).map_err(|error| {
+                let declared = Schema::new(self.input.fields().clone());
+                not_restorable(WAITING, stored.schema_ref(), &declared, error.message())
+            })?;
+            for hash in keys_and_hashes(&rows, &self.keys)?.1.iter() {
+                let group = key_group(*hash, self.context.max_parallelism);
+                if !state.key_groups.contains(&group) {
+                    let error = format!("a row of key group {group} waits where {:?} are owned", state.key_groups);
+                    return Err(Error::corrupt(error));
+                }
+            }
+            self.backlog.put_back(rows);
         }
         self.has_waited |= !self.backlog.is_empty();
         self.states.restore(state)
+    }
+
+    /// What tells rows that wait apart, and what is kept of them.
+    fn waiting_fields(&self) -> (Fields, Fields) {
+        let number = Field::new("$number", DataType::Int64, false);
+        (Fields::from(vec![number]), stored_fields(&self.input))
     }
 
     fn waiting(&self) -> Result<KeyedRows> {
@@ -189,9 +208,8 @@ impl<C: StateColumn> IdleState<C> {
             parts.push(KeyedPart::new([numbers].into_iter().chain(stored_columns(batch.clone())), hashes));
             first = end;
         }
-        // Columns of the rows may be called anything, also the same.
-        let number = Field::new("$number", DataType::Int64, false);
-        Ok(KeyedRows { keys: Fields::from(vec![number]), kept: stored_fields(&self.input), parts })
+        let (keys, kept) = self.waiting_fields();
+        Ok(KeyedRows { keys, kept, parts })
     }
 
     /// Bytes held.
@@ -227,7 +245,7 @@ mod tests {
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
-    use arrow::array::AsArray;
+    use arrow::array::{AsArray, RecordBatch};
     use arrow::compute::SortOptions;
     use arrow::datatypes::Int64Type;
     use tidemill_core::metrics::Metrics;
@@ -472,9 +490,19 @@ mod tests {
         let count = |state: &StateLayer| state.rows().count();
         assert_eq!((waiting.1.iter().map(count).sum::<usize>(), none.1.iter().map(count).sum::<usize>()), (10, 0));
 
+        // The input has its columns in another order now.
+        let turned = |layer: &StateLayer| {
+            let turned = |batch: &RecordBatch| {
+                let columns = 2..batch.num_columns() - 1;
+                let places: Vec<usize> = (0..2).chain(columns.clone().rev()).chain([columns.end]).collect();
+                batch.project(&places).unwrap()
+            };
+            StateLayer::Rows(layer.rows().decode().unwrap().iter().map(turned).collect::<Vec<_>>().into())
+        };
+        let turned = (waiting.0.clone(), waiting.1.iter().map(turned).collect());
         let much = test_context(Metrics::default());
         let base = layers_unchecked(encode(base));
-        for context in [&little, &much] {
+        for (context, waiting) in [(&little, &waiting), (&much, &waiting), (&much, &turned)] {
             let mut states = base.clone();
             states.push(waiting.clone());
             let mut restored = opened(context);
@@ -487,5 +515,8 @@ mod tests {
             let _ = restored.flush(&mut output).unwrap();
             assert_eq!(told(&mut output), 10, "each is inserted, and nothing was there before");
         }
+        let elsewhere = RestoredState { key_groups: 0..1, states: vec![waiting] };
+        let refused = opened(&much).restore(elsewhere).unwrap_err().to_string();
+        assert!(refused.contains("waits where 0..1 are owned"), "{refused}");
     }
 }
