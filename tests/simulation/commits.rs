@@ -28,7 +28,7 @@ enum Temper {
     Unwilling,
     /// It panics.
     Wild,
-    /// It is done, and nobody ever hears of it.
+    /// It is done, and nobody ever hears of it; nor that everything was taken back.
     Silent,
 }
 
@@ -68,10 +68,14 @@ impl Moods {
     async fn commit_one(&self, committable: Committable) -> Result<()> {
         self.trouble("commit")?;
         self.outside.commit(vec![committable]).await?;
+        self.fall_silent().await;
+        self.trouble("say that it committed")
+    }
+
+    async fn fall_silent(&self) {
         if let Temper::Silent = self.temper {
             std::future::pending::<()>().await;
         }
-        self.trouble("say that it committed")
     }
 }
 
@@ -110,7 +114,9 @@ impl Committer for Moods {
 
     async fn abort(&self) -> Result<()> {
         self.aborts.fetch_add(1, Ordering::Relaxed);
-        self.outside.abort().await
+        self.outside.abort().await?;
+        self.fall_silent().await;
+        Ok(())
     }
 }
 
@@ -237,6 +243,79 @@ fn a_sink_that_never_says_whether_it_has_committed_is_not_waited_for_and_nobody_
         sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
     };
     simulate(9, run).unwrap();
+}
+
+#[test]
+fn a_sink_that_does_not_answer_when_a_job_goes_on_is_a_failure_and_keeps_no_other_from_committing() {
+    let run = |environment: Environment| async move {
+        let chance = Chance::new(10);
+        let (plan, folder) = (on_demand(&chance), folder(&chance));
+        let sinks = ["first", "second"].map(|name| Moods::new(name, &chance, Temper::Unwilling));
+        let job = start(&environment, &chance, &plan, &sinks, Some(folder.clone()), "none");
+        stop(&environment, &job).await;
+        assert!(sinks.iter().all(|sink| sink.outside.published().is_empty() && sink.outside.left_over() > 0));
+
+        let again = [sinks[0].now(Temper::Silent), sinks[1].now(Temper::Willing)];
+        let job = start(&environment, &chance, &plan, &again, Some(folder.clone()), "fixed-delay");
+        // The timeout is 5 s.
+        environment.clock.sleep(Duration::from_secs(12)).await;
+        let failures = job.failures();
+        assert_eq!(failures.len(), 2, "{failures:?}");
+        for failure in failures {
+            assert_eq!(failure.error.kind(), ErrorKind::Unavailable);
+            let unknown = "whether 'sink' has committed what the job goes on from is not known: no answer for 5s";
+            assert!(failure.error.to_string().contains(unknown), "{}", failure.error);
+        }
+        assert!(!sinks[1].outside.published().is_empty());
+        job.cancel();
+        assert_eq!(ended(&environment, &job).await.unwrap_err().kind(), ErrorKind::Cancelled);
+
+        // And once both do, every row counts once.
+        let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
+        let job = start(&environment, &chance, &plan, &again, Some(folder), "none");
+        ended(&environment, &job).await.unwrap();
+        sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
+    };
+    simulate(10, run).unwrap();
+}
+
+#[test]
+fn a_sink_that_does_not_answer_at_the_end_of_a_job_is_a_failure_and_keeps_no_other_from_committing() {
+    let run = |environment: Environment| async move {
+        let chance = Chance::new(11);
+        let plan = on_demand(&chance);
+        let both = || [Moods::new("first", &chance, Temper::Silent), Moods::new("second", &chance, Temper::Willing)];
+        let is_unknown = |error: &Error, what: &str| {
+            let unknown = format!("{what} is not known: no answer for 5s");
+            error.kind() == ErrorKind::Unavailable && error.to_string().contains(&unknown)
+        };
+        let at_the_end = "the job is at its end, but whether 'sink' has committed it";
+
+        // Nobody can go on, and taking back takes no longer either.
+        let sinks = both();
+        let job = start(&environment, &chance, &plan, &sinks, None, "none");
+        let error = ended(&environment, &job).await.unwrap_err();
+        let now = environment.clock.monotonic();
+        assert!(is_unknown(&error, at_the_end) && now < Duration::from_secs(20), "{now:?}: {error}");
+        check(&plan, &sinks[1].outside.published());
+        assert!(sinks.iter().all(|sink| sink.aborts.load(Ordering::Relaxed) == 1));
+
+        // Every attempt to finish fails, until the sink answers.
+        let (sinks, folder) = (both(), folder(&chance));
+        let job = start(&environment, &chance, &plan, &sinks, Some(folder.clone()), "fixed-delay");
+        environment.clock.sleep(Duration::from_secs(20)).await;
+        let failures = job.failures();
+        assert!(failures.len() >= 2 && is_unknown(&failures[0].error, at_the_end), "{failures:?}");
+        let later = "whether 'sink' has committed what the job goes on from";
+        assert!(failures[1..].iter().all(|failure| is_unknown(&failure.error, later)), "{failures:?}");
+        job.cancel();
+        assert_eq!(ended(&environment, &job).await.unwrap_err().kind(), ErrorKind::Cancelled);
+        let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
+        let job = start(&environment, &chance, &plan, &again, Some(folder), "none");
+        ended(&environment, &job).await.unwrap();
+        sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
+    };
+    simulate(11, run).unwrap();
 }
 
 #[test]

@@ -251,7 +251,12 @@ pub const KEYS: &[Key] = &[
         "EXACTLY_ONCE",
         "whether barriers align",
     ),
-    key("execution.checkpointing.timeout", Value::Duration, "10 min", "after which a checkpoint is given up"),
+    key(
+        "execution.checkpointing.timeout",
+        Value::Duration,
+        "10 min",
+        "after which a checkpoint is given up, and a store or a sink that does not answer",
+    ),
     key(
         "execution.checkpointing.min-pause",
         Value::Duration,

@@ -204,9 +204,10 @@ impl<A: Accumulator> AccumulatorRef<A> {
         }
     }
 
+    /// No want of memory, which may pass: whoever begins again adds as much again.
     fn too_large(&self) -> Error {
         let (name, max) = (&self.name, A::memory_bytes_max() >> 20);
-        let error = Error::exhausted(format!("accumulator '{name}' occupies more than {max} MB in one subtask"));
+        let error = Error::request(format!("accumulator '{name}' occupies more than {max} MB in one subtask"));
         error.with_hint("accumulators are for sums: give rows to a sink, or to a side output")
     }
 

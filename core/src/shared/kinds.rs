@@ -153,14 +153,14 @@ pub(super) const LIST_BYTES_MAX: usize = 64 << 20;
 #[serde(transparent, bound = "")]
 pub struct ListAccumulator<T: Serialize + DeserializeOwned> {
     values: Vec<T>,
-    /// What the values have on the heap, for which stands what serde writes of them. Not known of those that were read back.
+    /// What serde writes of the values. Not known of those that were read back.
     #[serde(skip)]
-    heap_bytes: usize,
+    encoded_bytes: usize,
 }
 
 impl<T: Serialize + DeserializeOwned> Default for ListAccumulator<T> {
     fn default() -> Self {
-        Self { values: Vec::new(), heap_bytes: 0 }
+        Self { values: Vec::new(), encoded_bytes: 0 }
     }
 }
 
@@ -175,12 +175,12 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + 'static> Accumulator for L
     type Output = Vec<T>;
 
     fn add(&mut self, input: T) {
-        self.heap_bytes += encoded_bytes(&input);
+        self.encoded_bytes += encoded_bytes(&input);
         self.values.push(input);
     }
 
     fn merge(&mut self, other: Self) {
-        self.heap_bytes += other.heap_bytes;
+        self.encoded_bytes += other.encoded_bytes;
         self.values.extend(other.values);
     }
 
@@ -188,8 +188,9 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + 'static> Accumulator for L
         self.values.clone()
     }
 
+    /// What the list takes, or what serde writes of its values if that is more: then they have it elsewhere.
     fn memory_bytes(&self) -> usize {
-        self.values.capacity() * size_of::<T>() + self.heap_bytes
+        (self.values.capacity() * size_of::<T>()).max(self.encoded_bytes)
     }
 
     fn memory_bytes_max() -> usize {

@@ -244,6 +244,8 @@ impl GateInput {
                 let time = self.merge.channel(channel);
                 return self.close_recording_of(channel, time);
             }
+            // Late, of a checkpoint that was given up: nobody aligns for it.
+            Event::Barrier(barrier) if self.alignment.is_settled(barrier.id) => return,
             Event::Barrier(barrier) => {
                 self.aligning_for(barrier.id);
                 let settled = self.alignment.barrier(channel, barrier);
@@ -402,5 +404,62 @@ fn record(gate: &InputGate, merge: &WatermarkMerge, recording: &mut Recording, c
             recording.close(channel, rows, time);
             barrier
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use futures::executor::block_on;
+    use tidemill_core::event::BarrierKind;
+
+    use super::*;
+    use crate::exchange::{Demand, Overflow, Ready, Sender, channel};
+    use crate::runtime::simulation::SimulatedClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A task with two channels that do not wait for one another.
+    struct World {
+        clock: SimulatedClock,
+        senders: Vec<Sender>,
+        input: TaskInput,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let (clock, ready) = (SimulatedClock::default(), Ready::new(2, Arc::default()));
+            let (mut senders, mut receivers) = (Vec::new(), Vec::new());
+            for place in 0..2 {
+                let demand = Arc::new(Demand::new(Arc::default(), 1));
+                let (sender, receiver) = channel(1000, Overflow::Wait, demand, Arc::default(), &ready, place);
+                senders.push(sender);
+                receivers.push((0, receiver));
+            }
+            let gate = InputGate::new(receivers, ready);
+            let input = GateInput::new(gate, Vec::new(), CheckpointMode::AtLeastOnce, Arc::new(clock.clone()), None);
+            Self { clock, senders, input: TaskInput::Gate(input) }
+        }
+
+        /// A channel brings the barrier of a checkpoint, and a second goes by.
+        fn barrier(&mut self, channel: usize, id: CheckpointId) -> Option<InputEvent> {
+            let barrier = Barrier { id, timestamp: 0, kind: BarrierKind::Checkpoint };
+            let _sent = block_on(self.senders[channel].send(Event::Barrier(barrier))).unwrap();
+            let event = block_on(self.input.try_next(None)).unwrap();
+            let mut second = self.clock.sleep(SECOND);
+            assert!((&mut second).now_or_never().is_none());
+            self.clock.advance();
+            event
+        }
+    }
+
+    #[test]
+    fn a_late_barrier_of_a_checkpoint_that_was_given_up_takes_nothing_from_the_alignment_of_another() {
+        let mut world = World::new();
+        assert!(world.barrier(0, 1).is_none());
+        world.input.abort_checkpoint(2, 1);
+        assert!(world.barrier(0, 2).is_none());
+        let Some(InputEvent::Barrier(cut)) = world.barrier(1, 1) else { panic!("both have brought it") };
+        assert_eq!((cut.barrier.id, cut.alignment), (1, SECOND * 2));
     }
 }

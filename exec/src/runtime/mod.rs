@@ -9,6 +9,7 @@ mod alignment;
 pub mod chain;
 mod channels;
 mod checkpoints;
+mod committing;
 pub mod environment;
 mod expand;
 mod in_flight;

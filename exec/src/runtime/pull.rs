@@ -12,7 +12,7 @@ use tidemill_core::{Batch, Event, Result};
 use crate::exchange::InputGate;
 use crate::latch::Latch;
 use crate::runtime::output::TaskOutput;
-use crate::runtime::task::{SubtaskEnd, cancelled, yield_now};
+use crate::runtime::task::{SubtaskEnd, cancelled, caught, yield_now};
 use crate::runtime::trace::TaskTrace;
 
 /// One subtask of a pulled task.
@@ -45,7 +45,7 @@ impl PullTask {
         let result = tokio::select! {
             biased;
             () = stop.wait() => Err(cancelled()),
-            result = self.work() => result,
+            result = caught(self.work()) => result,
             // Nobody is left who would read what follows, or the end.
             () = abandoned => Ok(SubtaskEnd::default()),
         };

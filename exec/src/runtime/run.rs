@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemill_core::graph::{JobGraph, VertexHead};
 use tidemill_core::settings::{BackendType, CheckpointRetention};
@@ -27,13 +26,14 @@ use crate::latch::Latch;
 use crate::runtime::checkpoints::{
     Checkpointer, Committers, FoundStore, JobStore, StoreFolder, answered, takes_checkpoints,
 };
+use crate::runtime::committing::Committing;
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::{Expanded, Subtask, enumerators, expand};
 use crate::runtime::job::{Begin, Begun, Ending, JobFailures, JobResult, Persistence};
 use crate::runtime::recovery::RestoredJob;
 use crate::runtime::restart::RestartStrategy;
 use crate::runtime::shared::JobShared;
-use crate::runtime::task::{SubtaskEnd, cancelled, panic_text};
+use crate::runtime::task::{SubtaskEnd, cancelled, caught};
 
 /// A job and what it runs with.
 pub struct JobRun {
@@ -82,10 +82,7 @@ impl JobRun {
             Err((error, may_go_on)) => {
                 let discards = self.discards_checkpoints(&error);
                 let may_go_on = (may_go_on && !discards) || self.has_foreign_origin();
-                for committer in self.committers.values() {
-                    // The job's error is the one that matters; what cannot be removed stays hidden.
-                    let _ = if may_go_on { committer.suspend().await } else { committer.abort().await };
-                }
+                self.leave_sinks(may_go_on).await;
                 if discards && let Err(error) = self.discard_checkpoints().await {
                     let error = error.context("checkpoints could not be deleted");
                     self.failures.push(self.environment.clock.now_millis(), error);
@@ -355,6 +352,12 @@ impl JobRun {
         self.end_sinks(Ending::Finished).await
     }
 
+    /// How long each sink may take for what it is asked.
+    fn committing(&self) -> Committing<'_> {
+        let timeout = self.settings.checkpoints().timeout;
+        Committing { job: &self.job, clock: &*self.environment.clock, timeout }
+    }
+
     /// Brings the sinks to where a checkpoint left them, or to the beginning: each of them, whatever becomes of the others,
     /// and the first error counts (SUB-08).
     async fn recover_sinks(&self, restored: Option<&RestoredJob>) -> Result<()> {
@@ -376,7 +379,11 @@ impl JobRun {
             (Some(restored), Some(id)) => (restored.committables(id).await?, restored.writer_states(id).await?),
             _ => (Vec::new(), Vec::new()),
         };
-        sink.recover(committables, &states, predecessor).await
+        let unknown = |sink: &str| match restored {
+            Some(_) => format!("whether '{sink}' has committed what the job goes on from is not known"),
+            None => format!("whether '{sink}' has removed what an earlier run has left is not known"),
+        };
+        self.committing().wait(vertex, sink.recover(committables, &states, predecessor), unknown).await
     }
 
     /// What may take as long as stores do not answer keeps nobody who wants to end: it is broken off as if the process had died.
@@ -393,7 +400,10 @@ impl JobRun {
         let mut outcome = Ok(());
         for (vertex, committables) in prepared {
             if let Some(committer) = self.committers.get(&vertex) {
-                outcome = outcome.and(committer.commit(committables).await);
+                let unknown =
+                    |sink: &str| format!("the job is at its end, but whether '{sink}' has committed it is not known");
+                let commit = committer.commit(committables);
+                outcome = outcome.and(self.committing().wait(vertex, commit, unknown).await);
             }
         }
         outcome
@@ -402,14 +412,23 @@ impl JobRun {
     /// Tells the sinks that the job has ended well: each of them, and the first error counts.
     async fn end_sinks(&self, ending: Ending) -> Result<()> {
         let mut outcome = Ok(());
-        for committer in self.committers.values() {
-            let ended = match ending {
-                Ending::Stopped | Ending::Drained => committer.suspend().await,
-                Ending::Finished | Ending::FinishedBefore => committer.finish().await,
+        for (vertex, committer) in self.committers.iter() {
+            let end = match ending {
+                Ending::Stopped | Ending::Drained => committer.suspend(),
+                Ending::Finished | Ending::FinishedBefore => committer.finish(),
             };
-            outcome = outcome.and(ended);
+            outcome = outcome.and(self.committing().wait(*vertex, end, end_unknown).await);
         }
         outcome
+    }
+
+    /// Tells the sinks that the job has failed or was cancelled, and whether somebody may go on with it: each of them.
+    async fn leave_sinks(&self, may_go_on: bool) {
+        for (vertex, committer) in self.committers.iter() {
+            let end = if may_go_on { committer.suspend() } else { committer.abort() };
+            // The job's error is the one that matters; what cannot be removed stays hidden.
+            let _ = self.committing().wait(*vertex, end, end_unknown).await;
+        }
     }
 
     /// Makes another attempt: sinks recovered, sources where the checkpoint left them.
@@ -551,6 +570,11 @@ impl JobRun {
     }
 }
 
+/// What is not known of a sink that says nothing when the job has ended.
+fn end_unknown(sink: &str) -> String {
+    format!("the job has ended, but whether '{sink}' is done is not known")
+}
+
 /// The error of a place to begin from that the end of a job has left: its event time is over, so that every further row
 /// would be late, or nothing is kept of its sources.
 fn over(url: &str, kind: CheckpointKind) -> Error {
@@ -566,9 +590,7 @@ fn over(url: &str, kind: CheckpointKind) -> Error {
 fn supervised(subtask: Subtask, reports: mpsc::Sender<Report>) -> BoxFuture<'static, ()> {
     let (key, label) = ((subtask.vertex, subtask.index), subtask.label());
     Box::pin(async move {
-        let result = std::panic::AssertUnwindSafe(subtask.work).catch_unwind().await;
-        let result = result.unwrap_or_else(|panic| Err(Error::internal(format!("panicked: {}", panic_text(&*panic)))));
-        let result = result.map_err(|error| match error.kind() {
+        let result = caught(subtask.work).await.map_err(|error| match error.kind() {
             ErrorKind::Cancelled => error,
             _ => error.in_operator(&label),
         });

@@ -77,7 +77,6 @@ impl SinkHandle {
         if self.delivery != Delivery::ExactlyOnce {
             return;
         }
-        self.abandoned.raise();
         let failure = self.failure.take();
         drop(self);
         if let Some(gone) = failure {
@@ -153,6 +152,16 @@ impl SinkHandle {
         match self.failure.take() {
             Some(failure) => failure.await.unwrap_or_else(|_| Error::internal("a sink writer ended without a word")),
             None => Error::internal("a sink writer was used after it failed"),
+        }
+    }
+}
+
+impl Drop for SinkHandle {
+    /// Whatever became of the task, also when it has panicked: nobody comes back for what is in the queue. Behind its end,
+    /// or a barrier that stopped it, nothing is.
+    fn drop(&mut self) {
+        if self.delivery == Delivery::ExactlyOnce {
+            self.abandoned.raise();
         }
     }
 }
@@ -276,6 +285,11 @@ mod tests {
 
     /// What a writer with three batches did when its task was done with it in the middle of the first, and what in the end.
     fn abandoned(delivery: Delivery, takes: Duration) -> (Vec<&'static str>, Vec<&'static str>) {
+        left(delivery, takes, true)
+    }
+
+    /// The same of a task that is gone, whether or not it has waited for its writer.
+    fn left(delivery: Delivery, takes: Duration, waits: bool) -> (Vec<&'static str>, Vec<&'static str>) {
         let run = |environment: crate::runtime::Environment| async move {
             let (log, clock) = (Log::default(), environment.clock.clone());
             let writer = SlowWriter { log: log.clone(), clock: clock.clone(), takes };
@@ -286,7 +300,10 @@ mod tests {
                 sink.write(Batch::append(records)).await.unwrap();
             }
             clock.sleep(takes / 2).await;
-            sink.abandon(&*clock).await;
+            match waits {
+                true => sink.abandon(&*clock).await,
+                false => drop(sink),
+            }
             let then = log.lock().unwrap().clone();
             clock.sleep(takes * 10).await;
             let end = log.lock().unwrap().clone();
@@ -307,9 +324,18 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_shows_rows_at_once_shows_those_before_a_failure() {
-        let (then, end) = abandoned(Delivery::AtLeastOnce, Duration::from_secs(1));
+    fn what_is_queued_for_a_sink_that_commits_is_left_also_when_its_task_is_gone_without_a_word() {
+        let (then, end) = left(Delivery::ExactlyOnce, Duration::from_secs(1), false);
         assert_eq!(then, ["begins"]);
-        assert_eq!(end, ["begins", "written", "begins", "written", "begins", "written", "gone"]);
+        assert_eq!(end, ["begins", "written", "gone"]);
+    }
+
+    #[test]
+    fn a_sink_that_shows_rows_at_once_shows_those_before_a_failure() {
+        for waits in [true, false] {
+            let (then, end) = left(Delivery::AtLeastOnce, Duration::from_secs(1), waits);
+            assert_eq!(then, ["begins"]);
+            assert_eq!(end, ["begins", "written", "begins", "written", "begins", "written", "gone"]);
+        }
     }
 }

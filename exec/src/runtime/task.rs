@@ -2,10 +2,12 @@
 //!
 //! A task works for about a millisecond, then yields. Its cancellation is seen between batches.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::execution::memory_pool::MemoryPool;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemill_core::clock::{Clock, Spawner};
 use tidemill_core::event::{Barrier, CheckpointId};
@@ -88,12 +90,18 @@ pub struct SubtaskEnd {
 impl ChainTask {
     /// Runs to the end of input, the end of demand, a barrier that stops it, a failure or the cancellation.
     pub async fn run(mut self) -> Result<SubtaskEnd> {
-        let result = self.work().await;
-        let closed = self.chain.close();
+        // A function that panics keeps nobody from waiting for the sink's writer.
+        let result = caught(self.work_and_close()).await;
         self.input.close();
         if result.is_err() {
             self.output.abandon(&*self.clock).await;
         }
+        result
+    }
+
+    async fn work_and_close(&mut self) -> Result<SubtaskEnd> {
+        let result = self.work().await;
+        let closed = self.chain.close();
         let end = result?;
         closed?;
         Ok(end)
@@ -307,6 +315,12 @@ impl ChainTask {
 /// The error of a task that was told to stop. Never a cause: the job reports why it was told.
 pub fn cancelled() -> Error {
     Error::cancelled("the job was cancelled")
+}
+
+/// What becomes of `work`. A panic is an error with its words.
+pub async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let result = AssertUnwindSafe(work).catch_unwind().await;
+    result.unwrap_or_else(|panic| Err(Error::internal(format!("panicked: {}", panic_text(&*panic)))))
 }
 
 /// What somebody said who panicked.

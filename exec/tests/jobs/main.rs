@@ -7,6 +7,7 @@ mod collect;
 mod graph;
 mod limit;
 mod overlapping;
+mod panics;
 mod simulation;
 #[path = "../common/source.rs"]
 mod source;

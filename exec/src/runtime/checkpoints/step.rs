@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::{FutureExt, TryFutureExt};
 use tidemill_core::clock::{Clock, Spawner};
 use tidemill_core::event::{Barrier, BarrierKind};
 use tidemill_core::graph::{JobGraph, OperatorId, VertexHead};
@@ -24,6 +24,7 @@ use crate::checkpoint::{
     CheckpointContent, CheckpointKind, SavepointWriter, StoredOperator, StoredSegment, write_savepoint,
 };
 use crate::latch::Latch;
+use crate::runtime::committing::Committing;
 use crate::runtime::job_state::{freeze_committables, freeze_enumerator, freeze_writer_states};
 use crate::runtime::participant::SubtaskSnapshot;
 use crate::runtime::task::panic_text;
@@ -221,6 +222,8 @@ impl StoreStep {
     /// Commits what the checkpoint holds: every sink's, whatever becomes of the others', and the first error counts (SUB-08). A sink
     /// that does not answer is not waited for; whoever goes on from the checkpoint has it commit the same again.
     async fn commit(&mut self) -> Result<()> {
+        let id = self.pending.barrier.id;
+        let committing = Committing { job: &self.job, clock: &*self.clock, timeout: self.timeout };
         let mut outcome = Ok(());
         for (vertex, committer) in self.committers.iter() {
             let own = self.committables.iter().filter(|((owner, _), _)| owner == vertex);
@@ -228,28 +231,14 @@ impl StoreStep {
             if own.is_empty() {
                 continue;
             }
-            let committed = tokio::select! {
-                biased;
-                committed = committer.commit(own) => committed.map_err(|error| self.not_committed(error)),
-                () = self.clock.sleep(self.timeout) => Err(self.commit_unknown(*vertex)),
-            };
-            outcome = outcome.and(committed);
+            let failed =
+                |error: Error| error.context(format_args!("checkpoint {id} is complete and cannot be committed"));
+            let commit = committer.commit(own).map_err(failed);
+            let unknown =
+                |sink: &str| format!("checkpoint {id} is complete, but whether '{sink}' has committed it is not known");
+            outcome = outcome.and(committing.wait(*vertex, commit, unknown).await);
         }
         outcome
-    }
-
-    fn not_committed(&self, error: Error) -> Error {
-        error.context(format_args!("checkpoint {} is complete and cannot be committed", self.pending.barrier.id))
-    }
-
-    /// The error of a sink that has been waited for in vain: what it was asked to do may be done.
-    fn commit_unknown(&self, vertex: usize) -> Error {
-        let (id, timeout) = (self.pending.barrier.id, self.timeout);
-        let sink = self.job.vertices[vertex].sink.as_ref().map_or("a sink", |sink| &*sink.name);
-        let error = Error::unavailable(format!(
-            "checkpoint {id} is complete, but whether '{sink}' has committed it is not known: no answer for {timeout:?}"
-        ));
-        error.with_hint("execution.checkpointing.timeout says how long it may take; a restart has it committed again")
     }
 
     /// The parts of all operators of the job.

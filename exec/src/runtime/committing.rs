@@ -1,0 +1,46 @@
+//! How long a job waits for what it asks of its sinks' committers: at a checkpoint, where it goes on, and at its end.
+
+use std::time::Duration;
+
+use tidemill_core::clock::Clock;
+use tidemill_core::graph::JobGraph;
+use tidemill_core::{Error, Result};
+
+/// Bounds every wait for a committer: a sink that does not answer keeps neither the job nor another sink (SUB-08).
+#[derive(Clone, Copy)]
+pub struct Committing<'a> {
+    /// Whose sinks they are.
+    pub job: &'a JobGraph,
+    /// Measures the wait.
+    pub clock: &'a dyn Clock,
+    /// How long each sink has: `execution.checkpointing.timeout`.
+    pub timeout: Duration,
+}
+
+impl Committing<'_> {
+    /// What becomes of `work`, which the sink of `vertex` was asked to do.
+    ///
+    /// Errors: [`Unavailable`](tidemill_core::ErrorKind::Unavailable) if it takes too long. It may be done all the
+    /// same, so the message is what `unknown` says of the sink with this name.
+    pub async fn wait(
+        &self,
+        vertex: usize,
+        work: impl Future<Output = Result<()>>,
+        unknown: impl FnOnce(&str) -> String,
+    ) -> Result<()> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.clock.sleep(self.timeout) => Err(self.not_answered(&unknown(self.name(vertex)))),
+        }
+    }
+
+    fn name(&self, vertex: usize) -> &str {
+        self.job.vertices[vertex].sink.as_ref().map_or("a sink", |sink| &*sink.name)
+    }
+
+    fn not_answered(&self, unknown: &str) -> Error {
+        let error = Error::unavailable(format!("{unknown}: no answer for {:?}", self.timeout));
+        error.with_hint("execution.checkpointing.timeout says how long it may take; a restart asks it again")
+    }
+}
