@@ -5,7 +5,7 @@ mod rescaled;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -304,18 +304,6 @@ impl FileCommitter {
             if let Some((_, name)) = shown.first().filter(|_| self.settings.keeps_old) {
                 return Err(exists_already(&directory.child(name)));
             }
-        }
-        Ok(())
-    }
-
-    /// Has writers name their parts as of later than those that wait for the end.
-    async fn come_behind(&self) -> Result<()> {
-        if self.settings.publication.names().is_empty() {
-            return Ok(());
-        }
-        let last = self.ready_parts().await?.values().flatten().map(PartName::opened).max();
-        if let Some(last) = last {
-            self.settings.opened_min.fetch_max(last.saturating_add(1), Ordering::Relaxed);
         }
         Ok(())
     }

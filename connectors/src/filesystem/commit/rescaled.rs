@@ -9,6 +9,7 @@
 //! What is hidden elsewhere is renamed, before a row is read. An upload under way has the name of its object for good: it cannot be.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use tidemill_core::error::{Error, Result};
 use tidemill_core::sink::{Committable, Predecessor, WriterState};
@@ -113,6 +114,18 @@ impl FileCommitter {
             self.bring_from(&there, &held).await?;
         }
         self.leave(&there, jobs).await
+    }
+
+    /// Has writers name their parts as of later than those that wait for the end.
+    pub(super) async fn come_behind(&self) -> Result<()> {
+        if self.settings.publication.names().is_empty() {
+            return Ok(());
+        }
+        let last = self.ready_parts().await?.values().flatten().map(PartName::opened).max();
+        if let Some(last) = last {
+            self.settings.opened_min.fetch_max(last.saturating_add(1), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The same committer for what is hidden in another folder.
