@@ -5,6 +5,7 @@ mod rescaled;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -17,7 +18,7 @@ use super::partition_commit::{PartitionCommit, PartitionCommitter, Progress};
 use super::replace::{Replacement, finish_replacement_of, marker_of, names_below, names_in};
 use super::target::{STAGED_BYTES, UploadNote, complete_upload};
 use crate::formats::Format;
-use crate::store::{Location, REPLACE_MARKER, files_in, make_folder, publish, sync_directory, sync_file};
+use crate::store::{Location, REPLACE_MARKER, files_in, is_denied, make_folder, publish, sync_directory, sync_file};
 
 /// Parts that are committed at a time: a store that is away makes each of them wait.
 const COMMITS: usize = 16;
@@ -58,6 +59,11 @@ pub(super) struct CommitSettings {
     pub(super) keeps_old: bool,
     /// Where hidden files of the job are that it wrote when one subtask had become several, or several one.
     pub(super) elsewhere: Option<Location>,
+    /// Whether a run of the job that had been killed while it ended has only now got its files there.
+    pub(super) has_ended_elsewhere: bool,
+    /// Set when a job goes on: parts that its writers begin from now on come behind all that it has committed for its end, even where
+    /// a clock is behind that of the machine which wrote those.
+    pub(super) opened_min: Arc<AtomicI64>,
     pub(super) format: Format,
     /// Whether parts lie in folders below the table.
     pub(super) is_partitioned: bool,
@@ -78,11 +84,19 @@ impl FileCommitter {
         let (table, job) = (&settings.table, &settings.job);
         let mut is_new = false;
         if let Some(path) = table.file_path() {
-            is_new = !path.exists();
-            make_folder(table).await?;
-            let usable = check_writable(&path.join(PartName::probe(job, &settings.format.extension())))
-                .map_err(|error| no_files(table, error))
-                .and_then(|()| check_names(table, settings.publication.names()));
+            // A file that has its name goes when it is known that the job may begin.
+            let parent_of_file = path.parent().filter(|_| path.is_file());
+            is_new = parent_of_file.is_some() || !path.exists();
+            let probe = PartName::probe(job, &settings.format.extension());
+            let usable = match parent_of_file {
+                Some(parent) => check_writable(&parent.join(probe)).map_err(|error| no_files(table, error)),
+                None => {
+                    make_folder(table).await?;
+                    check_writable(&path.join(probe))
+                        .map_err(|error| no_files(table, error))
+                        .and_then(|()| check_names(table, settings.publication.names()))
+                }
+            };
             if usable.is_err() && is_new {
                 // Not empty means that someone else wrote there meanwhile.
                 let _ = std::fs::remove_dir(&path);
@@ -426,6 +440,7 @@ impl Committer for FileCommitter {
             None => Ok(()),
         };
         adopted.and(self.commit(committables).await)?;
+        self.come_behind().await?;
         for (_, marker) in self.markers().await? {
             let replacement = Replacement::load(&marker).await?;
             let hidden = replacement.published.iter().filter_map(|(hidden, _)| hidden.strip_prefix('.'));
@@ -501,6 +516,21 @@ pub(super) async fn is_folder(place: &Location) -> Result<bool> {
     }
     let first = place.store.list(Some(&place.path)).try_next().await;
     Ok(first.map_err(|error| place.error(error))?.is_some())
+}
+
+/// Whether a file has the name of a folder. Where nobody may look it does not matter: only a store denies that, and there a file and a
+/// folder can have one name.
+pub(super) async fn is_file(folder: &Location) -> Result<bool> {
+    match folder.head().await {
+        Err(error) if is_denied(&error) => Ok(false),
+        found => Ok(found?.is_some()),
+    }
+}
+
+/// Whether it is a folder of this machine in which nothing is.
+pub(super) fn is_empty_folder(place: &Location) -> bool {
+    let entries = place.file_path().and_then(|path| std::fs::read_dir(path).ok());
+    entries.is_some_and(|mut entries| entries.next().is_none())
 }
 
 /// Whether it is a folder in which nothing is but what `job` has hidden there.

@@ -9,7 +9,7 @@ use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use tidemill_core::error::{Error, Result};
 
-use crate::store::{Location, REPLACE_MARKER, publish, write_durably};
+use crate::store::{Location, REPLACE_MARKER, blocking, publish, write_durably};
 
 /// New files for old ones in one directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,12 +136,38 @@ pub(super) async fn finish_replacements(directory: &Location, matters: impl Fn(&
 
 /// Names of the files in `directory`, hidden ones too; none if it does not exist.
 pub(super) async fn names_in(directory: &Location) -> Result<Vec<String>> {
-    if directory.file_path().is_some_and(|path| !path.is_dir()) {
-        return Ok(Vec::new());
+    if let Some(path) = directory.file_path() {
+        return blocking(move || local_names(&path)).await.map_err(|error| error.context(directory));
     }
     let listed = directory.store.list_with_delimiter(Some(&directory.path)).await;
     let listed = listed.map_err(|error| directory.error(error))?;
     Ok(listed.objects.iter().filter_map(|file| file.location.filename()).map(str::to_owned).collect())
+}
+
+/// Names of the files in a folder of this machine that files of a store can have. A store lists none at all where somebody else has
+/// put one that it cannot have, or a link that leads back to the folder.
+fn local_names(folder: &std::path::Path) -> std::io::Result<Vec<String>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let file_type = entry.file_type()?;
+        let is_file = match file_type.is_symlink() {
+            true => entry.path().metadata().is_ok_and(|target| !target.is_dir()),
+            false => !file_type.is_dir(),
+        };
+        names.extend(entry.file_name().into_string().ok().filter(|name| is_file && is_listed(name)));
+    }
+    Ok(names)
+}
+
+/// Whether a local store lists a file of this name. Those with a number behind `#` it is still gathering.
+fn is_listed(name: &str) -> bool {
+    let is_staged =
+        |(_, number): (&str, &str)| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    object_store::path::Path::parse(name).is_ok() && !name.split_once('#').is_some_and(is_staged)
 }
 
 /// Folders and names of all files in and below `directory`, hidden ones too.

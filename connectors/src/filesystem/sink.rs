@@ -1,5 +1,6 @@
 //! The sink of files: where they go, under which names, and what becomes of those that are there (SUB-14).
 
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
@@ -8,7 +9,8 @@ use tidemill_core::sink::{ChangelogMode, Committer, Delivery, Sink, SinkContext,
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::commit::{
-    CommitSettings, FileCommitter, Publication, exists_already, folder_in_the_way, is_folder, is_left_by,
+    CommitSettings, FileCommitter, Publication, exists_already, folder_in_the_way, is_empty_folder, is_file, is_folder,
+    is_left_by,
 };
 use super::partition::Partitioning;
 use super::partition_commit::PartitionCommit;
@@ -46,6 +48,8 @@ pub struct FileSink {
     partitioning: Option<Partitioning>,
     partition_commit: Option<PartitionCommit>,
     upload_bytes: usize,
+    /// Set by the committer and read by writers: see [`CommitSettings::opened_min`].
+    opened_min: Arc<AtomicI64>,
 }
 
 /// Which files a sink leaves behind.
@@ -145,6 +149,7 @@ impl FileSink {
             partitioning: None,
             partition_commit: None,
             upload_bytes: UPLOAD_BYTES,
+            opened_min: Arc::new(AtomicI64::new(i64::MIN)),
         })
     }
 
@@ -159,22 +164,24 @@ impl FileSink {
                     return Err(error.with_hint("a table is written as a directory of part files"));
                 }
             }
-            // What subtasks of this job have hidden there is taken from there, or away, before rows come.
+            // What subtasks of this job have hidden there is taken from there, or away, before rows come. They may have made the folder
+            // and hidden nothing yet: who goes on takes an empty one away, who begins anew is refused then.
             Layout::Single(name, _) if is_left_by(&self.directory.child(name), &self.job).await? => {}
+            Layout::Single(name, _) if is_empty_folder(&self.directory.child(name)) => {}
             Layout::Single(name, WriteMode::NoOverwrite) => {
                 let target = self.directory.child(name);
                 if exists(&target).await? {
                     return refuse(&target);
                 }
             }
-            // A file that is there is replaced when the new one is complete, and stays when the job fails.
+            // The file that is there is replaced when the new one is complete, and stays when the job fails.
             Layout::Single(name, WriteMode::Overwrite) => {
                 if is_folder(&self.directory.child(name)).await? {
                     return Err(folder_in_the_way(&self.path));
                 }
             }
             Layout::Numbered(count, mode) => {
-                let is_file = self.directory.head().await?.is_some();
+                let is_file = is_file(&self.directory).await?;
                 if *mode == WriteMode::Overwrite && !is_file {
                     for number in 1..=*count {
                         let target = self.directory.child(&number.to_string());
@@ -194,12 +201,13 @@ impl FileSink {
                         }
                     }
                     (WriteMode::NoOverwrite, false)
-                        if exists(&self.directory).await? && !is_left_by(&self.directory, &self.job).await? =>
+                        if (is_file || is_folder(&self.directory).await?)
+                            && !is_left_by(&self.directory, &self.job).await? =>
                     {
                         return refuse(&self.directory);
                     }
-                    // A file where the directory has to be cannot wait.
-                    (WriteMode::Overwrite, _) if is_file => self.directory.delete().await?,
+                    // A file where the directory has to be cannot stay until the new ones are complete, and goes in `recover`: by
+                    // then it is known that the job may begin.
                     _ => {}
                 }
             }
@@ -213,6 +221,18 @@ impl FileSink {
             Layout::Parts(_) => None,
             Layout::Single(name, _) => Some(self.directory.child(name)),
             Layout::Numbered(..) => Some(self.directory.parent()).filter(|parent| parent.path != self.directory.path),
+        }
+    }
+
+    /// Shows what the job wrote where it had several subtasks or one, if it came to its end as that: whether there was anything. Where
+    /// nobody may look the job has not written.
+    async fn end_elsewhere(&self) -> Result<bool> {
+        let Some(elsewhere) = self.elsewhere() else { return Ok(false) };
+        match marker_of(&elsewhere, &self.job).head().await {
+            Ok(None) => Ok(false),
+            Err(error) if is_denied(&error) => Ok(false),
+            Err(error) => Err(error),
+            Ok(Some(_)) => Ok(finish_replacement_of(&elsewhere, &self.job).await? != Replacement::default()),
         }
     }
 
@@ -281,13 +301,7 @@ impl Sink for FileSink {
     fn prepare(&self) -> Result<Arc<dyn Committer>> {
         let _guard = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
         wait_for(async {
-            // What had several subtasks or one, and came to its end as that, shows what it wrote.
-            if let Some(elsewhere) = self.elsewhere()
-                && let Err(error) = finish_replacement_of(&elsewhere, &self.job).await
-                && !is_denied(&error)
-            {
-                return Err(error);
-            }
+            let has_ended_elsewhere = self.end_elsewhere().await?;
             // A job that goes on finishes its own replacement when it ends; the room for it was made when it began.
             if marker_of(&self.directory, &self.job).head().await?.is_none() {
                 match &self.partitioning {
@@ -305,6 +319,8 @@ impl Sink for FileSink {
                     Layout::Single(_, WriteMode::NoOverwrite) | Layout::Numbered(_, WriteMode::NoOverwrite)
                 ),
                 elsewhere: self.elsewhere(),
+                has_ended_elsewhere,
+                opened_min: self.opened_min.clone(),
                 format: self.format.clone(),
                 is_partitioned: self.partitioning.is_some(),
                 partition_commit: self.partition_commit.clone(),
@@ -323,6 +339,7 @@ impl Sink for FileSink {
             format: self.format.clone(),
             schema: self.schema.clone(),
             job: self.job.clone(),
+            opened_min: self.opened_min.clone(),
             rolling: self.rolling,
             partitioning: self.partitioning.clone(),
             partition_commit: self.partition_commit.clone(),

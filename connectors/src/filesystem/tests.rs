@@ -11,7 +11,7 @@ use arrow::array::{Date32Array, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use tidemill_core::ErrorKind;
 use tidemill_core::batch::Batch;
-use tidemill_core::sink::Committer;
+use tidemill_core::sink::{Committer, Predecessor};
 use tidemill_core::source::SourceContext;
 
 use super::*;
@@ -78,6 +78,7 @@ fn table(path: &Path, schema: &SchemaRef, job: &str, disposition: Disposition, m
 fn run(sink: &dyn Sink, parallelism: usize, batches: &[RecordBatch]) -> Result<Arc<dyn Committer>> {
     let committer = sink.prepare()?;
     block_on(async {
+        committer.recover(Vec::new(), &[], Predecessor::Nobody).await?;
         for subtask in 0..parallelism {
             let mut writer = sink.writer(&sink_context(subtask, parallelism, batches[0].schema()))?;
             for batch in batches.iter().skip(subtask).step_by(parallelism) {

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -40,6 +41,8 @@ pub(super) struct PartSettings {
     /// The columns of the files.
     pub(super) schema: SchemaRef,
     pub(super) job: Arc<str>,
+    /// Parts of now are not named as of a moment before this one, whatever the clock says.
+    pub(super) opened_min: Arc<AtomicI64>,
     pub(super) rolling: RollingPolicy,
     pub(super) partitioning: Option<Partitioning>,
     pub(super) partition_commit: Option<PartitionCommit>,
@@ -128,6 +131,7 @@ impl PartWriter {
             let oldest = self.open.iter().min_by_key(|(_, open)| open.last_write).map(|(folder, _)| folder.clone());
             self.close(&oldest.ok_or_else(not_there)?).await?;
         }
+        self.opened = self.opened.max(self.settings.opened_min.load(Ordering::Relaxed));
         let (table, job) = (&self.settings.destination.table, &self.settings.job);
         let extension = self.settings.format.extension();
         let part = loop {

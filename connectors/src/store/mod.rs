@@ -348,13 +348,24 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
     }
 }
 
+/// What clients of stores say of an answer that is an error, in front of its status. A denied list is nothing but that text: its type is
+/// their own.
+const STATUS: &str = "Server returned non-2xx status code: ";
+
 /// Whether a place may not be looked at.
 pub(crate) fn is_denied(error: &Error) -> bool {
+    use object_store::Error as E;
     let mut current = std::error::Error::source(error);
     while let Some(error) = current {
         let is_denied = match (error.downcast_ref(), error.downcast_ref::<std::io::Error>()) {
-            (Some(object_store::Error::PermissionDenied { .. }), _) => true,
-            (_, io) => io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied),
+            (Some(E::PermissionDenied { .. } | E::Unauthenticated { .. }), _) => true,
+            (_, Some(io)) => io.kind() == std::io::ErrorKind::PermissionDenied,
+            _ => {
+                let message = error.to_string();
+                message
+                    .strip_prefix(STATUS)
+                    .is_some_and(|status| status.starts_with("403") || status.starts_with("401"))
+            }
         };
         if is_denied {
             return true;
@@ -458,6 +469,18 @@ mod tests {
         }
         let stores = stores.with("https://host", Arc::new(object_store::memory::InMemory::new()));
         assert_eq!(stores.resolve("https://host/data").unwrap().to_string(), "https://host/data");
+    }
+
+    #[test]
+    fn a_denied_list_is_told_by_its_status() {
+        let denied = |answer: &'static str| {
+            let error = object_store::Error::Generic { store: "S3", source: answer.into() };
+            is_denied(&store_error("s3://lake", error))
+        };
+        assert!(denied("Server returned non-2xx status code: 403 Forbidden: <Code>AccessDenied</Code>"));
+        assert!(denied("Server returned non-2xx status code: 401 Unauthorized: "));
+        assert!(!denied("Server returned non-2xx status code: 503 Slow Down: 403 times"));
+        assert!(!denied("no such file: Server returned non-2xx status code: 403"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Jobs with checkpoints and crashes, over each of the three kinds of store, in formats that are gone on with and others.
 
 mod apart;
+mod in_the_way;
+mod neighbours;
 mod rescaled;
 
 use std::ops::Range;
@@ -9,7 +11,7 @@ use std::path::PathBuf;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
-use tidemill_core::sink::{Predecessor, SinkContext, WriterState};
+use tidemill_core::sink::{SinkContext, WriterState};
 use tidemill_core::watermark::Watermark;
 
 use super::*;

@@ -1,7 +1,5 @@
 //! Single files and tables that replace what was there: what stays, what goes, and what a failure leaves.
 
-use tidemill_core::sink::Predecessor;
-
 use super::*;
 
 #[test]
