@@ -179,8 +179,9 @@ pub trait SinkWriter: Send {
 /// Laws of errors (SUB-08): what cannot be committed keeps nothing else from being committed. All is tried, then the first error is
 /// returned; only what must not come to be before that which failed waits for the next call. So it is with the sinks of a job: each is
 /// asked, whatever becomes of the others, and the first error is the job's. Whoever goes on with the job calls `recover` with all that
-/// was to be committed. Who takes longer for any of these than `execution.checkpointing.timeout` is not waited for: it is
-/// broken off, as if the process had died, and asked again by whoever goes on.
+/// was to be committed. Who takes longer to commit a checkpoint, or to clean up behind a failed job, than
+/// `execution.checkpointing.timeout` is not waited for: it is broken off, as if the process had died, and asked again by whoever goes on.
+/// At the end of a job, and where one goes on, it may take as long as it takes: calls that may hang it bounds itself.
 #[async_trait]
 pub trait Committer: Send + Sync + Debug {
     /// Makes committables visible, exactly once however often it is called.

@@ -246,7 +246,7 @@ fn a_sink_that_never_says_whether_it_has_committed_is_not_waited_for_and_nobody_
 }
 
 #[test]
-fn a_sink_that_does_not_answer_when_a_job_goes_on_is_a_failure_and_keeps_no_other_from_committing() {
+fn a_sink_that_does_not_answer_when_a_job_goes_on_keeps_no_other_from_committing_and_nobody_from_cancelling() {
     let run = |environment: Environment| async move {
         let chance = Chance::new(10);
         let (plan, folder) = (on_demand(&chance), folder(&chance));
@@ -257,15 +257,9 @@ fn a_sink_that_does_not_answer_when_a_job_goes_on_is_a_failure_and_keeps_no_othe
 
         let again = [sinks[0].now(Temper::Silent), sinks[1].now(Temper::Willing)];
         let job = start(&environment, &chance, &plan, &again, Some(folder.clone()), "fixed-delay");
-        // The timeout is 5 s.
+        // Twice the timeout of checkpoints, and more.
         environment.clock.sleep(Duration::from_secs(12)).await;
-        let failures = job.failures();
-        assert_eq!(failures.len(), 2, "{failures:?}");
-        for failure in failures {
-            assert_eq!(failure.error.kind(), ErrorKind::Unavailable);
-            let unknown = "whether 'sink' has committed what the job goes on from is not known: no answer for 5s";
-            assert!(failure.error.to_string().contains(unknown), "{}", failure.error);
-        }
+        assert!(job.failures().is_empty() && job.outcome().is_none());
         assert!(!sinks[1].outside.published().is_empty());
         job.cancel();
         assert_eq!(ended(&environment, &job).await.unwrap_err().kind(), ErrorKind::Cancelled);
@@ -280,34 +274,29 @@ fn a_sink_that_does_not_answer_when_a_job_goes_on_is_a_failure_and_keeps_no_othe
 }
 
 #[test]
-fn a_sink_that_does_not_answer_at_the_end_of_a_job_is_a_failure_and_keeps_no_other_from_committing() {
+fn a_sink_that_does_not_answer_at_the_end_of_a_job_keeps_no_other_from_committing_and_nobody_from_cancelling() {
     let run = |environment: Environment| async move {
         let chance = Chance::new(11);
         let plan = on_demand(&chance);
         let both = || [Moods::new("first", &chance, Temper::Silent), Moods::new("second", &chance, Temper::Willing)];
-        let is_unknown = |error: &Error, what: &str| {
-            let unknown = format!("{what} is not known: no answer for 5s");
-            error.kind() == ErrorKind::Unavailable && error.to_string().contains(&unknown)
-        };
-        let at_the_end = "the job is at its end, but whether 'sink' has committed it";
 
-        // Nobody can go on, and taking back takes no longer either.
+        // To take back takes no longer than the timeout, which is 5 s.
         let sinks = both();
         let job = start(&environment, &chance, &plan, &sinks, None, "none");
-        let error = ended(&environment, &job).await.unwrap_err();
-        let now = environment.clock.monotonic();
-        assert!(is_unknown(&error, at_the_end) && now < Duration::from_secs(20), "{now:?}: {error}");
+        environment.clock.sleep(Duration::from_secs(20)).await;
+        assert!(job.outcome().is_none());
         check(&plan, &sinks[1].outside.published());
+        job.cancel();
+        assert_eq!(ended(&environment, &job).await.unwrap_err().kind(), ErrorKind::Cancelled);
+        let now = environment.clock.monotonic();
+        assert!(now < Duration::from_secs(27), "{now:?}");
         assert!(sinks.iter().all(|sink| sink.aborts.load(Ordering::Relaxed) == 1));
 
-        // Every attempt to finish fails, until the sink answers.
         let (sinks, folder) = (both(), folder(&chance));
         let job = start(&environment, &chance, &plan, &sinks, Some(folder.clone()), "fixed-delay");
         environment.clock.sleep(Duration::from_secs(20)).await;
-        let failures = job.failures();
-        assert!(failures.len() >= 2 && is_unknown(&failures[0].error, at_the_end), "{failures:?}");
-        let later = "whether 'sink' has committed what the job goes on from";
-        assert!(failures[1..].iter().all(|failure| is_unknown(&failure.error, later)), "{failures:?}");
+        assert!(job.failures().is_empty() && job.outcome().is_none());
+        check(&plan, &sinks[1].outside.published());
         job.cancel();
         assert_eq!(ended(&environment, &job).await.unwrap_err().kind(), ErrorKind::Cancelled);
         let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));

@@ -153,7 +153,12 @@ fn local_names(folder: &std::path::Path) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        let file_type = entry.file_type()?;
+        let file_type = match entry.file_type() {
+            Ok(file_type) => file_type,
+            // Somebody has just removed it.
+            Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
         let is_file = match file_type.is_symlink() {
             true => entry.path().metadata().is_ok_and(|target| !target.is_dir()),
             false => !file_type.is_dir(),

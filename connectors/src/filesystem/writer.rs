@@ -388,6 +388,11 @@ impl SinkWriter for PartWriter {
     async fn prepare_savepoint(&mut self, savepoint: CheckpointId) -> Result<Vec<Committable>> {
         if self.settings.is_whole {
             self.check_whole()?;
+            // Its hidden parts go when the whole is there. Who begins from the savepoint sees by one of them whether they have gone,
+            // also where all of its rows were committed before.
+            if self.open.is_empty() && self.finished.is_empty() {
+                self.open("").await?;
+            }
         }
         self.close_those(|_, _| Ok(true)).await?;
         self.finished(Some(savepoint))

@@ -255,7 +255,7 @@ pub const KEYS: &[Key] = &[
         "execution.checkpointing.timeout",
         Value::Duration,
         "10 min",
-        "after which a checkpoint is given up, and a store or a sink that does not answer",
+        "after which a checkpoint is given up, and a store that does not answer",
     ),
     key(
         "execution.checkpointing.min-pause",

@@ -1,4 +1,4 @@
-//! How long a job waits for what it asks of its sinks' committers: at a checkpoint, where it goes on, and at its end.
+//! How long a job waits for what it asks of its sinks' committers at a checkpoint, and when it has failed.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tidemill_core::clock::Clock;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::{Error, Result};
 
-/// Bounds every wait for a committer: a sink that does not answer keeps neither the job nor another sink (SUB-08).
+/// Bounds waits for a committer: a sink that does not answer keeps neither checkpoints nor a job that has ended.
 #[derive(Clone, Copy)]
 pub struct Committing<'a> {
     /// Whose sinks they are.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use tidemill_core::graph::{JobGraph, VertexHead};
 use tidemill_core::settings::{BackendType, CheckpointRetention};
 use tidemill_core::sink::{Committable, Committer, Predecessor};
@@ -352,20 +352,19 @@ impl JobRun {
         self.end_sinks(Ending::Finished).await
     }
 
-    /// How long each sink may take for what it is asked.
-    fn committing(&self) -> Committing<'_> {
-        let timeout = self.settings.checkpoints().timeout;
-        Committing { job: &self.job, clock: &*self.environment.clock, timeout }
+    /// Asks every sink at once, whatever becomes of the others; the first error counts (SUB-08). There is no bound but the cancellation of
+    /// the job: how much a sink has to do at its end, or to take back, is not a matter of one checkpoint.
+    async fn of_all<'a, W>(&'a self, ask: impl Fn(usize, &'a dyn Committer) -> W) -> Result<()>
+    where
+        W: Future<Output = Result<()>> + 'a,
+    {
+        let asked = self.committers.iter().map(|(vertex, committer)| ask(*vertex, &**committer));
+        join_all(asked).await.into_iter().collect()
     }
 
-    /// Brings the sinks to where a checkpoint left them, or to the beginning: each of them, whatever becomes of the others,
-    /// and the first error counts (SUB-08).
+    /// Brings the sinks to where a checkpoint left them, or to the beginning.
     async fn recover_sinks(&self, restored: Option<&RestoredJob>) -> Result<()> {
-        let mut outcome = Ok(());
-        for (vertex, committer) in self.committers.iter() {
-            outcome = outcome.and(self.recover_sink(*vertex, &**committer, restored).await);
-        }
-        outcome
+        self.of_all(|vertex, committer| self.recover_sink(vertex, committer, restored)).await
     }
 
     async fn recover_sink(&self, vertex: usize, sink: &dyn Committer, restored: Option<&RestoredJob>) -> Result<()> {
@@ -379,11 +378,7 @@ impl JobRun {
             (Some(restored), Some(id)) => (restored.committables(id).await?, restored.writer_states(id).await?),
             _ => (Vec::new(), Vec::new()),
         };
-        let unknown = |sink: &str| match restored {
-            Some(_) => format!("whether '{sink}' has committed what the job goes on from is not known"),
-            None => format!("whether '{sink}' has removed what an earlier run has left is not known"),
-        };
-        self.committing().wait(vertex, sink.recover(committables, &states, predecessor), unknown).await
+        sink.recover(committables, &states, predecessor).await
     }
 
     /// What may take as long as stores do not answer keeps nobody who wants to end: it is broken off as if the process had died.
@@ -395,40 +390,40 @@ impl JobRun {
         }
     }
 
-    /// Commits what sinks have prepared, by vertex: each sink's, and the first error counts.
+    /// Commits what sinks have prepared, by vertex.
     async fn commit(&self, prepared: BTreeMap<usize, Vec<Committable>>) -> Result<()> {
-        let mut outcome = Ok(());
-        for (vertex, committables) in prepared {
-            if let Some(committer) = self.committers.get(&vertex) {
-                let unknown =
-                    |sink: &str| format!("the job is at its end, but whether '{sink}' has committed it is not known");
-                let commit = committer.commit(committables);
-                outcome = outcome.and(self.committing().wait(vertex, commit, unknown).await);
+        self.of_all(|vertex, committer| {
+            let committables = prepared.get(&vertex).cloned();
+            async move {
+                match committables {
+                    Some(committables) => committer.commit(committables).await,
+                    None => Ok(()),
+                }
             }
-        }
-        outcome
+        })
+        .await
     }
 
-    /// Tells the sinks that the job has ended well: each of them, and the first error counts.
+    /// Tells the sinks that the job has ended well.
     async fn end_sinks(&self, ending: Ending) -> Result<()> {
-        let mut outcome = Ok(());
-        for (vertex, committer) in self.committers.iter() {
-            let end = match ending {
-                Ending::Stopped | Ending::Drained => committer.suspend(),
-                Ending::Finished | Ending::FinishedBefore => committer.finish(),
-            };
-            outcome = outcome.and(self.committing().wait(*vertex, end, end_unknown).await);
-        }
-        outcome
+        self.of_all(|_, committer| match ending {
+            Ending::Stopped | Ending::Drained => committer.suspend(),
+            Ending::Finished | Ending::FinishedBefore => committer.finish(),
+        })
+        .await
     }
 
-    /// Tells the sinks that the job has failed or was cancelled, and whether somebody may go on with it: each of them.
+    /// Tells the sinks that the job has failed or was cancelled, and whether somebody may go on with it.
     async fn leave_sinks(&self, may_go_on: bool) {
-        for (vertex, committer) in self.committers.iter() {
+        let timeout = self.settings.checkpoints().timeout;
+        let committing = Committing { job: &self.job, clock: &*self.environment.clock, timeout };
+        let unknown = |sink: &str| format!("the job has ended, but whether '{sink}' is done is not known");
+        let left = self.of_all(|vertex, committer| {
             let end = if may_go_on { committer.suspend() } else { committer.abort() };
-            // The job's error is the one that matters; what cannot be removed stays hidden.
-            let _ = self.committing().wait(*vertex, end, end_unknown).await;
-        }
+            async move { committing.wait(vertex, end, unknown).await }
+        });
+        // The job's error is the one that matters; what cannot be removed stays hidden.
+        let _ = left.await;
     }
 
     /// Makes another attempt: sinks recovered, sources where the checkpoint left them.
@@ -568,11 +563,6 @@ impl JobRun {
             _ => error,
         }
     }
-}
-
-/// What is not known of a sink that says nothing when the job has ended.
-fn end_unknown(sink: &str) -> String {
-    format!("the job has ended, but whether '{sink}' is done is not known")
 }
 
 /// The error of a place to begin from that the end of a job has left: its event time is over, so that every further row

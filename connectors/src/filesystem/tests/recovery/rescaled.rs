@@ -276,17 +276,23 @@ fn files_of_another_format_are_refused_as_that() {
 #[test]
 fn a_savepoint_of_a_job_that_has_ended_since_does_not_cost_its_rows() {
     for (from, to) in [(1, 1), (2, 2), (1, 2), (2, 1)] {
-        for kind in [Kind::Local, Kind::Uploads, Kind::Other] {
+        // The last of them with rows since the one before, and without.
+        for (kind, savepoints) in
+            [Kind::Local, Kind::Uploads, Kind::Other].into_iter().flat_map(|kind| [(kind, 1), (kind, 2)])
+        {
             block_on(async {
                 let place = place(kind);
                 let sink = write_as(&place, WriteMode::Overwrite, from);
                 let committer = sink.prepare().unwrap();
                 let (mut first, mut complete) = (writers(&sink, from), Vec::new());
                 write_each(&mut first, 0).await;
-                for writer in &mut first {
-                    complete.extend(writer.prepare_savepoint(1).await.unwrap());
+                for savepoint in 1..=savepoints {
+                    complete = Vec::new();
+                    for writer in &mut first {
+                        complete.extend(writer.prepare_savepoint(savepoint).await.unwrap());
+                    }
+                    committer.commit(complete.clone()).await.unwrap();
                 }
-                committer.commit(complete.clone()).await.unwrap();
                 committer.finish().await.unwrap();
                 // Who was killed right behind the end, before anybody knew of it, does it once more.
                 write_as(&place, WriteMode::Overwrite, from).prepare().unwrap();
