@@ -17,8 +17,9 @@ use crate::increments::start;
 
 const KEYS: u64 = 1_000_000;
 
-/// Rows until somebody cancels.
-const ENDLESS: u64 = 1_000_000_000_000;
+/// More rows than come before somebody cancels. Not many more: the generator deals so many in longer ranges, so that subtasks are further
+/// apart in event time, and more windows stand open.
+const ROWS: u64 = 2_000_000_000;
 
 /// What a run took, and its checkpoints.
 struct Run {
@@ -75,7 +76,7 @@ fn run(seconds: u64, interval: Option<&str>) -> Result<Run> {
             .extend([("execution.checkpointing.interval", interval), ("execution.checkpointing.dir", dir.as_str())]);
     }
     let mut session = sql::session(settings)?;
-    sql::script(&mut session, &windows::tables(ENDLESS, KEYS))?;
+    sql::script(&mut session, &windows::tables(ROWS, KEYS))?;
     let before = cpu_seconds()?;
     start(&mut session, COUNT)?;
     std::thread::sleep(Duration::from_secs(seconds));
@@ -85,7 +86,7 @@ fn run(seconds: u64, interval: Option<&str>) -> Result<Run> {
     let rows: u64 = counters.iter().filter_map(|(_, counters)| counters.get(RECORDS_OUT)).sum();
     let (checkpoints, counts) = (job.handle.checkpoints(), job.handle.checkpoint_counts());
     if let Some(ended) = job.handle.outcome() {
-        return Err(ended.err().unwrap_or_else(|| Error::internal("the job ended by itself")));
+        return Err(ended.err().unwrap_or_else(|| Error::internal("the job ended by itself: it needs more rows")));
     }
     job.handle.cancel();
     // Waits for what still works.
