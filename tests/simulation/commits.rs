@@ -186,6 +186,34 @@ async fn stop(environment: &Environment, job: &JobHandle) -> (Error, Error) {
     (asked, ended(environment, job).await.unwrap_err())
 }
 
+/// Two sinks behind a checkpoint that neither has committed.
+async fn neither_has_committed(
+    environment: &Environment,
+    chance: &Chance,
+    plan: &Plan,
+    folder: &StoreFolder,
+) -> [Moods; 2] {
+    let sinks = ["first", "second"].map(|name| Moods::new(name, chance, Temper::Unwilling));
+    let job = start(environment, chance, plan, &sinks, Some(folder.clone()), "none");
+    stop(environment, &job).await;
+    assert!(sinks.iter().all(|sink| sink.outside.published().is_empty() && sink.outside.left_over() > 0));
+    sinks
+}
+
+/// Goes on with sinks that are willing now, to the end of the job.
+async fn every_row_counts_once(
+    environment: &Environment,
+    chance: &Chance,
+    plan: &Plan,
+    sinks: &[Moods; 2],
+    folder: StoreFolder,
+) {
+    let willing = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
+    let job = start(environment, chance, plan, &willing, Some(folder), "none");
+    ended(environment, &job).await.unwrap();
+    sinks.iter().for_each(|sink| check(plan, &sink.outside.published()));
+}
+
 #[test]
 fn a_sink_that_does_not_commit_keeps_no_other_from_it() {
     let run = |environment: Environment| async move {
@@ -237,10 +265,7 @@ fn a_sink_that_never_says_whether_it_has_committed_is_not_waited_for_and_nobody_
         let shown = sinks.each_ref().map(|sink| sink.outside.published().len());
         assert!(shown[0] > 0 && shown[1] > 0, "{shown:?}");
 
-        let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
-        let job = start(&environment, &chance, &plan, &again, Some(folder), "none");
-        ended(&environment, &job).await.unwrap();
-        sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
+        every_row_counts_once(&environment, &chance, &plan, &sinks, folder).await;
     };
     simulate(9, run).unwrap();
 }
@@ -250,25 +275,20 @@ fn a_sink_that_does_not_answer_when_a_job_goes_on_keeps_no_other_from_committing
     let run = |environment: Environment| async move {
         let chance = Chance::new(10);
         let (plan, folder) = (on_demand(&chance), folder(&chance));
-        let sinks = ["first", "second"].map(|name| Moods::new(name, &chance, Temper::Unwilling));
-        let job = start(&environment, &chance, &plan, &sinks, Some(folder.clone()), "none");
-        stop(&environment, &job).await;
-        assert!(sinks.iter().all(|sink| sink.outside.published().is_empty() && sink.outside.left_over() > 0));
+        let sinks = neither_has_committed(&environment, &chance, &plan, &folder).await;
 
         let again = [sinks[0].now(Temper::Silent), sinks[1].now(Temper::Willing)];
         let job = start(&environment, &chance, &plan, &again, Some(folder.clone()), "fixed-delay");
-        // Twice the timeout of checkpoints, and more.
-        environment.clock.sleep(Duration::from_secs(12)).await;
+        // One after the other, but nobody waits longer than the timeout of checkpoints.
+        environment.clock.sleep(Duration::from_secs(3)).await;
+        assert!(sinks[1].outside.published().is_empty());
+        environment.clock.sleep(Duration::from_secs(9)).await;
         assert!(job.failures().is_empty() && job.outcome().is_none());
         assert!(!sinks[1].outside.published().is_empty());
         job.cancel();
         assert_eq!(ended(&environment, &job).await.unwrap_err().kind(), ErrorKind::Cancelled);
 
-        // And once both do, every row counts once.
-        let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
-        let job = start(&environment, &chance, &plan, &again, Some(folder), "none");
-        ended(&environment, &job).await.unwrap();
-        sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
+        every_row_counts_once(&environment, &chance, &plan, &sinks, folder).await;
     };
     simulate(10, run).unwrap();
 }
@@ -299,10 +319,7 @@ fn a_sink_that_does_not_answer_at_the_end_of_a_job_keeps_no_other_from_committin
         check(&plan, &sinks[1].outside.published());
         job.cancel();
         assert_eq!(ended(&environment, &job).await.unwrap_err().kind(), ErrorKind::Cancelled);
-        let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
-        let job = start(&environment, &chance, &plan, &again, Some(folder), "none");
-        ended(&environment, &job).await.unwrap();
-        sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
+        every_row_counts_once(&environment, &chance, &plan, &sinks, folder).await;
     };
     simulate(11, run).unwrap();
 }
@@ -312,10 +329,7 @@ fn a_sink_that_does_not_recover_keeps_no_other_from_it() {
     let run = |environment: Environment| async move {
         let chance = Chance::new(5);
         let (plan, folder) = (on_demand(&chance), folder(&chance));
-        let sinks = ["first", "second"].map(|name| Moods::new(name, &chance, Temper::Unwilling));
-        let job = start(&environment, &chance, &plan, &sinks, Some(folder.clone()), "none");
-        stop(&environment, &job).await;
-        assert!(sinks.iter().all(|sink| sink.outside.published().is_empty() && sink.outside.left_over() > 0));
+        let sinks = neither_has_committed(&environment, &chance, &plan, &folder).await;
 
         let again = [sinks[0].clone(), sinks[1].now(Temper::Willing)];
         let job = start(&environment, &chance, &plan, &again, Some(folder.clone()), "none");
@@ -323,11 +337,7 @@ fn a_sink_that_does_not_recover_keeps_no_other_from_it() {
         assert!(error.to_string().contains("the first sink does not commit"), "{error}");
         assert!(sinks[0].outside.published().is_empty() && !sinks[1].outside.published().is_empty());
 
-        // And once both do, every row counts once.
-        let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
-        let job = start(&environment, &chance, &plan, &again, Some(folder), "none");
-        ended(&environment, &job).await.unwrap();
-        sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
+        every_row_counts_once(&environment, &chance, &plan, &sinks, folder).await;
     };
     simulate(5, run).unwrap();
 }
@@ -358,10 +368,7 @@ fn what_could_not_be_committed_at_the_end_is_committed_by_who_goes_on() {
         assert!(error.to_string().contains("the first sink does not commit"), "{error}");
         assert!(sinks[0].outside.published().is_empty());
 
-        let again = sinks.each_ref().map(|sink| sink.now(Temper::Willing));
-        let job = start(&environment, &chance, &plan, &again, Some(folder), "none");
-        ended(&environment, &job).await.unwrap();
-        sinks.iter().for_each(|sink| check(&plan, &sink.outside.published()));
+        every_row_counts_once(&environment, &chance, &plan, &sinks, folder).await;
     };
     simulate(7, run).unwrap();
 }

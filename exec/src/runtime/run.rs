@@ -352,13 +352,30 @@ impl JobRun {
         self.end_sinks(Ending::Finished).await
     }
 
-    /// Asks every sink at once, whatever becomes of the others; the first error counts (SUB-08). There is no bound but the cancellation of
-    /// the job: how much a sink has to do at its end, or to take back, is not a matter of one checkpoint.
+    /// Asks the sinks in their order, whatever becomes of the others; the first error counts (SUB-08). There is no bound but the
+    /// cancellation of the job: how much a sink has to do at its end, or to take back, is not a matter of one checkpoint. But once one
+    /// has taken as long as a checkpoint may, the others no longer wait for it.
     async fn of_all<'a, W>(&'a self, ask: impl Fn(usize, &'a dyn Committer) -> W) -> Result<()>
     where
         W: Future<Output = Result<()>> + 'a,
     {
-        let asked = self.committers.iter().map(|(vertex, committer)| ask(*vertex, &**committer));
+        let (clock, timeout) = (&*self.environment.clock, self.settings.checkpoints().timeout);
+        let done: Vec<Latch> = self.committers.iter().map(|_| Latch::default()).collect();
+        let asked = self.committers.iter().enumerate().map(|(place, (vertex, committer))| {
+            let (work, done) = (ask(*vertex, &**committer), &done);
+            async move {
+                if let Some(before) = place.checked_sub(1) {
+                    tokio::select! {
+                        biased;
+                        () = done[before].wait() => {}
+                        () = clock.sleep(timeout) => {}
+                    }
+                }
+                let outcome = work.await;
+                done[place].raise();
+                outcome
+            }
+        });
         join_all(asked).await.into_iter().collect()
     }
 
