@@ -1,10 +1,13 @@
-//! How long a job waits for what it asks of its sinks' committers at a checkpoint, and when it has failed.
+//! How a job waits for what it asks of its sinks' committers: at a checkpoint, where it goes on, and at its end.
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use tidemill_core::clock::Clock;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::{Error, Result};
+
+use crate::latch::Latch;
 
 /// Bounds waits for a committer: a sink that does not answer keeps neither checkpoints nor a job that has ended.
 #[derive(Clone, Copy)]
@@ -43,4 +46,29 @@ impl Committing<'_> {
         let error = Error::unavailable(format!("{unknown}: no answer for {:?}", self.timeout));
         error.with_hint("execution.checkpointing.timeout says how long it may take; a restart asks it again")
     }
+}
+
+/// Does what sinks were asked in their order, whatever becomes of the others; the first error counts (SUB-08). There is no bound but the
+/// cancellation of the job: how much a sink has to do at its end, or to take back, is not a matter of one checkpoint. But once one has
+/// taken as long as a checkpoint may, the others no longer wait for it.
+pub async fn in_order<W: Future<Output = Result<()>>>(
+    asked: impl Iterator<Item = W>,
+    clock: &dyn Clock,
+    timeout: Duration,
+) -> Result<()> {
+    let (works, done): (Vec<W>, Vec<Latch>) = asked.map(|work| (work, Latch::default())).unzip();
+    let done = &done;
+    let works = works.into_iter().enumerate().map(|(place, work)| async move {
+        if let Some(before) = place.checked_sub(1) {
+            tokio::select! {
+                biased;
+                () = done[before].wait() => {}
+                () = clock.sleep(timeout) => {}
+            }
+        }
+        let outcome = work.await;
+        done[place].raise();
+        outcome
+    });
+    join_all(works).await.into_iter().collect()
 }

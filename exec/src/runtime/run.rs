@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use tidemill_core::graph::{JobGraph, VertexHead};
 use tidemill_core::settings::{BackendType, CheckpointRetention};
 use tidemill_core::sink::{Committable, Committer, Predecessor};
@@ -26,7 +26,7 @@ use crate::latch::Latch;
 use crate::runtime::checkpoints::{
     Checkpointer, Committers, FoundStore, JobStore, StoreFolder, answered, takes_checkpoints,
 };
-use crate::runtime::committing::Committing;
+use crate::runtime::committing::{Committing, in_order};
 use crate::runtime::environment::Environment;
 use crate::runtime::expand::{Expanded, Subtask, enumerators, expand};
 use crate::runtime::job::{Begin, Begun, Ending, JobFailures, JobResult, Persistence};
@@ -352,31 +352,13 @@ impl JobRun {
         self.end_sinks(Ending::Finished).await
     }
 
-    /// Asks the sinks in their order, whatever becomes of the others; the first error counts (SUB-08). There is no bound but the
-    /// cancellation of the job: how much a sink has to do at its end, or to take back, is not a matter of one checkpoint. But once one
-    /// has taken as long as a checkpoint may, the others no longer wait for it.
+    /// Asks every sink with patience.
     async fn of_all<'a, W>(&'a self, ask: impl Fn(usize, &'a dyn Committer) -> W) -> Result<()>
     where
         W: Future<Output = Result<()>> + 'a,
     {
-        let (clock, timeout) = (&*self.environment.clock, self.settings.checkpoints().timeout);
-        let done: Vec<Latch> = self.committers.iter().map(|_| Latch::default()).collect();
-        let asked = self.committers.iter().enumerate().map(|(place, (vertex, committer))| {
-            let (work, done) = (ask(*vertex, &**committer), &done);
-            async move {
-                if let Some(before) = place.checked_sub(1) {
-                    tokio::select! {
-                        biased;
-                        () = done[before].wait() => {}
-                        () = clock.sleep(timeout) => {}
-                    }
-                }
-                let outcome = work.await;
-                done[place].raise();
-                outcome
-            }
-        });
-        join_all(asked).await.into_iter().collect()
+        let asked = self.committers.iter().map(|(vertex, committer)| ask(*vertex, &**committer));
+        in_order(asked, &*self.environment.clock, self.settings.checkpoints().timeout).await
     }
 
     /// Brings the sinks to where a checkpoint left them, or to the beginning.
