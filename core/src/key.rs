@@ -29,6 +29,7 @@ pub const HASH_VERSION: u32 = 1;
 /// The key group of a hash: its *high* 32 bits scaled to `0 .. max_parallelism`.
 ///
 /// Hash tables use the low bits; were both taken from the same end, all keys of a subtask would share their tag.
+#[inline]
 pub fn key_group(hash: u64, max_parallelism: u32) -> u32 {
     (((hash >> 32) * u64::from(max_parallelism)) >> 32) as u32
 }

@@ -36,6 +36,11 @@ pub trait StateColumn: Any + Send {
     /// Whether nothing is kept in this slot, so that it need not be stored.
     fn is_vacant(&self, slot: usize) -> bool;
 
+    /// Adds those of these slots that are vacant to `vacant`.
+    fn vacant_among(&self, slots: &[usize], vacant: &mut Vec<usize>) {
+        vacant.extend(slots.iter().filter(|slot| self.is_vacant(**slot)));
+    }
+
     /// What these slots hold, as Arrow arrays.
     fn encode(&self, slots: &[usize]) -> Result<Vec<ArrayRef>>;
 

@@ -172,16 +172,27 @@ impl KeyIndex {
             ordered[*place] = (*hash as u32, slot);
             *place += 1;
         }
+        // To look at the hash of another key that has the same tag is a miss of the caches, and who waits for it waits for each: all of
+        // them are looked at together.
+        let mut alike = Vec::with_capacity(fresh.len() / 8);
         for (low, slot) in ordered {
-            match table.entry(
+            let entry = table.entry(
                 spread(low.into()),
-                // Of the keys that the table takes for this one few have its hash too; to look at them costs more.
-                |other| hashes[*other as usize] as u32 == low && keys.are_same(*other, slot),
+                |other| {
+                    alike.push((*other, slot));
+                    false
+                },
                 |other| spread(hashes[*other as usize]),
-            ) {
-                Entry::Occupied(_) => return Err(Error::corrupt("a key stands twice among those that were stored")),
-                Entry::Vacant(entry) => entry.insert(slot),
-            };
+            );
+            if let Entry::Vacant(entry) = entry {
+                entry.insert(slot);
+            }
+        }
+        let is_same = |(one, other): &(u32, u32)| {
+            hashes[*one as usize] as u32 == hashes[*other as usize] as u32 && keys.are_same(*one, *other)
+        };
+        if alike.iter().any(is_same) {
+            return Err(Error::corrupt("a key stands twice among those that were stored"));
         }
         *settled = hashes.len();
         Ok(())

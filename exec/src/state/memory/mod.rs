@@ -152,17 +152,13 @@ impl MemoryStates {
     /// These slots of a state were written or vacated.
     fn mark(&mut self, id: StateId, slots: &[usize]) {
         let state = &mut self.states[id.index()];
-        for slot in slots {
-            if self.is_tracking {
-                state.changes.mark(*slot);
-            }
-            if let Some(outside) = &mut self.outside {
-                outside.dirty(*slot);
-            }
-            if state.column.is_vacant(*slot) {
-                self.suspects.push(*slot);
-            }
+        if self.is_tracking {
+            slots.iter().for_each(|slot| state.changes.mark(*slot));
         }
+        if let Some(outside) = &mut self.outside {
+            slots.iter().for_each(|slot| outside.dirty(*slot));
+        }
+        state.column.vacant_among(slots, &mut self.suspects);
     }
 
     /// Forgets keys that nothing is kept for.
@@ -228,11 +224,12 @@ impl KeyedStates for MemoryStates {
         let (keys, begin) = (self.plain(keys)?, slots.len());
         self.intern(&keys, hashes, slots)?;
         let Some(outside) = &mut self.outside else { return Ok(()) };
-        let fresh = outside.note(&slots[begin..], self.index.slots());
-        match outside.len == 0 || fresh.is_empty() {
-            true => Ok(()),
-            false => self.fetch(&keys, hashes, &fresh),
+        if outside.len == 0 {
+            outside.note_all(&slots[begin..], self.index.slots());
+            return Ok(());
         }
+        let fresh = outside.note(&slots[begin..], self.index.slots());
+        if fresh.is_empty() { Ok(()) } else { self.fetch(&keys, hashes, &fresh) }
     }
 
     fn find(&mut self, keys: &[ArrayRef], hashes: &[u64], slots: &mut Vec<Option<usize>>) -> Result<()> {
@@ -276,7 +273,7 @@ impl KeyedStates for MemoryStates {
                 None => far.push(row),
             }
         }
-        outside.note(&slots[begin..], self.index.slots());
+        outside.note_all(&slots[begin..], self.index.slots());
         Ok(())
     }
 

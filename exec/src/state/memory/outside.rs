@@ -134,34 +134,39 @@ impl Outside {
         self.marks.reserve(slots);
     }
 
-    /// Takes note of slots that were looked up, as [`Self::take`] does, and that they were used; a key that many rows have, one after
-    /// the other, was used once.
+    /// Takes note of slots that were looked up, of `slots` that there are, and that they were used; a key that many rows have, one
+    /// after the other, was used once. Those that had no key before, each once, with their place in the list.
     pub fn note(&mut self, looked_up: &[usize], slots: usize) -> Vec<(usize, usize)> {
-        let fresh = self.take(looked_up, slots);
-        let mut next = fresh.iter().map(|(place, _)| *place).peekable();
-        let mut last = None;
-        for (place, slot) in looked_up.iter().enumerate() {
-            let is_used = next.next_if_eq(&place).is_none() && last != Some(slot);
-            if is_used && self.marks[*slot] & USES != USES {
-                self.marks[*slot] += USE;
-            }
-            last = Some(slot);
-        }
+        let mut fresh = Vec::new();
+        self.meet(looked_up, slots, USE, |place, slot| fresh.push((place, slot)));
         fresh
     }
 
-    /// Takes note of slots, of `slots` that there are; those that had no key before, each once, with their place in the list.
-    pub fn take(&mut self, looked_up: &[usize], slots: usize) -> Vec<(usize, usize)> {
-        self.marks.resize(slots.max(self.marks.len()), 0);
+    /// The same where nobody asks which are new.
+    pub fn note_all(&mut self, looked_up: &[usize], slots: usize) {
+        self.meet(looked_up, slots, USE, |_, _| ());
+    }
+
+    /// As [`Self::note`] does, of slots that nobody uses.
+    pub fn take(&mut self, slots_met: &[usize], slots: usize) -> Vec<(usize, usize)> {
         let mut fresh = Vec::new();
-        for (place, slot) in looked_up.iter().enumerate() {
+        self.meet(slots_met, slots, 0, |place, slot| fresh.push((place, slot)));
+        fresh
+    }
+
+    fn meet(&mut self, met: &[usize], slots: usize, one_use: u8, mut fresh: impl FnMut(usize, usize)) {
+        self.marks.resize(slots.max(self.marks.len()), 0);
+        let mut last = None;
+        for (place, slot) in met.iter().enumerate() {
             let mark = &mut self.marks[*slot];
             if *mark & TAKEN == 0 {
-                fresh.push((place, *slot));
                 *mark |= TAKEN;
+                fresh(place, *slot);
+            } else if last != Some(slot) && *mark & USES != USES {
+                *mark += one_use;
             }
+            last = Some(slot);
         }
-        fresh
     }
 
     /// The slot's row is what its columns say.
