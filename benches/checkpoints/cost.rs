@@ -1,10 +1,12 @@
 //! A windowed count of a million keys with checkpoints every second, beside the same without.
 //!
-//! Runs come in pairs, one after the other, so that a machine that is slower for a while is slower for both. Each lasts as long, however
-//! fast the machine is, and is then cancelled. CPU time is that of all threads, the encoding of checkpoints included, for each row that
-//! the source has emitted.
+//! Runs come in pairs of two processes, of which one works and the other one is stopped, in turns of a few seconds, so that a machine
+//! that is slower for a while is slower for both. Each works as long, however fast the machine is. CPU time is that of all threads, the
+//! encoding of checkpoints included, for each row that the source has emitted. A process that goes on makes a checkpoint at once, so
+//! there are a few more of them than one an interval.
 
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tidemill::stream::Parameters;
 use tidemill::{Error, Result};
@@ -12,8 +14,11 @@ use tidemill_core::metrics::RECORDS_OUT;
 
 use crate::common::measure::cpu_seconds;
 use crate::common::windows::{self, COUNT};
-use crate::common::{bytes, head, median, progress, row, sql};
+use crate::common::{bytes, head, median, process, progress, row, sql};
 use crate::increments::start;
+
+/// How long one of a pair works before it is the other one's turn.
+const TURN: Duration = Duration::from_secs(5);
 
 const KEYS: u64 = 1_000_000;
 
@@ -23,11 +28,11 @@ const ROWS: u64 = 2_000_000_000;
 
 /// What a run took, and its checkpoints.
 struct Run {
-    rows: u64,
+    rows: f64,
     cpu_nanos_a_row: f64,
-    checkpoints: u64,
-    new_bytes: Vec<f64>,
-    stalled: Vec<f64>,
+    checkpoints: f64,
+    new_bytes: f64,
+    stalled_millis: f64,
 }
 
 /// Prints the table.
@@ -38,40 +43,100 @@ pub fn bench(given: &Parameters) -> Result<()> {
     println!(
         "Cost: {seconds} s each, a million keys, windows of ten seconds, a checkpoint every {interval}; {pairs} pairs\n"
     );
-    head(["pair", "CPU-ns a row without", "with", "ratio", "rows with", "checkpoints", "bytes each", "longest stop"]);
-    let mut ratios = Vec::new();
+    head(["pair", "CPU-ns a row without", "with", "ratio", "rows with", "checkpoints", "bytes each", "stop p50"]);
+    let (mut ratios, mut all) = (Vec::new(), [0.0, 0.0]);
     for pair in 0..pairs {
         progress(format!("pair {} of {pairs}", pair + 1));
         // Who comes first changes with each pair.
-        let (without, with) = match pair % 2 {
-            0 => (run(seconds, None)?, run(seconds, Some(&interval))?),
+        let [without, with] = match pair % 2 {
+            0 => in_turns(seconds, ["none", &interval])?,
             _ => {
-                let with = run(seconds, Some(&interval))?;
-                (run(seconds, None)?, with)
+                let [with, without] = in_turns(seconds, [&interval, "none"])?;
+                [without, with]
             }
         };
         let ratio = with.cpu_nanos_a_row / without.cpu_nanos_a_row;
         ratios.push(ratio);
+        all = [all[0] + without.cpu_nanos_a_row, all[1] + with.cpu_nanos_a_row];
         row([
             (pair + 1).to_string(),
             format!("{:.2}", without.cpu_nanos_a_row),
             format!("{:.2}", with.cpu_nanos_a_row),
             format!("{ratio:.3}"),
-            format!("{:.0} M", with.rows as f64 / 1e6),
-            with.checkpoints.to_string(),
-            bytes(median(with.new_bytes.iter().copied()) as u64),
-            format!("{:.1} ms", with.stalled.iter().copied().fold(0.0, f64::max)),
+            format!("{:.0} M", with.rows / 1e6),
+            format!("{:.0}", with.checkpoints),
+            bytes(with.new_bytes as u64),
+            format!("{:.1} ms", with.stalled_millis),
         ]);
     }
-    println!("\nmedian ratio {:.3}", median(ratios));
+    println!("\nmedian ratio {:.3}, of the sums {:.3}", median(ratios), all[1] / all[0]);
     Ok(())
 }
 
-fn run(seconds: u64, interval: Option<&str>) -> Result<Run> {
+/// A process that is stopped and goes on; ended with this value.
+struct Worker(Child);
+
+impl Worker {
+    fn start(interval: &str, seconds: u64) -> Result<Self> {
+        let mut command = process::again()?;
+        command.args(["--cost-of", interval, "--seconds", &seconds.to_string()]);
+        Ok(Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?))
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        process::lines(Command::new("kill").args([name, &self.0.id().to_string()])).map(drop)
+    }
+
+    fn run(mut self) -> Result<Run> {
+        let mut said = String::new();
+        if let Some(output) = &mut self.0.stdout {
+            std::io::Read::read_to_string(output, &mut said)?;
+        }
+        let numbers: Vec<f64> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        match numbers.as_slice() {
+            &[rows, cpu_nanos_a_row, checkpoints, new_bytes, stalled_millis] => {
+                Ok(Run { rows, cpu_nanos_a_row, checkpoints, new_bytes, stalled_millis })
+            }
+            _ => Err(Error::internal(format!("the other process said {said:?}"))),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It has ended, unless something failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs one job for each interval, so many seconds each, in turns.
+fn in_turns(seconds: u64, intervals: [&str; 2]) -> Result<[Run; 2]> {
+    let [one, other] = intervals.map(|interval| Worker::start(interval, 2 * seconds));
+    let workers = [one?, other?];
+    let end = Instant::now() + Duration::from_secs(2 * seconds);
+    workers[1].signal("-STOP")?;
+    for turn in 0.. {
+        let (now, next) = (&workers[turn % 2], &workers[(turn + 1) % 2]);
+        if Instant::now() + TURN >= end {
+            next.signal("-CONT")?;
+            break;
+        }
+        std::thread::sleep(TURN);
+        now.signal("-STOP")?;
+        next.signal("-CONT")?;
+    }
+    let [one, other] = workers;
+    Ok([one.run()?, other.run()?])
+}
+
+/// Works for so many seconds, of which it may be stopped for some, and prints what that took.
+pub fn work(given: &Parameters, interval: &str) -> Result<()> {
+    let seconds: u64 = given.parsed("seconds")?.unwrap_or(62);
     let folder = std::env::temp_dir().join(format!("tidemill-checkpoints-{}", std::process::id()));
     let dir = folder.display().to_string();
     let mut settings = vec![("execution.runtime-mode", "streaming"), ("parallelism.default", "2")];
-    if let Some(interval) = interval {
+    if interval != "none" {
         settings
             .extend([("execution.checkpointing.interval", interval), ("execution.checkpointing.dir", dir.as_str())]);
     }
@@ -92,11 +157,8 @@ fn run(seconds: u64, interval: Option<&str>) -> Result<Run> {
     // Waits for what still works.
     drop(session);
     let _ = std::fs::remove_dir_all(&folder);
-    Ok(Run {
-        rows,
-        cpu_nanos_a_row: cpu * 1e9 / rows as f64,
-        checkpoints: counts.completed,
-        new_bytes: checkpoints.iter().map(|checkpoint| checkpoint.new_bytes as f64).collect(),
-        stalled: checkpoints.iter().map(|checkpoint| checkpoint.stalled.as_secs_f64() * 1e3).collect(),
-    })
+    let new_bytes = median(checkpoints.iter().map(|checkpoint| checkpoint.new_bytes as f64));
+    let stalled = median(checkpoints.iter().map(|checkpoint| checkpoint.stalled.as_secs_f64() * 1e3));
+    println!("{rows} {} {} {new_bytes} {stalled}", cpu * 1e9 / rows as f64, counts.completed);
+    Ok(())
 }

@@ -33,6 +33,9 @@ fn bench(given: &Parameters) -> Result<()> {
     if let Some(savepoint) = given.get("recover") {
         return recovery::recover(given, savepoint);
     }
+    if let Some(interval) = given.get("cost-of") {
+        return cost::work(given, interval);
+    }
     if let Some(savepoint) = given.get("decode") {
         return recovery::decode(savepoint);
     }
