@@ -6,7 +6,7 @@
 //! there are a few more of them than one an interval.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidemill::stream::Parameters;
 use tidemill::{Error, Result};
@@ -112,20 +112,18 @@ impl Drop for Worker {
 
 /// Runs one job for each interval, so many seconds each, in turns.
 fn in_turns(seconds: u64, intervals: [&str; 2]) -> Result<[Run; 2]> {
-    let [one, other] = intervals.map(|interval| Worker::start(interval, 2 * seconds));
+    let turns = 2 * seconds.div_ceil(TURN.as_secs());
+    let [one, other] = intervals.map(|interval| Worker::start(interval, turns * TURN.as_secs()));
     let workers = [one?, other?];
-    let end = Instant::now() + Duration::from_secs(2 * seconds);
-    workers[1].signal("-STOP")?;
-    for turn in 0.. {
-        let (now, next) = (&workers[turn % 2], &workers[(turn + 1) % 2]);
-        if Instant::now() + TURN >= end {
-            next.signal("-CONT")?;
-            break;
-        }
+    let mut order = [&workers[0], &workers[1]];
+    for _ in 0..turns {
+        let [now, next] = order;
+        next.signal("-STOP")?;
+        now.signal("-CONT")?;
         std::thread::sleep(TURN);
-        now.signal("-STOP")?;
-        next.signal("-CONT")?;
+        order = [next, now];
     }
+    order[0].signal("-CONT")?;
     let [one, other] = workers;
     Ok([one.run()?, other.run()?])
 }
