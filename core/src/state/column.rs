@@ -1,6 +1,7 @@
 //! One state of all keys: a column with a cell for each slot.
 
 use std::any::{Any, type_name};
+use std::ops::Range;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::Fields;
@@ -54,6 +55,12 @@ pub trait StateColumn: Any + Send {
     /// Fills these slots with what `encode` gave for others.
     fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()>;
 
+    /// Adds these slots behind all others, as `resize` would, filled as by `decode`. Columns that are vectors need not be vacant first.
+    fn append(&mut self, slots: Range<usize>, columns: &[ArrayRef]) -> Result<()> {
+        self.resize(slots.end);
+        self.decode(&slots.collect::<Vec<_>>(), columns)
+    }
+
     /// These slots were written at this time. Columns whose slots expire as a whole note it.
     fn touch(&mut self, _slots: &[usize], _now_millis: i64) {}
 
@@ -83,6 +90,19 @@ pub fn resize_cells<T>(cells: &mut Vec<T>, slots: usize, vacant: impl FnMut() ->
     if shrinks {
         cells.shrink_to_fit();
     }
+}
+
+/// Adds cells as [`StateColumn::append`] demands. Errors: there are not as many values as slots.
+pub fn append_cells<T: Copy + Default>(cells: &mut Vec<T>, slots: Range<usize>, values: &[T]) -> Result<()> {
+    if slots.len() != values.len() {
+        return Err(Error::corrupt(format!("{} values for {} slots", values.len(), slots.len())));
+    }
+    resize_cells(cells, slots.start, T::default);
+    if values.len() > cells.len() / 8 {
+        cells.reserve_exact(values.len());
+    }
+    cells.extend_from_slice(values);
+    Ok(())
 }
 
 impl dyn StateColumn {

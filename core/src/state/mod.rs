@@ -37,7 +37,7 @@ mod value;
 mod widening;
 
 pub use backend::{PartStore, StateBackend, StatePart, portions};
-pub use column::{EncodeColumn, StateColumn, resize_cells};
+pub use column::{EncodeColumn, StateColumn, append_cells, resize_cells};
 pub use current_key::{CellsOf, CurrentKey, StateScope, Token};
 pub use evolution::{
     ELEMENT_FIELDS, EVOLUTION, EVOLUTION_COMPLETE, EVOLUTION_SERDE, EVOLUTION_SERDE_ELEMENTS,

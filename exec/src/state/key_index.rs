@@ -10,17 +10,16 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
 use arrow::downcast_primitive_array;
 use arrow::row::{RowConverter, SortField};
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use tidemill_core::{Error, Result};
 
-/// So much of the table, five bytes each, stays in a core's nearest cache.
-const CACHED_BUCKETS: usize = 4 << 10;
+use self::table::{Place, SlotTable};
+
+mod table;
 
 /// Slots by key.
 #[derive(Debug)]
 pub struct KeyIndex {
-    table: HashTable<u32>,
+    table: SlotTable,
     /// Carried hash of each slot: for growing the table, and for the key group.
     hashes: Vec<u64>,
     free: Vec<u32>,
@@ -34,17 +33,14 @@ trait KeyColumns: Send + std::fmt::Debug {
     /// Makes `columns` the batch that `is_same` and `store` speak of.
     fn begin(&mut self, columns: &[ArrayRef]) -> Result<()>;
 
-    /// Finds or adds the key of each row of the batch.
-    fn intern(&mut self, table: &mut Interning<'_>, hashes: &[u64], slots: &mut Vec<usize>) -> Result<()>;
+    /// Finds or adds the keys of the batch from this row on, one for each place.
+    fn intern(&mut self, table: &mut Interning<'_>, begin: usize, places: &[Place], slots: &mut Vec<usize>);
 
     /// Stores the keys of the batch, of so many rows, in slots from this one on, behind all others.
     fn append(&mut self, slot: usize, rows: usize);
 
-    /// Whether two slots have the same key.
-    fn are_same(&self, one: u32, other: u32) -> bool;
-
     /// Finds the key of each row of the batch.
-    fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>);
+    fn find(&self, table: &SlotTable, places: &[Place], slots: &mut Vec<Option<usize>>);
 
     /// The keys of these slots.
     fn gather(&self, slots: &[usize]) -> Result<Vec<ArrayRef>>;
@@ -66,45 +62,53 @@ trait KeyColumns: Send + std::fmt::Debug {
 
 /// The parts of the index that adding a key touches.
 struct Interning<'a> {
-    table: &'a mut HashTable<u32>,
+    table: &'a mut SlotTable,
     hashes: &'a mut Vec<u64>,
     free: &'a mut Vec<u32>,
+    /// Hash of each row of the batch.
+    of_rows: &'a [u64],
 }
 
 impl Interning<'_> {
-    /// The slot of a key that hashes to `hash`; `store` is called with the slot of a new one.
+    /// The slot of a row's key; `store` is called with the slot of a new one.
     #[inline]
-    fn slot(&mut self, hash: u64, same: impl Fn(u32) -> bool, store: impl FnOnce(u32)) -> usize {
-        let hashes = &mut *self.hashes;
-        match self.table.entry(spread(hash), |slot| same(*slot), |slot| spread(hashes[*slot as usize])) {
-            Entry::Occupied(entry) => *entry.get() as usize,
-            Entry::Vacant(entry) => {
-                let slot = self.free.pop().unwrap_or(hashes.len() as u32);
-                entry.insert(slot);
-                match hashes.get_mut(slot as usize) {
-                    Some(place) => *place = hash,
-                    None => hashes.push(hash),
-                }
+    fn slot(&mut self, row: usize, place: Place, same: impl Fn(u32) -> bool, store: impl FnOnce(u32)) -> usize {
+        // No entry: what it needs to add a key would stand between two lookups.
+        match self.table.find(place, |slot| same(*slot)) {
+            Some(slot) => slot,
+            None => {
+                let slot = self.add(place, self.of_rows[row]);
                 store(slot);
                 slot as usize
             }
         }
     }
-}
 
-/// The hash that the table sees. The high half of the carried hash chose the key group, so that all keys of a subtask agree in
-/// its top bits; the table takes its tag from the top and its index from the bottom: both from the low half.
-#[inline]
-fn spread(hash: u64) -> u64 {
-    let low = hash & 0xffff_ffff;
-    low << 32 | low
+    /// The slot of a new key.
+    #[inline(never)]
+    fn add(&mut self, place: Place, hash: u64) -> u32 {
+        let slot = self.free.pop().unwrap_or(self.hashes.len() as u32);
+        match self.hashes.get_mut(slot as usize) {
+            Some(of_slot) => *of_slot = hash,
+            None => self.hashes.push(hash),
+        }
+        self.table.insert(place, slot, self.hashes);
+        slot
+    }
 }
 
 impl KeyIndex {
     /// An empty index over keys of these types.
     pub fn new(types: &[DataType]) -> Result<Self> {
-        let (table, hashes, free) = (HashTable::new(), Vec::new(), Vec::new());
+        let (table, hashes, free) = (SlotTable::new(), Vec::new(), Vec::new());
         Ok(Self { table, hashes, free, settled: 0, keys: columns_for(types)? })
+    }
+
+    /// Makes room for so many keys of these key groups alone, and lays the table out in their order, which is that in which keys are
+    /// stored: those that come in it meet one part of the table behind the other, each as long as it stays in the caches.
+    pub fn lay_out(&mut self, groups: &Range<u32>, max_parallelism: u32, keys: usize) {
+        self.table.lay_out(groups, max_parallelism, keys, &self.hashes);
+        self.reserve(keys.saturating_sub(self.len()));
     }
 
     /// Appends the slot of each key to `slots`; new keys get one.
@@ -113,29 +117,37 @@ impl KeyIndex {
         if self.unsettled() > 0 {
             return Err(Error::internal("keys are looked up while others are appended"));
         }
-        let mut table = Interning { table: &mut self.table, hashes: &mut self.hashes, free: &mut self.free };
-        let interned = self.keys.intern(&mut table, hashes, slots);
+        let Self { table, hashes: all, free, keys, .. } = self;
+        let (mut places, mut begin) = (Vec::new(), 0);
+        while begin < hashes.len() {
+            table.places(&hashes[begin..], all, &mut places);
+            keys.intern(&mut Interning { table, hashes: all, free, of_rows: hashes }, begin, &places, slots);
+            begin += places.len();
+        }
         self.settled = self.hashes.len();
-        interned
+        Ok(())
     }
 
     /// Appends the slot of each key to `slots`, `None` for keys that are not there.
     pub fn find(&mut self, columns: &[ArrayRef], hashes: &[u64], slots: &mut Vec<Option<usize>>) -> Result<()> {
         self.keys.begin(columns)?;
-        self.keys.find(&self.table, hashes, slots);
+        let places: Vec<Place> = hashes.iter().map(|hash| self.table.place(*hash)).collect();
+        self.keys.find(&self.table, &places, slots);
         Ok(())
     }
 
     /// Makes room for so many more keys at once.
     pub fn reserve(&mut self, keys: usize) {
         let Self { table, hashes, .. } = self;
-        table.reserve(keys, |slot| spread(hashes[*slot as usize]));
+        table.reserve(keys, hashes);
         hashes.reserve(keys);
         self.keys.reserve(keys);
     }
 
-    /// Adds keys that are not there, each once and none of them NULL, in slots of their own behind all others, and says in which. They
-    /// are found, and counted, from [`Self::settle`] on.
+    /// Adds keys in slots of their own behind all others, and says in which. They are found, and counted, from [`Self::settle`] on.
+    /// The caller vouches that none of them is there and each comes once: nobody looks.
+    ///
+    /// Errors: a key is NULL, or has no columns.
     pub fn append(&mut self, columns: &[ArrayRef], hashes: &[u64]) -> Result<Range<usize>> {
         if columns.is_empty() || columns.iter().any(|column| column.null_count() > 0) {
             return Err(Error::internal("keys that are NULL, or without columns, cannot be appended"));
@@ -152,57 +164,17 @@ impl KeyIndex {
         self.hashes.len() - self.settled
     }
 
-    /// Brings the keys that were appended into the table, in the order in which it has places for them: each part of it stays in the
-    /// caches as long as it is needed.
-    ///
-    /// Errors: a key was there already.
-    pub fn settle(&mut self) -> Result<()> {
-        let Self { table, hashes, settled, keys, .. } = self;
-        let fresh = &hashes[*settled..];
-        table.reserve(fresh.len(), |slot| spread(hashes[*slot as usize]));
-        let (buckets, parts) = (table.num_buckets(), (table.num_buckets() / CACHED_BUCKETS).max(1));
-        let part = |hash: u64| (spread(hash) as usize & (buckets - 1)) / CACHED_BUCKETS;
-        let mut places = vec![0; parts];
-        fresh.iter().for_each(|hash| places[part(*hash)] += 1);
-        let mut total = 0;
-        places.iter_mut().for_each(|place| total += std::mem::replace(place, total));
-        let mut ordered = vec![(0, 0); fresh.len()];
-        for (hash, slot) in fresh.iter().zip(*settled as u32..) {
-            let place = &mut places[part(*hash)];
-            ordered[*place] = (*hash as u32, slot);
-            *place += 1;
-        }
-        // To look at the hash of another key that has the same tag is a miss of the caches, and who waits for it waits for each: all of
-        // them are looked at together.
-        let mut alike = Vec::with_capacity(fresh.len() / 8);
-        for (low, slot) in ordered {
-            let entry = table.entry(
-                spread(low.into()),
-                |other| {
-                    alike.push((*other, slot));
-                    false
-                },
-                |other| spread(hashes[*other as usize]),
-            );
-            if let Entry::Vacant(entry) = entry {
-                entry.insert(slot);
-            }
-        }
-        let is_same = |(one, other): &(u32, u32)| {
-            hashes[*one as usize] as u32 == hashes[*other as usize] as u32 && keys.are_same(*one, *other)
-        };
-        if alike.iter().any(is_same) {
-            return Err(Error::corrupt("a key stands twice among those that were stored"));
-        }
-        *settled = hashes.len();
-        Ok(())
+    /// Brings the keys that were appended into the table: many of them with nothing in between, so that the part of it that is theirs,
+    /// see [`Self::lay_out`], stays in the caches.
+    pub fn settle(&mut self) {
+        self.table.insert_new(self.settled, &self.hashes);
+        self.settled = self.hashes.len();
     }
 
     /// Forgets the key of `slot`; the slot will be used again.
     pub fn remove(&mut self, slot: usize) {
         let number = slot as u32;
-        if let Ok(entry) = self.table.find_entry(spread(self.hashes[slot]), |other| *other == number) {
-            entry.remove();
+        if self.table.remove(self.hashes[slot], number) {
             self.free.push(number);
             self.keys.forget(slot);
         }
@@ -215,7 +187,7 @@ impl KeyIndex {
 
     /// Whether there is no key.
     pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.len() == 0
     }
 
     /// One more than the highest slot ever used: how long a column over slots has to be.
@@ -278,21 +250,16 @@ impl KeyColumns for NoKeys {
         Ok(())
     }
 
-    fn intern(&mut self, table: &mut Interning<'_>, hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
-        let slot = table.slot(0, |_| true, |_| ());
-        slots.resize(slots.len() + hashes.len(), slot);
-        Ok(())
+    fn intern(&mut self, table: &mut Interning<'_>, begin: usize, places: &[Place], slots: &mut Vec<usize>) {
+        let slot = table.slot(begin, table.table.place(0), |_| true, |_| ());
+        slots.resize(slots.len() + places.len(), slot);
     }
 
     fn append(&mut self, _slot: usize, _rows: usize) {}
 
-    fn are_same(&self, _one: u32, _other: u32) -> bool {
-        true
-    }
-
-    fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>) {
-        let slot = table.find(0, |_| true).map(|slot| *slot as usize);
-        slots.resize(slots.len() + hashes.len(), slot);
+    fn find(&self, table: &SlotTable, places: &[Place], slots: &mut Vec<Option<usize>>) {
+        let slot = table.find(table.place(0), |_| true);
+        slots.resize(slots.len() + places.len(), slot);
     }
 
     fn gather(&self, _slots: &[usize]) -> Result<Vec<ArrayRef>> {
@@ -332,14 +299,14 @@ impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
         Ok(())
     }
 
-    fn intern(&mut self, table: &mut Interning<'_>, hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
-        let Some(batch) = self.batch.take() else { return Ok(()) };
-        slots.reserve(hashes.len());
-        for (row, hash) in hashes.iter().enumerate() {
+    fn intern(&mut self, table: &mut Interning<'_>, begin: usize, places: &[Place], slots: &mut Vec<usize>) {
+        let Some(batch) = self.batch.take() else { return };
+        slots.reserve(places.len());
+        for (row, place) in (begin..).zip(places) {
             if batch.is_null(row) {
                 let null_slot = &mut self.null_slot;
                 let known = *null_slot;
-                let slot = table.slot(*hash, |slot| Some(slot) == known, |slot| *null_slot = Some(slot));
+                let slot = table.slot(row, *place, |slot| Some(slot) == known, |slot| *null_slot = Some(slot));
                 self.values.resize(self.values.len().max(slot + 1), T::Native::default());
                 slots.push(slot);
                 continue;
@@ -348,7 +315,7 @@ impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
             let (values, null_slot) = (&self.values, self.null_slot);
             let mut added = None;
             let same = |slot: u32| values[slot as usize] == value && Some(slot) != null_slot;
-            let slot = table.slot(*hash, same, |slot| added = Some(slot));
+            let slot = table.slot(row, *place, same, |slot| added = Some(slot));
             if added.is_some() {
                 match self.values.get_mut(slot) {
                     Some(place) => *place = value,
@@ -359,7 +326,7 @@ impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
             }
             slots.push(slot);
         }
-        Ok(())
+        self.batch = Some(batch);
     }
 
     fn append(&mut self, slot: usize, rows: usize) {
@@ -368,21 +335,15 @@ impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
         self.values.extend_from_slice(&batch.values()[..rows]);
     }
 
-    fn are_same(&self, one: u32, other: u32) -> bool {
-        let is_null = |slot| Some(slot) == self.null_slot;
-        self.values[one as usize] == self.values[other as usize] && is_null(one) == is_null(other)
-    }
-
-    fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>) {
+    fn find(&self, table: &SlotTable, places: &[Place], slots: &mut Vec<Option<usize>>) {
         let Some(batch) = &self.batch else { return };
-        slots.extend(hashes.iter().enumerate().map(|(row, hash)| {
-            let found = match batch.is_null(row) {
-                true => table.find(spread(*hash), |slot| Some(*slot) == self.null_slot),
-                false => table.find(spread(*hash), |slot| {
+        slots.extend(places.iter().enumerate().map(|(row, place)| match batch.is_null(row) {
+            true => table.find(*place, |slot| Some(*slot) == self.null_slot),
+            false => {
+                table.find(*place, |slot| {
                     self.values[*slot as usize] == batch.value(row) && Some(*slot) != self.null_slot
-                }),
-            };
-            found.map(|slot| *slot as usize)
+                })
+            }
         }));
     }
 
@@ -456,17 +417,17 @@ impl KeyColumns for RowKeys {
         Ok(())
     }
 
-    fn intern(&mut self, table: &mut Interning<'_>, hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
+    fn intern(&mut self, table: &mut Interning<'_>, begin: usize, places: &[Place], slots: &mut Vec<usize>) {
         let Self { bytes, ranges, batch, .. } = self;
-        for (row, hash) in hashes.iter().enumerate() {
-            let row = batch.row(row);
-            let key = row.as_ref();
+        for (row, place) in (begin..).zip(places) {
+            let key = batch.row(row);
+            let key = key.as_ref();
             let mut added = false;
             let same = |slot: u32| {
                 let (begin, end) = ranges[slot as usize];
                 &bytes[begin..end] == key
             };
-            let slot = table.slot(*hash, same, |_| added = true);
+            let slot = table.slot(row, *place, same, |_| added = true);
             if added {
                 let range = (bytes.len(), bytes.len() + key.len());
                 bytes.extend_from_slice(key);
@@ -477,7 +438,6 @@ impl KeyColumns for RowKeys {
             }
             slots.push(slot);
         }
-        Ok(())
     }
 
     fn append(&mut self, slot: usize, rows: usize) {
@@ -489,22 +449,14 @@ impl KeyColumns for RowKeys {
         }
     }
 
-    fn are_same(&self, one: u32, other: u32) -> bool {
-        let key = |slot: u32| {
-            let (begin, end) = self.ranges[slot as usize];
-            &self.bytes[begin..end]
-        };
-        key(one) == key(other)
-    }
-
-    fn find(&self, table: &HashTable<u32>, hashes: &[u64], slots: &mut Vec<Option<usize>>) {
-        slots.extend(hashes.iter().enumerate().map(|(row, hash)| {
+    fn find(&self, table: &SlotTable, places: &[Place], slots: &mut Vec<Option<usize>>) {
+        slots.extend(places.iter().enumerate().map(|(row, place)| {
             let row = self.batch.row(row);
             let same = |slot: &u32| {
                 let (begin, end) = self.ranges[*slot as usize];
                 &self.bytes[begin..end] == row.as_ref()
             };
-            table.find(spread(*hash), same).map(|slot| *slot as usize)
+            table.find(*place, same)
         }));
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -14,7 +15,7 @@ use arrow::datatypes::{
     DataType, Decimal128Type, Decimal256Type, Field, FieldRef, Fields, Float64Type, Int64Type, UInt64Type,
 };
 use arrow::row::{RowConverter, SortField};
-use tidemill_core::state::resize_cells;
+use tidemill_core::state::{append_cells, resize_cells};
 use tidemill_core::{Error, Result};
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -62,6 +63,12 @@ pub trait LiveAccumulator: Send {
 
     /// Fills these slots with what `encode` gave for others.
     fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()>;
+
+    /// Adds these slots behind all others, filled as by `decode`.
+    fn append(&mut self, slots: Range<usize>, columns: &[ArrayRef]) -> Result<()> {
+        self.resize(slots.end);
+        self.decode(&slots.collect::<Vec<_>>(), columns)
+    }
 
     /// There are `slots` slots now.
     fn resize(&mut self, slots: usize);
@@ -158,6 +165,10 @@ impl LiveAccumulator for Count {
         Ok(())
     }
 
+    fn append(&mut self, slots: Range<usize>, columns: &[ArrayRef]) -> Result<()> {
+        append_cells(&mut self.0, slots, columns[0].as_primitive::<Int64Type>().values())
+    }
+
     fn resize(&mut self, slots: usize) {
         resize_cells(&mut self.0, slots, || 0);
     }
@@ -218,6 +229,11 @@ where
         put(&mut self.sums, slots, columns[0].as_primitive::<T>());
         put(&mut self.counts, slots, columns[1].as_primitive::<Int64Type>());
         Ok(())
+    }
+
+    fn append(&mut self, slots: Range<usize>, columns: &[ArrayRef]) -> Result<()> {
+        append_cells(&mut self.sums, slots.clone(), columns[0].as_primitive::<T>().values())?;
+        append_cells(&mut self.counts, slots, columns[1].as_primitive::<Int64Type>().values())
     }
 
     fn resize(&mut self, slots: usize) {

@@ -1,10 +1,11 @@
 //! The groups of an updating aggregate as one column of state: how many rows each has, and its accumulators.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, StructArray};
 use arrow::datatypes::{DataType, Fields, Int64Type};
-use tidemill_core::state::{StateColumn, resize_cells};
+use tidemill_core::state::{StateColumn, append_cells, resize_cells};
 use tidemill_core::{Error, Result};
 
 use super::accumulate::{Changes, LiveAccumulator, column, live_accumulator};
@@ -49,6 +50,12 @@ impl GroupColumn {
     }
 }
 
+/// How many rows groups have, and the states of their accumulators.
+fn split(columns: &[ArrayRef]) -> Result<(&[i64], &[ArrayRef])> {
+    let (rows, states) = columns.split_first().ok_or_else(|| Error::corrupt("groups without columns"))?;
+    Ok((rows.as_primitive::<Int64Type>().values(), states))
+}
+
 impl StateColumn for GroupColumn {
     fn fields(&self) -> &Fields {
         &self.fields
@@ -84,11 +91,19 @@ impl StateColumn for GroupColumn {
     }
 
     fn decode(&mut self, slots: &[usize], columns: &[ArrayRef]) -> Result<()> {
-        let (rows, states) = columns.split_first().ok_or_else(|| Error::corrupt("groups without columns"))?;
-        let rows = rows.as_primitive::<Int64Type>().values();
+        let (rows, states) = split(columns)?;
         slots.iter().zip(rows).for_each(|(slot, count)| self.rows[*slot] = *count);
         for (accumulator, state) in self.accumulators.iter_mut().zip(states) {
             accumulator.decode(slots, state.as_struct().columns())?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, slots: Range<usize>, columns: &[ArrayRef]) -> Result<()> {
+        let (rows, states) = split(columns)?;
+        append_cells(&mut self.rows, slots.clone(), rows)?;
+        for (accumulator, state) in self.accumulators.iter_mut().zip(states) {
+            accumulator.append(slots.clone(), state.as_struct().columns())?;
         }
         Ok(())
     }

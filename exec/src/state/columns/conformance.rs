@@ -60,6 +60,17 @@ fn check<C: StateColumn>(new: fn() -> C, put: fn(&mut C, usize, u8)) {
         other.decode(&targets[half..], &part(half, slots.len())).unwrap();
         prop_assert_eq!(&other.encode(&targets).unwrap(), &encoded);
 
+        // Behind others, likewise.
+        let mut behind = new();
+        behind.resize(SLOTS);
+        write(&mut behind, &after, put);
+        let kept = held(&behind);
+        let kept = (kept.clone(), behind.encode(&kept).unwrap());
+        behind.append(SLOTS..SLOTS + half, &part(0, half)).unwrap();
+        behind.append(SLOTS + half..SLOTS + slots.len(), &part(half, slots.len())).unwrap();
+        prop_assert_eq!(&behind.encode(&(SLOTS..SLOTS + slots.len()).collect::<Vec<_>>()).unwrap(), &encoded);
+        prop_assert_eq!(&behind.encode(&kept.0).unwrap(), &kept.1);
+
         // Frozen is frozen.
         let frozen = column.freeze(&slots).unwrap();
         write(&mut column, &after, put);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Float64Array, Int64Array, StringArray};
 use proptest::prelude::*;
-use tidemill_core::key::hash_columns;
+use tidemill_core::key::{hash_columns, key_group};
 
 use super::*;
 
@@ -19,12 +19,16 @@ proptest! {
     /// Against the obvious: a map from key to first place, with removals in between.
     #[test]
     fn slots_are_those_of_a_map(keys in prop::collection::vec((prop::option::of(-5..5i64), prop::option::of("[ab]{0,2}")), 1..80),
-                                two_columns in any::<bool>(), remove in prop::collection::vec(any::<bool>(), 80)) {
+                                two_columns in any::<bool>(), remove in prop::collection::vec(any::<bool>(), 80),
+                                laid_out in prop::option::of((0..4u32, 0..4u32, 0..200usize))) {
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter(keys.iter().map(|key| key.0)));
         let texts: ArrayRef = Arc::new(StringArray::from_iter(keys.iter().map(|key| key.1.clone())));
         let columns = if two_columns { vec![numbers, texts] } else { vec![numbers] };
         let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
         let mut index = KeyIndex::new(&types).unwrap();
+        if let Some((begin, groups, keys)) = laid_out {
+            index.lay_out(&(begin..begin + groups), 8, keys);
+        }
         let mut model: BTreeMap<(Option<i64>, Option<String>), usize> = BTreeMap::new();
         for (row, key) in keys.iter().enumerate() {
             let key = if two_columns { key.clone() } else { (key.0, None) };
@@ -62,12 +66,45 @@ fn keys_that_were_appended_are_found_where_they_are() {
         assert_eq!(intern(&mut index, &part(0, 10)), (0..10).collect::<Vec<_>>());
         assert_eq!(index.append(&part(10, 80_000), &hashes[10..80_010]).unwrap(), 10..80_010);
         assert_eq!((index.unsettled(), index.len()), (80_000, 10));
-        index.settle().unwrap();
+        index.settle();
         assert_eq!((index.unsettled(), index.len(), index.slots()), (0, 80_010, 80_010));
         assert_eq!(intern(&mut index, &columns), (0..100_000).collect::<Vec<_>>());
         assert_eq!(index.keys(&[70_000, 5]).unwrap()[0].slice(0, 1).as_ref(), columns[0].slice(70_000, 1).as_ref());
-        index.append(&part(70_000, 1), &hashes[70_000..=70_000]).unwrap();
-        assert!(index.settle().unwrap_err().to_string().contains("stands twice"));
+    }
+}
+
+/// Inserts keys in the order of their hashes and looks for each of them: how many slots were compared with it.
+fn comparisons(groups: &Range<u32>, room: usize, keys: i64) -> usize {
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..keys));
+    let hashes = hash_columns(&[numbers], keys as usize).unwrap();
+    let mut hashes: Vec<u64> = hashes.iter().copied().filter(|hash| groups.contains(&key_group(*hash, 128))).collect();
+    hashes.sort_unstable();
+    let mut table = SlotTable::new();
+    table.lay_out(groups, 128, room, &[]);
+    for (slot, hash) in hashes.iter().enumerate() {
+        table.reserve(1, &hashes);
+        table.insert(table.place(*hash), slot as u32, &hashes);
+    }
+    assert_eq!(table.len(), hashes.len());
+    let mut compared = 0;
+    for (slot, hash) in hashes.iter().enumerate() {
+        let found = table.find(table.place(*hash), |other| {
+            compared += 1;
+            *other as usize == slot
+        });
+        assert_eq!(found, Some(slot));
+    }
+    compared - hashes.len()
+}
+
+#[test]
+fn keys_in_the_order_of_hashes_crowd_no_part_of_the_table() {
+    // Of keys that share a tag, one in 128, only those that stand near are compared.
+    for (groups, keys) in [(0..128, 100_000), (32..64, 400_000), (127..128, 2_000_000)] {
+        for room in [0, 1000, keys as usize / 128 * groups.len(), keys as usize] {
+            let (others, all) = (comparisons(&groups, room, keys), keys as usize / 128 * groups.len());
+            assert!(others < all / 4, "{others} of {all} keys with room for {room} of {groups:?}");
+        }
     }
 }
 

@@ -142,7 +142,13 @@ impl Outside {
         fresh
     }
 
-    /// The same where nobody asks which are new.
+    /// New keys are in these slots, behind all others.
+    pub fn append(&mut self, slots: Range<usize>) {
+        self.marks.resize(slots.start, 0);
+        self.marks.resize(slots.end, TAKEN);
+    }
+
+    /// The same as [`Self::note`] where nobody asks which are new.
     pub fn note_all(&mut self, looked_up: &[usize], slots: usize) {
         self.meet(looked_up, slots, USE, |_, _| ());
     }

@@ -1,13 +1,16 @@
 //! Restored rows on their way back into columns: one layer over the other, out of memory again where there is too little of it.
 //!
 //! Keys of key groups that nobody has stored anything of so far need not be looked for: where all have room they are appended, and
-//! brought into the index many at a time.
+//! brought into the index many at a time, which is laid out in the order of key groups, in which they come.
+
+use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, Fields, UInt32Type};
+use tidemill_core::key::key_group;
 use tidemill_core::state::{
-    KeyedStates, RestoredState, StateDescriptor, StateId, StateKind, StateLayer, adapt, key_hashes, keyed_schema,
-    not_restorable,
+    KeyedStates, RestoredState, StateDescriptor, StateId, StateKind, StateLayer, adapt, is_namespace, key_hashes,
+    keyed_schema, not_restorable,
 };
 use tidemill_core::{Error, Result};
 
@@ -25,7 +28,7 @@ fn row_bytes(keys: &Fields, width: usize) -> usize {
     }
 }
 
-/// Keys that are brought into the index together, eight bytes each meanwhile: many for each line of it that a cache fetches.
+/// Keys that are brought into the index together: all of a key group, so that its part of the index is fetched once.
 const SETTLED_KEYS: usize = 512 << 10;
 
 /// Bytes of columns of which nobody knows how long their values are.
@@ -41,34 +44,48 @@ fn width(fields: &Fields) -> Option<usize> {
     fields.iter().map(of_type).sum()
 }
 
-/// Key groups of which only the layer at hand has rows: it has each of its keys once, and they are new.
+/// Key groups of which only the layer at hand has rows: it has each of its keys once, and they are new. A layer has its rows in the
+/// order of key groups; where one comes again behind others, something is there that was not written so, and its keys are looked for.
 struct FreshGroups {
     of_layers_before: Vec<bool>,
     of_layer: Vec<bool>,
+    /// The group of the layer's last row, and whether all of its rows so far were new.
+    last: Option<(u32, bool)>,
     /// For how many keys there is room.
     room: usize,
 }
 
 impl FreshGroups {
     fn new(groups: u32, room: usize) -> Self {
-        Self { of_layers_before: vec![false; groups as usize], of_layer: vec![false; groups as usize], room }
+        Self {
+            of_layers_before: vec![false; groups as usize],
+            of_layer: vec![false; groups as usize],
+            last: None,
+            room,
+        }
     }
 
-    /// Takes note of the groups of some rows; whether no layer before had rows of any of them.
+    /// Takes note of the groups of some rows; whether no layer before had rows of any of them, nor this one before others.
     fn meet(&mut self, groups: &[u32]) -> bool {
         let mut are_fresh = true;
         for group in groups {
-            match (self.of_layers_before.get(*group as usize), self.of_layer.get_mut(*group as usize)) {
-                (Some(false), Some(met)) => *met = true,
-                _ => are_fresh = false,
-            }
+            let is_fresh = match self.last {
+                Some((last, is_fresh)) if last == *group => is_fresh,
+                _ => match (self.of_layers_before.get(*group as usize), self.of_layer.get_mut(*group as usize)) {
+                    (Some(false), Some(met)) => !std::mem::replace(met, true),
+                    _ => false,
+                },
+            };
+            are_fresh &= is_fresh;
+            self.last = Some((*group, is_fresh));
         }
         are_fresh
     }
 
     fn end_layer(&mut self) {
-        let met = self.of_layers_before.iter_mut().zip(&self.of_layer);
-        met.for_each(|(before, of_layer)| *before |= of_layer);
+        let met = self.of_layers_before.iter_mut().zip(&mut self.of_layer);
+        met.for_each(|(before, of_layer)| *before |= std::mem::take(of_layer));
+        self.last = None;
     }
 }
 
@@ -127,7 +144,7 @@ impl MemoryStates {
             }
             groups.iter_mut().for_each(FreshGroups::end_layer);
         }
-        self.settle()?;
+        self.settle();
         self.release_if_tiered()
     }
 
@@ -150,7 +167,12 @@ impl MemoryStates {
             }
             outside.reserve(new);
         }
-        self.index.reserve(new);
+        // All namespaces of a key are of one hash to a key group: in its order they would stand in one place.
+        let is_spread = !self.key_fields.iter().any(|field| is_namespace(field));
+        match self.index.is_empty() && is_spread {
+            true => self.index.lay_out(&self.restored_groups, self.max_parallelism, keys),
+            false => self.index.reserve(new),
+        }
         self.states[id.index()].column.reserve(keys);
         of_key.is_some() && of_value.is_some()
     }
@@ -163,15 +185,17 @@ impl MemoryStates {
         let hashes = key_hashes(&self.key_fields, keys, batch.num_rows())?;
         let (mut slots, suspects) = (Vec::with_capacity(batch.num_rows()), self.suspects.len());
         let is_appended = are_new && !keys.is_empty() && keys.iter().all(|column| column.null_count() == 0);
-        if is_appended {
-            self.append(keys, &hashes, &mut slots)?;
+        self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &hashes)?;
+        let decoded = if is_appended {
+            let appended = self.append(id, keys, &hashes)?;
+            slots.extend(appended.clone());
+            self.states[id.index()].column.append(appended, values)
         } else {
-            self.settle()?;
+            self.settle();
             self.lookup(keys, &hashes, &mut slots)?;
-        }
-        self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &slots)?;
-        let State { name, schema, column, .. } = &mut self.states[id.index()];
-        let decoded = column.decode(&slots, values);
+            self.states[id.index()].column.decode(&slots, values)
+        };
+        let State { name, schema, .. } = &self.states[id.index()];
         match saved.fields() == schema.fields() {
             true => decoded?,
             false => decoded.map_err(|error| not_restorable(name, &saved, schema, error.message()))?,
@@ -180,28 +204,31 @@ impl MemoryStates {
         self.suspects.truncate(suspects);
         self.mark(id, &slots);
         match is_appended {
-            true if self.index.unsettled() < SETTLED_KEYS => Ok(()),
-            true => self.settle(),
+            true => {
+                if self.index.unsettled() >= SETTLED_KEYS {
+                    self.settle();
+                }
+                Ok(())
+            }
             false => self.release_if_tiered(),
         }
     }
 
-    /// Slots for plain keys that are not there.
-    fn append(&mut self, keys: &[ArrayRef], hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
-        slots.extend(self.index.append(&self.plain(keys)?, hashes)?);
-        let count = self.column_slots();
-        self.states.iter_mut().for_each(|state| state.column.resize(count));
+    /// Slots for plain keys that are not there, which the column of this state does not have so far.
+    fn append(&mut self, id: StateId, keys: &[ArrayRef], hashes: &[u64]) -> Result<Range<usize>> {
+        let (appended, count) = (self.index.append(&self.plain(keys)?, hashes)?, self.column_slots());
+        let others = self.states.iter_mut().enumerate().filter(|(place, _)| *place != id.index());
+        others.for_each(|(_, state)| state.column.resize(count));
         if let Some(outside) = &mut self.outside {
-            outside.note(slots, count);
+            outside.append(appended.clone());
         }
-        Ok(())
+        Ok(appended)
     }
 
     /// Makes keys that were appended such as are found.
-    fn settle(&mut self) -> Result<()> {
-        match self.index.unsettled() {
-            0 => Ok(()),
-            _ => self.index.settle(),
+    fn settle(&mut self) {
+        if self.index.unsettled() > 0 {
+            self.index.settle();
         }
     }
 
@@ -215,7 +242,7 @@ impl MemoryStates {
 
     /// Clears a state of keys that were removed after they were stored.
     fn take_out(&mut self, id: StateId, batch: &RecordBatch) -> Result<()> {
-        self.settle()?;
+        self.settle();
         let schema = keyed_schema(&self.key_fields, &Fields::empty());
         let batch = adapt(&self.states[id.index()].name, batch, &schema)?;
         let (keys, mut slots) = (&batch.columns()[1..], Vec::with_capacity(batch.num_rows()));
@@ -227,9 +254,9 @@ impl MemoryStates {
     }
 
     /// Restored rows stand under the key group that their keys belong to, and this subtask owns it.
-    fn check_groups(&self, groups: &[u32], slots: &[usize]) -> Result<()> {
-        for (slot, group) in slots.iter().zip(groups) {
-            let own = self.key_group(*slot);
+    fn check_groups(&self, groups: &[u32], hashes: &[u64]) -> Result<()> {
+        for (hash, group) in hashes.iter().zip(groups) {
+            let own = key_group(*hash, self.max_parallelism);
             if own != *group || !self.restored_groups.contains(group) {
                 let owned = &self.restored_groups;
                 return Err(Error::corrupt(format!(

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{concat_batches, take};
 use arrow::datatypes::Int64Type;
 use tidemill_core::key::{groups_of, hash_columns};
 use tidemill_core::settings::BackendType;
@@ -364,6 +365,53 @@ fn what_one_backend_saved_any_other_restores_with_a_quarter_of_the_memory() {
                 restored.extend(fresh.rows());
             }
             assert!(restored == expected, "from {from:?} to {to:?}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_stands_in_a_layer_again_is_there_once_and_the_last_counts() {
+    let mut work = Work::new(EVERYTHING);
+    work.run(200);
+    let (expected, count) = (work.rows(), work.states.len());
+    let saved = layers([work.states.snapshot(SnapshotScope::Copy).unwrap()]);
+    // The same keys with values of others.
+    let older = |batch: &RecordBatch| {
+        let backwards = UInt32Array::from_iter_values((0..batch.num_rows() as u32).rev());
+        let mut columns = batch.columns().to_vec();
+        columns[2..].iter_mut().for_each(|column| *column = take(column, &backwards, None).unwrap());
+        RecordBatch::try_new(batch.schema(), columns).unwrap()
+    };
+    let both = |one: &[RecordBatch], other: &[RecordBatch]| {
+        let batches: Vec<&RecordBatch> = one.iter().chain(other).collect();
+        vec![concat_batches(&batches[0].schema(), batches).unwrap()]
+    };
+    type Layout<'a> = (&'static str, &'a dyn Fn(Vec<RecordBatch>, Vec<RecordBatch>) -> Vec<Vec<RecordBatch>>);
+    let layouts: [Layout<'_>; 6] = [
+        ("one layer over the other", &|old, new| vec![old, new]),
+        ("in one layer", &|old, new| vec![[old, new].concat()]),
+        ("in one batch", &|old, new| vec![both(&old, &new)]),
+        ("twice", &|_, new| vec![new.clone(), [new.clone(), new].concat()]),
+        ("in pieces", &|_, new| {
+            let piece = |batch: &RecordBatch, at: usize| batch.slice(at, 7.min(batch.num_rows() - at));
+            vec![new.iter().flat_map(|batch| (0..batch.num_rows()).step_by(7).map(|at| piece(batch, at))).collect()]
+        }),
+        ("backwards", &|_, new| {
+            let pieces = new.iter().flat_map(|batch| (0..batch.num_rows()).rev().map(|at| batch.slice(at, 1)));
+            vec![pieces.collect()]
+        }),
+    ];
+    for place in [EVERYTHING].into_iter().chain(quarters()) {
+        for (name, layout) in &layouts {
+            let states = saved.iter().map(|(state, layers)| {
+                let new: Vec<RecordBatch> = layers[0].rows().decode().unwrap();
+                let layers = layout(new.iter().map(older).collect(), new);
+                (state.clone(), layers.into_iter().map(|rows| StateLayer::Rows(rows.into())).collect())
+            });
+            let mut fresh = Work::new(place);
+            fresh.states.restore(&mut RestoredState { key_groups: 0..GROUPS, states: states.collect() }).unwrap();
+            assert_eq!(fresh.states.len(), count, "{name} in {place:?}");
+            assert!(fresh.rows() == expected, "{name} in {place:?}");
         }
     }
 }

@@ -1,0 +1,148 @@
+//! Slot numbers by the hash of their key, in places that have the order of hashes.
+//!
+//! A bucket is chosen by where in its stretch of all hashes a hash lies, not by its lowest bits. Key groups are such stretches, and what
+//! is stored comes in their order: of a table larger than the caches it meets one part behind the other. That needs a table which is
+//! large enough from the beginning, or the first part of the keys would crowd its first part; one that has to grow scatters them.
+
+use std::ops::Range;
+
+use hashbrown::HashTable;
+
+/// Keys that are looked for together, if as many have room. A processor that waits for memory looks for as many keys at once as its window
+/// of instructions holds: what need not stand between them is done for all of them before.
+const MOST_PLACES: usize = 256;
+/// Room is made for as many.
+const LEAST_PLACES: usize = 64;
+
+/// What `hashbrown` takes as the hash of a key: in its lowest bits where to look first, in its highest seven a tag. It holds until the table
+/// grows.
+#[derive(Debug, Clone, Copy)]
+pub struct Place(u64);
+
+/// A hash table of slots.
+#[derive(Debug)]
+pub struct SlotTable {
+    slots: HashTable<u32>,
+    places: Places,
+}
+
+/// How hashes become places.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    /// By how many bits hashes are turned before.
+    turn: u32,
+    /// The first hash that a key may have.
+    begin: u64,
+    /// Buckets a hash, times 2^64.
+    scale: u64,
+}
+
+impl Places {
+    /// Of keys with any hashes. The high half of a hash chooses the key group, so that all keys of a subtask begin alike: places are
+    /// those of the low half.
+    fn scattered(buckets: u128) -> Self {
+        Self { turn: 32, begin: 0, scale: buckets as u64 }
+    }
+
+    /// In the order of hashes, where all keys are of these groups.
+    fn in_order(groups: &Range<u32>, max_parallelism: u32, buckets: u128) -> Self {
+        // See `tidemill_core::key::key_group`.
+        let first = |group: u32| ((u128::from(group) << 32).div_ceil(u128::from(max_parallelism.max(1)))) << 32;
+        let (begin, end) = (first(groups.start), first(groups.end));
+        let scale = (buckets << 64) / end.saturating_sub(begin).max(1);
+        Self { turn: 0, begin: begin as u64, scale: u64::try_from(scale).unwrap_or(u64::MAX) }
+    }
+
+    #[inline]
+    fn of(self, hash: u64) -> Place {
+        let hash = hash.rotate_left(self.turn);
+        let bucket = (u128::from(hash.wrapping_sub(self.begin)) * u128::from(self.scale)) >> 64;
+        // The lowest bits have no part in the bucket.
+        Place(bucket as u64 | hash << 57)
+    }
+}
+
+impl SlotTable {
+    /// An empty table of keys with any hashes.
+    pub fn new() -> Self {
+        Self { slots: HashTable::new(), places: Places::scattered(0) }
+    }
+
+    /// Makes room for so many keys of these key groups, in their order, until there are more.
+    pub fn lay_out(&mut self, groups: &Range<u32>, max_parallelism: u32, keys: usize, hashes: &[u64]) {
+        self.rebuild(self.len().max(keys), hashes, |buckets| Places::in_order(groups, max_parallelism, buckets));
+    }
+
+    /// The places of keys with the first of these hashes, as many as at least have room; `all` are the hashes of all slots.
+    pub fn places(&mut self, hashes: &[u64], all: &[u64], places: &mut Vec<Place>) {
+        self.reserve(LEAST_PLACES, all);
+        let rows = (self.slots.capacity() - self.slots.len()).min(MOST_PLACES);
+        places.clear();
+        places.extend(hashes.iter().take(rows).map(|hash| self.place(*hash)));
+    }
+
+    /// The place of the key with this hash.
+    pub fn place(&self, hash: u64) -> Place {
+        self.places.of(hash)
+    }
+
+    /// Adds the slot of a key that is not there; `hashes` are those of all slots.
+    pub fn insert(&mut self, place: Place, slot: u32, hashes: &[u64]) {
+        let places = self.places;
+        self.slots.insert_unique(place.0, slot, |slot| places.of(hashes[*slot as usize]).0);
+    }
+
+    /// Adds the slots from this one on, each of a key that is not there; `hashes` are those of all slots.
+    pub fn insert_new(&mut self, from: usize, hashes: &[u64]) {
+        self.reserve(hashes.len() - from, hashes);
+        let places = self.places;
+        for (slot, hash) in hashes.iter().enumerate().skip(from) {
+            self.insert(places.of(*hash), slot as u32, hashes);
+        }
+    }
+
+    /// The slot of the key with this place.
+    #[inline]
+    pub fn find(&self, place: Place, is_same: impl FnMut(&u32) -> bool) -> Option<usize> {
+        self.slots.find(place.0, is_same).map(|slot| *slot as usize)
+    }
+
+    /// Takes out a slot whose key has this hash; whether it was there.
+    pub fn remove(&mut self, hash: u64, slot: u32) -> bool {
+        let entry = self.slots.find_entry(self.place(hash).0, |other| *other == slot);
+        entry.map(|entry| entry.remove()).is_ok()
+    }
+
+    /// Makes room for so many more keys at once; `hashes` are those of all slots.
+    pub fn reserve(&mut self, keys: usize, hashes: &[u64]) {
+        if self.slots.capacity() - self.slots.len() < keys {
+            self.grow(keys, hashes);
+        }
+    }
+
+    /// How many slots there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// For how many there is room.
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize, hashes: &[u64]) {
+        let (wanted, most) = (self.slots.len() + more, self.slots.num_buckets() / 8 * 7);
+        // Where most of it is what removed keys left behind, it stays as large as it is.
+        let is_large = wanted <= most / 2;
+        self.rebuild(if is_large { most } else { wanted.max(most + 1) }, hashes, Places::scattered);
+    }
+
+    fn rebuild(&mut self, capacity: usize, hashes: &[u64], places: impl FnOnce(u128) -> Places) {
+        let before = std::mem::replace(&mut self.slots, HashTable::with_capacity(capacity));
+        self.places = places(self.slots.num_buckets() as u128);
+        for slot in before {
+            self.insert(self.place(hashes[slot as usize]), slot, hashes);
+        }
+    }
+}
