@@ -96,8 +96,9 @@ impl SlotTable {
     pub fn insert_new(&mut self, from: usize, hashes: &[u64]) {
         self.reserve(hashes.len() - from, hashes);
         let places = self.places;
+        let place_of = |slot: &u32| places.of(hashes[*slot as usize]).0;
         for (slot, hash) in hashes.iter().enumerate().skip(from) {
-            self.insert(places.of(*hash), slot as u32, hashes);
+            self.slots.insert_unique(places.of(*hash).0, slot as u32, &place_of);
         }
     }
 
