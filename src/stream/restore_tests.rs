@@ -3,203 +3,41 @@
 //!
 //! The operators are those that programs are lowered to. Rows go through the task above, over an exchange that deals them by key
 //! group, and into as many subtasks as there are; twice on the way all of these are replaced by new ones, which know no more than
-//! what the old ones gave to a snapshot.
+//! what the old ones gave to snapshots. States are in memory or out of it, and are stored as copies or in increments.
 
+mod broadcast;
 mod lateness;
 mod lists;
+mod subtasks;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
-use arrow::datatypes::SchemaRef;
-use futures::future::BoxFuture;
-use tidemill_core::clock::Clock;
 use tidemill_core::graph::{JobGraph, Partitioning};
-use tidemill_core::key::{groups_of, hash_columns, key_group, subtask_of};
-use tidemill_core::metrics::Metrics;
-use tidemill_core::operator::{Emission, Operator, OperatorContext, Output, Wakeups};
-use tidemill_core::shared::SharedContext;
-use tidemill_core::state::{
-    Dealing, OperatorList, RestoredState, SnapshotScope, StateDescriptor, StateKind, StateLayer, rows_of_groups,
-};
-use tidemill_core::{Batch, Gate, Result, Watermark};
-use tidemill_exec::state::MemoryBackend;
+use tidemill_core::operator::{Emission, Operator, Output};
+use tidemill_core::settings::BackendType;
+use tidemill_core::{Batch, Result, Watermark};
 
 use super::layout::PlainCodec;
 use super::record::Codec;
 use super::rows::Rows;
 use super::*;
-
-const GROUPS: u32 = 128;
+use subtasks::{Stored, Subtasks, Way, context, drain, drop_progress};
 
 /// A key, a time, a value.
 type Row = (String, i64, i64);
 
-/// What the subtasks of an operator gave to a snapshot: by state, then by subtask.
-type Stored = Vec<(StateDescriptor, Vec<Vec<RecordBatch>>)>;
+/// Everything in memory, and copies of it.
+const PLAIN: Way = Way { backends: &[None], in_increments: false };
 
-#[derive(Debug)]
-struct Still;
-
-impl Clock for Still {
-    fn now_millis(&self) -> i64 {
-        0
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn sleep(&self, _duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::pending())
-    }
-}
-
-impl Wakeups for Still {
-    fn at(&self, _millis: i64, _token: u64) {}
-
-    fn after(&self, _work: BoxFuture<'static, ()>, _token: u64) {}
-}
-
-fn context(subtask: usize, parallelism: usize) -> OperatorContext {
-    OperatorContext {
-        operator: "test".into(),
-        subtask,
-        parallelism,
-        max_parallelism: GROUPS,
-        batch_rows: 3,
-        buffer_timeout: Gate::default(),
-        clock: Arc::new(Still),
-        metrics: Metrics::default(),
-        backend: Arc::new(MemoryBackend { max_parallelism: GROUPS }),
-        wakeups: Arc::new(Still),
-        shared: SharedContext::default(),
-    }
-}
-
-/// What an operator has emitted.
-fn drain(output: &mut Output) -> Vec<Emission> {
-    std::iter::from_fn(|| output.pop()).collect()
-}
-
-/// The operator under test, in as many subtasks as there are.
-struct Subtasks<'a> {
-    job: &'a JobGraph,
-    vertex: usize,
-    operators: Vec<Box<dyn Operator>>,
-    lines: Vec<String>,
-}
-
-impl<'a> Subtasks<'a> {
-    fn open(job: &'a JobGraph, vertex: usize, parallelism: usize) -> Self {
-        let open = |subtask| {
-            let mut operator = job.vertices[vertex].chain[0].factory.create().unwrap();
-            operator.open(&context(subtask, parallelism)).unwrap();
-            operator
-        };
-        Self { job, vertex, operators: (0..parallelism).map(open).collect(), lines: vec![] }
-    }
-
-    fn call(&mut self, subtask: usize, call: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<()>) {
-        let mut output = Output::new(usize::MAX);
-        call(&mut *self.operators[subtask], &mut output).unwrap();
-        for emission in drain(&mut output) {
-            if let Emission::Batch(port, batch) = emission {
-                let column = batch.records().columns().last().unwrap().clone();
-                let text = |row| match column.as_string_opt::<i32>() {
-                    Some(lines) => format!("{port}: {}", lines.value(row)),
-                    None => format!("{port}: {:?}", column.slice(row, 1)),
-                };
-                self.lines.extend((0..batch.num_rows()).map(text));
-            }
-        }
-    }
-
-    /// Rows, dealt as the edge into `input` says.
-    fn process(&mut self, input: usize, batch: &Batch) {
-        let (_, edge) = self.job.inputs(self.vertex).find(|(_, edge)| edge.input_port == input).unwrap();
-        let parallelism = self.operators.len();
-        let hashes = match &edge.partitioning {
-            Partitioning::Hash(columns) => {
-                let keys: Vec<ArrayRef> = columns.iter().map(|key| batch.records().column(*key).clone()).collect();
-                hash_columns(&keys, batch.num_rows()).unwrap()
-            }
-            // Everywhere.
-            _ => vec![].into(),
-        };
-        for subtask in 0..parallelism {
-            let own = |row: &u32| {
-                hashes
-                    .get(*row as usize)
-                    .is_none_or(|hash| subtask_of(key_group(*hash, GROUPS), parallelism, GROUPS) == subtask)
-            };
-            let rows: UInt32Array = (0..batch.num_rows() as u32).filter(own).collect::<Vec<u32>>().into();
-            let batch = Batch::append(take_record_batch(batch.records(), &rows).unwrap());
-            self.call(subtask, |operator, output| operator.process(input, batch, output).map(drop_progress));
-        }
-    }
-
-    fn advance(&mut self, watermark: Watermark) {
-        for subtask in 0..self.operators.len() {
-            self.call(subtask, |operator, output| operator.advance(watermark, output).map(drop_progress));
-        }
-    }
-
-    fn snapshot(&mut self) -> Stored {
-        let mut stored: Stored = vec![];
-        for operator in &mut self.operators {
-            for state in operator.snapshot(SnapshotScope::Copy).unwrap().states {
-                let descriptor = state.descriptor.clone();
-                let batches = state.rows().unwrap();
-                assert!(batches.iter().all(|batch| batch.schema() == descriptor.schema));
-                match stored.iter_mut().find(|(other, _)| other.name == descriptor.name) {
-                    Some((_, subtasks)) => subtasks.push(batches),
-                    None => stored.push((descriptor, vec![batches])),
-                }
-            }
-        }
-        stored
-    }
-
-    /// Those of a job in their place, with their state.
-    fn replace(self, job: &'a JobGraph, parallelism: usize) -> Self {
-        let mut old = self;
-        let stored = old.snapshot();
-        assert!(!stored.is_empty());
-        let mut new = Self::open(job, old.vertex, parallelism);
-        for (subtask, operator) in new.operators.iter_mut().enumerate() {
-            let key_groups = groups_of(subtask, parallelism, GROUPS);
-            let share = |(descriptor, subtasks): &(StateDescriptor, Vec<Vec<RecordBatch>>)| {
-                let all = subtasks.iter().flatten();
-                let batches = match descriptor.kind {
-                    StateKind::Keyed => all.map(|batch| rows_of_groups(batch, &key_groups).unwrap()).collect(),
-                    StateKind::Broadcast => subtasks[subtask % subtasks.len()].clone(),
-                    StateKind::UnionList => all.cloned().collect(),
-                    StateKind::List => dealt(&descriptor.schema, subtasks, parallelism).swap_remove(subtask),
-                };
-                (descriptor.clone(), vec![StateLayer::Rows(batches.into())])
-            };
-            let states = stored.iter().map(share).collect();
-            operator.restore(RestoredState { key_groups: key_groups.clone(), states }).unwrap();
-        }
-        new.lines = std::mem::take(&mut old.lines);
-        new
-    }
-}
-
-/// What so many new subtasks get of the lists that these have stored.
-fn dealt(schema: &SchemaRef, stored: &[Vec<RecordBatch>], parallelism: usize) -> Vec<Vec<RecordBatch>> {
-    let lists = stored.iter().map(|batches| OperatorList::restore(schema.clone(), batches.clone()).unwrap());
-    let lists: Vec<OperatorList> = lists.collect();
-    let dealt = OperatorList::deal(&lists, Dealing::Split, parallelism).unwrap();
-    dealt.iter().map(|list| list.batches().to_vec()).collect()
-}
-
-fn drop_progress(progress: tidemill_core::operator::Progress) {
-    assert_eq!(progress, tidemill_core::operator::Progress::Done);
-}
+/// Every state out of memory when it is not in use, and checkpoints that build on one another.
+const WAYS: [Way; 6] = [
+    PLAIN,
+    Way { in_increments: true, ..PLAIN },
+    Way { backends: &[Some(BackendType::Memory)], in_increments: true },
+    Way { backends: &[Some(BackendType::RocksDb)], in_increments: false },
+    Way { backends: &[Some(BackendType::RocksDb)], in_increments: true },
+    Way { backends: &[Some(BackendType::Filesystem), None, Some(BackendType::RocksDb)], in_increments: true },
+];
 
 /// Some come late: after windows that they belong to have fired, where these are kept for longer.
 fn rows() -> Vec<Row> {
@@ -223,33 +61,38 @@ fn job(program: Program<'_>) -> JobGraph {
 }
 
 /// The lines of a run in which the operator is replaced at some steps, by so many subtasks.
-fn run(program: Program<'_>, stops: &[(usize, usize)]) -> Vec<Vec<String>> {
-    run_changed([program, program], stops)
+fn run(program: Program<'_>, stops: &[(usize, usize)], way: Way) -> Vec<Vec<String>> {
+    run_to_snapshot([program, program], stops, way).0
 }
 
 /// The same, where a program goes on from the first stop on with what another one kept.
 fn run_changed(programs: [Program<'_>; 2], stops: &[(usize, usize)]) -> Vec<Vec<String>> {
-    run_to_snapshot(programs, stops).0
+    run_to_snapshot(programs, stops, PLAIN).0
 }
 
-/// The task under test: it reads over an exchange by key.
+/// The task under test: it reads over an exchange by key, or what is broadcast.
 fn tested(job: &JobGraph) -> usize {
-    job.edges.iter().find(|edge| matches!(edge.partitioning, Partitioning::Hash(_))).unwrap().target
+    let is_dealt =
+        |partitioning: &Partitioning| matches!(partitioning, Partitioning::Hash(_) | Partitioning::Broadcast);
+    job.edges.iter().find(|edge| is_dealt(&edge.partitioning)).unwrap().target
 }
 
 /// The same, and what a snapshot holds at the end.
-fn run_to_snapshot([before, after]: [Program<'_>; 2], stops: &[(usize, usize)]) -> (Vec<Vec<String>>, Stored) {
+fn run_to_snapshot(
+    [before, after]: [Program<'_>; 2],
+    stops: &[(usize, usize)],
+    way: Way,
+) -> (Vec<Vec<String>>, Stored) {
     let (job, changed) = (job(before), job(after));
-    let vertex = tested(&job);
     // What feeds its inputs are the sources.
     let mut above: Vec<(usize, Box<dyn Operator>)> = vec![];
-    for (_, edge) in job.inputs(vertex) {
+    for (_, edge) in job.inputs(tested(&job)) {
         let mut operator = job.vertices[edge.source].chain[0].factory.create().unwrap();
-        operator.open(&context(0, 1)).unwrap();
+        operator.open(&context(0, 1, None)).unwrap();
         above.push((edge.input_port, operator));
     }
     let codec = PlainCodec::new(Codec::<Row>::new().unwrap(), false);
-    let mut subtasks = Subtasks::open(&job, vertex, 1);
+    let mut subtasks = Subtasks::open(&job, 1, way);
     let mut watermarks = vec![Watermark::MIN; above.len()];
     let mut seen = vec![];
     for (step, values) in rows().chunks(10).enumerate() {
@@ -268,6 +111,7 @@ fn run_to_snapshot([before, after]: [Program<'_>; 2], stops: &[(usize, usize)]) 
             subtasks = subtasks.replace(&changed, *parallelism);
         }
         subtasks.advance(watermarks.iter().copied().min().unwrap());
+        subtasks.end_step();
         let mut lines = std::mem::take(&mut subtasks.lines);
         lines.sort();
         seen.push(lines);
@@ -279,10 +123,12 @@ fn run_to_snapshot([before, after]: [Program<'_>; 2], stops: &[(usize, usize)]) 
 }
 
 fn check(program: impl Fn(&DataStream<Row>, &DataStream<Row>) -> DataSink) {
-    let expected = run(&program, &[]);
+    let expected = run(&program, &[], PLAIN);
     assert!(expected.iter().map(Vec::len).sum::<usize>() >= 5, "{expected:?}");
-    for stops in [[(3, 1), (6, 1)], [(0, 3), (1, 2)], [(4, 2), (7, 3)], [(2, 5), (5, 1)]] {
-        assert_eq!(run(&program, &stops), expected, "{stops:?}");
+    for way in WAYS {
+        for stops in [&[][..], &[(3, 1), (6, 1)], &[(0, 3), (1, 2)], &[(4, 2), (7, 3)], &[(2, 5), (5, 1)]] {
+            assert_eq!(run(&program, stops, way), expected, "{stops:?}, {way:?}");
+        }
     }
 }
 

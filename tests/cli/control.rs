@@ -244,6 +244,38 @@ fn a_relative_path_of_a_savepoint_begins_where_the_command_runs() {
 }
 
 #[test]
+fn a_savepoint_without_a_place_goes_where_savepoints_are_kept_and_nothing_else_is_disposed_of() {
+    let folder = Folder::new();
+    folder.write("job.sql", COUNTS);
+    let running = start(&folder, &["-D", "execution.checkpointing.savepoint-dir=kept"]);
+    until_checkpoints(&folder, 1);
+    let [first, second] = [(); 2].map(|()| {
+        let output = ask(&folder, &["savepoint"]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let place = stdout(&output).trim_end().to_owned();
+        let (_, name) = place.rsplit_once("/kept/").unwrap_or_else(|| panic!("{place}"));
+        assert!(name.starts_with("counts-"), "{place}");
+        folder.path().join("kept").join(name).join("_metadata")
+    });
+    assert_ne!(first, second);
+    drop(running);
+
+    let manifests = || std::fs::read_dir(folder.path().join(".tidemill/job.sql/counts/manifests")).unwrap().count();
+    let before = manifests();
+    let dispose = |place: &str| folder.run(&["savepoint", "--dispose", place]);
+    for place in ["nowhere", "kept", ".tidemill/job.sql/counts"] {
+        let output = dispose(place);
+        assert_eq!(code(&output), 1, "{place}");
+        assert!(error(&output).contains(&format!("/{place}/_metadata' is missing")), "{}", error(&output));
+    }
+    assert!(before > 0 && manifests() == before, "{before}");
+    assert!(first.exists() && second.exists());
+    let output = dispose(first.parent().unwrap().to_str().unwrap());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(!first.exists() && second.exists());
+}
+
+#[test]
 fn of_a_job_that_failed_for_good_the_first_cause_is_shown_as_long_as_others_run() {
     let folder = Folder::new();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

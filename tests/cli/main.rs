@@ -6,10 +6,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod checkpoints;
 mod control;
 mod forks;
 mod full_disk;
 mod jobs;
+mod kills;
 mod origin;
 mod output;
 mod recovery;
@@ -19,6 +21,7 @@ mod settings;
 mod state;
 mod streams;
 mod twin_inserts;
+mod watched;
 
 use std::io::Write;
 use std::path::Path;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::kills::{Kills, Met};
 use super::{Folder, Running, code, error, killed_after_checkpoints, stderr, stdout, until_checkpoints};
 
 /// Rows of the job below.
@@ -68,42 +69,31 @@ pub fn check_answer(folder: &Folder) {
     assert_eq!(hidden(&folder.path().join("copies")), Vec::<String>::new());
 }
 
-/// What the moments follow from: the clock, or `TIDEMILL_KILL_SEED` to have those of another run again. It is printed, which is seen
-/// when the test fails.
-fn seed() -> u64 {
-    let asked = std::env::var("TIDEMILL_KILL_SEED").ok().map(|seed| seed.parse().unwrap());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let seed = asked.unwrap_or(now.as_nanos() as u64).max(1);
-    eprintln!("the moments of this run are those of TIDEMILL_KILL_SEED={seed}");
-    seed
-}
-
 #[test]
 fn kill_9_at_twenty_moments_loses_nothing_and_repeats_nothing() {
-    let folder = Folder::new();
-    folder.write("job.sql", &script(25_000));
     let arguments = ["run", "--local", "-f", "job.sql", "--resume"];
-    let mut chance = seed();
-    let mut resumed = 0;
-    for _ in 0..20 {
-        chance ^= chance << 13;
-        chance ^= chance >> 7;
-        chance ^= chance << 17;
-        let mut child = folder.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(30 + chance % 320));
-        child.kill().unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(!stderr(&output).contains("error:"), "{}", stderr(&output));
-        resumed += usize::from(stderr(&output).contains("goes on from checkpoint"));
+    let mut kills = Kills::new(20, 30..350);
+    while !kills.are_enough() {
+        let folder = Folder::new();
+        // So slow that one job outlives all kills, unless the machine is slower still.
+        folder.write("job.sql", &script(10_000));
+        let control = folder.path().join(".tidemill/job.sql/control.json");
+        while !kills.are_enough() {
+            match kills.strike(folder.command(&arguments), &control, |_| {}) {
+                Met::Beginning | Met::Work => {}
+                Met::End => break,
+                Met::Failure(told) => panic!("{told}"),
+            }
+        }
+        folder.write("job.sql", &script(100_000));
+        let output = folder.run(&arguments);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        check_answer(&folder);
+        let output = folder.run(&arguments);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stderr(&output).contains("finished before, and was not run again"), "{}", stderr(&output));
+        check_answer(&folder);
     }
-    let output = folder.run(&arguments);
-    assert_eq!(code(&output), 0, "{}", stderr(&output));
-    assert!(resumed > 5, "{resumed} of 20 went on from a checkpoint");
-    check_answer(&folder);
-    let output = folder.run(&arguments);
-    assert_eq!(code(&output), 0, "{}", stderr(&output));
-    assert!(stderr(&output).contains("finished before, and was not run again"), "{}", stderr(&output));
-    check_answer(&folder);
 }
 
 #[test]

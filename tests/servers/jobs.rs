@@ -1,7 +1,6 @@
 //! Whole processes whose checkpoints and files lie in a store: killed at any moment, with the server or without it, they go on,
 //! and every row is in the files once.
 
-use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use tempfile::TempDir;
 
 use super::Server;
 use super::hdfs::Hdfs;
+use super::kills::{Chance, GOES_ON, Kills, Met};
 use super::versitygw::Versitygw;
 
 /// Rows of the job below.
@@ -29,9 +29,13 @@ const RESUME: [&str; 5] = ["run", "--local", "-f", "job.sql", "--resume"];
 impl Job {
     fn new(server: &impl Server, name: &str, rate: u64) -> Self {
         let base = format!("{}/{name}", server.url());
-        let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join("job.sql"), script(&base, rate)).unwrap();
-        Self { base, environment: server.environment(), folder }
+        let job = Self { base, environment: server.environment(), folder: TempDir::new().unwrap() };
+        job.set_rate(rate);
+        job
+    }
+
+    fn set_rate(&self, rate: u64) {
+        std::fs::write(self.folder.path().join("job.sql"), script(&self.base, rate)).unwrap();
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -119,9 +123,6 @@ fn script(base: &str, rate: u64) -> String {
     )
 }
 
-/// What a process says that does not begin anew.
-const GOES_ON: &str = "goes on from checkpoint";
-
 fn expected_copies() -> Vec<String> {
     let mut rows: Vec<String> = (0..ROWS).map(|id| format!("{id},{}", id % 7)).collect();
     rows.sort_unstable();
@@ -132,47 +133,58 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A number that differs from run to run: the moments are to be random, and nothing else depends on it.
-fn chance(below: u64) -> u64 {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
-    u64::from(nanos / 1_000).wrapping_mul(0x9e37_79b9_7f4a_7c15) % below
-}
-
-/// Lets a job run for so many milliseconds, again and again; `meanwhile` may do something to its server. How often it was killed at
-/// work, and how often it had gone on from a checkpoint.
-fn kill_at_random(job: &Job, times: u64, moments: Range<u64>, mut meanwhile: impl FnMut(u64)) -> (u64, u64) {
-    let (mut kills, mut resumed) = (0, 0);
-    for round in 0..times {
-        let mut running = job.command(&RESUME).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(moments.start + chance(moments.end - moments.start)));
-        meanwhile(round);
-        kills += u64::from(running.try_wait().unwrap().is_none());
-        let _ = running.kill();
-        let output = running.wait_with_output().unwrap();
-        resumed += u64::from(stderr(&output).contains(GOES_ON));
+/// Kills processes of a job at random moments until enough were at work, then runs it to its end and compares every row; so it does
+/// with a job that ends before, and goes on with another. `meanwhile` comes before each kill, and says whether it has taken the
+/// server away for a while.
+fn kill_at_work<S: Server>(
+    server: &mut S,
+    name: &str,
+    rate: u64,
+    mut kills: Kills,
+    mut meanwhile: impl FnMut(&mut S, &mut Chance) -> bool,
+) -> Job {
+    let mut number = 0;
+    loop {
+        let job = Job::new(&*server, &format!("{name}-{number}"), rate);
+        let control = job.folder.path().join(".tidemill/job.sql/control.json");
+        while !kills.are_enough() {
+            let mut was_away = false;
+            match kills.strike(job.command(&RESUME), &control, |chance| was_away = meanwhile(&mut *server, chance)) {
+                Met::Beginning | Met::Work => {}
+                Met::End => break,
+                // A process that finds no server waits for a while, and not for ever.
+                Met::Failure(told) => assert!(was_away, "{told}"),
+            }
+        }
+        job.set_rate(20_000);
+        job.finish();
+        job.check();
+        if kills.are_enough() {
+            return job;
+        }
+        number += 1;
     }
-    (kills, resumed)
 }
 
 #[test]
 fn a_job_on_s3_survives_kills_of_itself_and_of_the_server() {
     let mut server = Versitygw::start();
-    let job = Job::new(&server, "job", 2_000);
-    let (kills, resumed) = kill_at_random(&job, 20, 200..1_100, |round| {
-        if round % 5 == 2 {
+    let mut round = 0;
+    let job = kill_at_work(&mut server, "job", 1_000, Kills::new(20, 200..1_100), |server, chance| {
+        round += 1;
+        let goes_away = round % 5 == 3;
+        if goes_away {
             server.kill();
-            std::thread::sleep(Duration::from_millis(chance(2_500)));
+            std::thread::sleep(Duration::from_millis(chance.below(2_500)));
             server.start_again();
-            std::thread::sleep(Duration::from_millis(chance(3_000)));
+            std::thread::sleep(Duration::from_millis(chance.below(3_000)));
         }
+        goes_away
     });
-    assert!(kills >= 10, "{kills} of 20 processes were at work when they were killed");
-    assert!(resumed > 3, "{resumed} of 20 processes went on from a checkpoint");
-    job.finish();
-    job.check();
     assert_eq!(server.parts(), 0, "no upload is left");
+    let (_, name) = job.base.rsplit_once('/').unwrap();
     for table in ["copies", "counts"] {
-        let names = names(&server.file("job").join(table));
+        let names = names(&server.file(name).join(table));
         assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
     }
     let again = job.run(&RESUME);
@@ -197,13 +209,7 @@ fn a_job_waits_for_an_s3_server_that_comes_back() {
 
 #[test]
 fn a_job_on_hdfs_goes_on_after_kills() {
-    let server = Hdfs::shared();
-    let job = Job::new(&server, "jobs/killed", 3_000);
-    let (kills, resumed) = kill_at_random(&job, 6, 500..3_000, |_| {});
-    assert!(kills >= 2, "{kills} of 6 processes were at work when they were killed");
-    assert!(resumed > 0, "none of 6 processes went on from a checkpoint");
-    job.finish();
-    job.check();
+    kill_at_work(&mut Hdfs::shared(), "jobs/killed", 1_500, Kills::new(6, 500..3_000), |_, _| false);
 }
 
 #[test]
@@ -229,6 +235,18 @@ fn a_savepoint_on_s3_is_a_place_to_begin_from_and_can_be_disposed_of() {
     }
     assert!(running.wait().unwrap().success());
     assert!(server.file("job/saved/_metadata").exists());
+
+    // It is read where it lies, and so is the last of the checkpoints, which holds the same.
+    let read = |place: &str| {
+        let query = "SELECT DISTINCT id, \"checkpoint\" FROM";
+        let found = job.query(&format!("{query} read_checkpoint('{place}') WHERE state = 'enumerator'"));
+        let [one] = found.as_slice() else { panic!("{found:?}") };
+        let (id, _) = one.split_once(',').unwrap();
+        let state = format!("read_checkpoint('{place}', operator => '{id}', state => 'enumerator')");
+        assert_eq!(job.query(&format!("SELECT COUNT(*) FROM {state}")), ["1"]);
+        one.clone()
+    };
+    assert_eq!(read(&saved), read(&format!("{}/checkpoints/copies", job.base)));
 
     let elsewhere = std::mem::replace(&mut job.folder, TempDir::new().unwrap());
     let moved = one.replace("/checkpoints'", "/other-checkpoints'").replace("'1000'", "'50000'");

@@ -13,6 +13,8 @@ mod checkpoints;
 mod files;
 mod hdfs;
 mod jobs;
+#[path = "../cli/kills.rs"]
+mod kills;
 mod process;
 mod versitygw;
 

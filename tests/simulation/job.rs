@@ -33,6 +33,8 @@ const KEYS: i64 = 7;
 const STEP_MILLIS: u64 = 3;
 /// The same of a sink's commits: so long that some processes in two hundred worlds are killed between two of them.
 const COMMIT_MILLIS: u64 = 60;
+/// What some jobs carry along: with it a checkpoint is larger than one part of a file that is put in parts.
+const BALLAST_BYTES: usize = (8 << 20) + (64 << 10);
 
 /// What a world is like.
 #[derive(Clone, Debug)]
@@ -60,6 +62,8 @@ pub struct Plan {
     pub jumps: bool,
     /// Somebody starts the job once more while it runs.
     pub twins: bool,
+    /// How much the enumerator of the first source has in each checkpoint beside its splits.
+    pub ballast_bytes: usize,
 }
 
 impl Plan {
@@ -70,6 +74,11 @@ impl Plan {
         let is_everything = troubles == everything;
         let kills = !matches!(troubles, Troubles::None | Troubles::Failures | Troubles::Stops);
         let is_slow = troubles == Troubles::BackPressure || is_everything && chance.below(2) == 0;
+        let has_ballast = match troubles {
+            Troubles::Store => chance.below(2) == 0,
+            Troubles::Everything => chance.below(5) == 0,
+            _ => false,
+        };
         Self {
             sources: vec![source(chance.below(3)), source(chance.below(2))],
             interval_millis: 1 + chance.below(60),
@@ -81,7 +90,8 @@ impl Plan {
             sink_pause_millis: if is_slow { 1 + chance.below(60) } else { 0 },
             commit_millis: if kills { COMMIT_MILLIS } else { 0 },
             jumps: matches!(troubles, Troubles::Clocks | Troubles::Everything),
-            twins: troubles == Troubles::Twins,
+            twins: troubles == Troubles::Twins || is_everything && chance.below(2) == 0,
+            ballast_bytes: if has_ballast { BALLAST_BYTES } else { 0 },
             mode: "EXACTLY_ONCE",
             incremental: chance.below(4) > 0,
             gate: ["0 ms", "100 ms", "full"][chance.below(3) as usize],
@@ -99,9 +109,10 @@ impl Plan {
             reader_failures: has(&[failures, everything], 150),
             sink_failures: has(&[failures, everything], 25),
             store: StoreTroubles {
-                away: has(&[everything], 25),
+                away: has(&[Troubles::Store, everything], 25),
                 lost_replies: has(&[Troubles::Store, everything], 15),
                 hangs: has(&[Troubles::Store, everything], 40),
+                parts: has(&[Troubles::Store, everything], 8),
                 full_disk: has(&[Troubles::Store, everything], 40),
                 pause_millis: has(&[Troubles::Store, Troubles::Twins], 1 + chance.below(300)),
                 step_millis: if kills { STEP_MILLIS } else { 0 },
@@ -187,7 +198,13 @@ pub fn graph_to(
     let mut first = 0;
     let mut sources = Vec::new();
     for (number, splits) in plan.sources.iter().enumerate() {
-        let source = Rows { first, splits: splits.clone(), chance: chance.clone(), every: plan.reader_failures };
+        let source = Rows {
+            first,
+            splits: splits.clone(),
+            chance: chance.clone(),
+            every: plan.reader_failures,
+            ballast_bytes: if number == 0 { plan.ballast_bytes } else { 0 },
+        };
         first += splits.len() as i64;
         let node = SourceNode { source: Arc::new(source), projection: None, derive: None, watermarks: None };
         let name = ["left", "right"][number];
@@ -234,6 +251,7 @@ struct Rows {
     splits: Vec<i64>,
     chance: Chance,
     every: u64,
+    ballast_bytes: usize,
 }
 
 impl Source for Rows {
@@ -247,7 +265,8 @@ impl Source for Rows {
 
     fn enumerator(&self, _: &SourceContext) -> Result<Box<dyn SplitEnumerator>> {
         let splits = (0..self.splits.len()).map(|split| Split::new(split.to_string()));
-        Ok(Box::new(Hesitant { inner: ListEnumerator::new(splits), chance: self.chance.clone() }))
+        let (chance, ballast) = (self.chance.clone(), noise(self.ballast_bytes));
+        Ok(Box::new(Hesitant { inner: ListEnumerator::new(splits), chance, ballast }))
     }
 
     fn reader(&self, context: &SourceContext) -> Result<Box<dyn SourceReader>> {
@@ -259,10 +278,25 @@ impl Source for Rows {
     }
 }
 
+/// As many bytes that nobody can compress, the same in every process.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = Vec::with_capacity(bytes);
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    while noise.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.extend_from_slice(&state.to_le_bytes());
+    }
+    noise
+}
+
 /// Deals splits, but not always at once.
 struct Hesitant {
     inner: ListEnumerator,
     chance: Chance,
+    /// What checkpoints hold behind the splits.
+    ballast: Vec<u8>,
 }
 
 #[async_trait]
@@ -279,11 +313,15 @@ impl SplitEnumerator for Hesitant {
     }
 
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<u8>> {
-        self.inner.snapshot(checkpoint)
+        let mut state = self.inner.snapshot(checkpoint)?;
+        state.extend_from_slice(&self.ballast);
+        Ok(state)
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<()> {
-        self.inner.restore(state)
+        let (splits, ballast) = state.split_at(state.len() - self.ballast.len());
+        assert!(ballast == self.ballast, "the ballast is not what it was");
+        self.inner.restore(splits)
     }
 }
 
@@ -327,9 +365,9 @@ impl SourceReader for Reader {
     }
 }
 
-/// Numbers the rows of each key, from 1.
+/// Numbers the rows of each key, which is the first column, from 1.
 #[derive(Debug)]
-struct NumberRows;
+pub struct NumberRows;
 
 impl OperatorFactory for NumberRows {
     fn create(&self) -> Result<Box<dyn Operator>> {
@@ -356,7 +394,7 @@ impl Operator for Numbering {
 
     fn process(&mut self, _: usize, batch: Batch, output: &mut Output) -> Result<Progress> {
         let (states, count) = self.states.as_mut().unwrap();
-        let keys = batch.records().columns();
+        let keys = &batch.records().columns()[..1];
         let mut slots = vec![];
         states.lookup(keys, &hash_columns(keys, batch.num_rows())?, &mut slots)?;
         let mut numbers = Vec::with_capacity(slots.len());

@@ -22,7 +22,9 @@ mod chance;
 mod clock;
 mod commits;
 mod disk;
+mod everywhere;
 mod in_flight;
+mod increments;
 mod job;
 mod manifests;
 mod modes;
@@ -79,7 +81,7 @@ enum Troubles {
     Kills,
     /// Savepoints are taken, and the job is stopped behind one and goes on from it, or from its checkpoints.
     Stops,
-    /// Replies of the store are lost or never come, its disk is full, and it takes its time; and processes are killed.
+    /// The store is away, replies of it are lost or never come, its disk is full, and it takes its time; and processes are killed.
     Store,
     /// Clocks are set, forwards and backwards; and processes are killed.
     Clocks,
@@ -87,7 +89,7 @@ enum Troubles {
     BackPressure,
     /// The job is started once more while it runs, from the same folder.
     Twins,
-    /// All of it.
+    /// All of it; in half of these worlds a job is started twice, too.
     Everything,
 }
 
@@ -106,7 +108,7 @@ impl Troubles {
 }
 
 /// What has to happen in some of two hundred worlds, or they would prove nothing.
-const HAPPENS: [&str; 20] = [
+const HAPPENS: [&str; 27] = [
     "a reader fails",
     "take rows",
     "prepare",
@@ -122,10 +124,17 @@ const HAPPENS: [&str; 20] = [
     "the reply is lost",
     "the store hangs",
     "the disk is full",
+    "the store is slow",
+    "a file comes in parts",
+    "a part is not taken",
+    "the reply to a part is lost",
+    "a file is not completed",
+    "the reply to a completion is lost",
     "a clock is set",
     "barriers overtake rows",
     "layers become fewer",
     "one of two processes gives way",
+    "one of two processes has a store that fails",
     "an attempt fails",
 ];
 
@@ -163,6 +172,8 @@ struct World {
     origin: Option<StoreFolder>,
     /// How many checkpoints there were.
     checkpoints: usize,
+    /// Whether the last process found another one at work.
+    was_second: bool,
 }
 
 /// What one process is to do.
@@ -176,8 +187,17 @@ struct Process {
     savepoints: Option<[StoreFolder; 2]>,
     /// How many bytes of state may be in memory, if that is bounded.
     room: Option<usize>,
-    /// Whether it finds another process at work.
-    is_second: bool,
+    /// The process that it finds at work, if there is one.
+    first: Option<First>,
+}
+
+/// A process of a job that is about to be started once more from the same folder.
+struct First {
+    /// Whether it restarts by itself, and may take over again. Not where other things fail, too: each could take over while the other
+    /// one still recovers its sinks, and these are not told who has come last. They would take away what the last one writes.
+    restarts: bool,
+    /// Whether it may have run out of room.
+    may_be_full: bool,
 }
 
 impl World {
@@ -187,7 +207,8 @@ impl World {
         let store = FaultyStore::shared(chance.clone(), plan.store);
         let outside = Outside::new(chance.clone(), plan.sink_failures, plan.sink_pause_millis);
         let outside = outside.with_pace(store.pace().with_steps(plan.commit_millis));
-        Self { seed, troubles, plan, chance, outside, store, home: 0, from: None, origin: None, checkpoints: 0 }
+        let (home, from, origin) = (0, None, None);
+        Self { seed, troubles, plan, chance, outside, store, home, from, origin, checkpoints: 0, was_second: false }
     }
 
     /// From its beginning to the end of its job; what happened in it.
@@ -201,7 +222,7 @@ impl World {
         let is_long = self.plan.rows_by_key().values().sum::<i64>() > 200;
         assert!(self.troubles != Troubles::None || self.checkpoints > 0 || !is_long, "there are checkpoints");
         // Whoever was fenced may have begun something that nobody goes on with.
-        assert!(self.plan.twins || self.outside.left_over() == 0, "what was never published is gone");
+        assert!(self.was_second || self.outside.left_over() == 0, "what was never published is gone");
         self.chance.tally()
     }
 
@@ -212,6 +233,7 @@ impl World {
             self.chance.be_kind();
         }
         let process = self.process(number, is_last);
+        self.was_second = process.first.is_some();
         let stopped = process.savepoints.clone().map(|[_, stopped]| stopped);
         let (jumps, chance, store) = (self.plan.jumps, self.chance.clone(), self.store.clone());
         let ended = simulate(self.seed.wrapping_mul(1000) + number, |mut environment| {
@@ -260,6 +282,8 @@ impl World {
         let settings = settings(plan, parallelism, backend);
         let job = graph(plan, Arc::new(self.outside.clone()), chance, parallelism).to_job_graph(&settings).unwrap();
         let place = |name: String| StoreFolder { store: store.clone(), root: name.as_str().into(), url: name };
+        // Whether a savepoint goes with the oldest checkpoints of who began from it.
+        let claims = self.seed.is_multiple_of(2);
         let begin = match self.from.take() {
             // A savepoint may lie anywhere, and who begins from it has a folder of its own.
             Some(savepoint) => {
@@ -270,12 +294,17 @@ impl World {
             None => Begin::Resume { origin: self.origin.clone() },
         };
         let folder = Some(place(format!("job-{}", self.home)));
-        // Whether a savepoint goes with the oldest checkpoints of who began from it.
-        let claims = self.seed.is_multiple_of(2);
+        // Who owns what it began from may delete it while another one looks for it.
+        let has_first = plan.twins && !is_last && !(claims && self.origin.is_some());
+        let first = has_first.then(|| First {
+            restarts: self.troubles == Troubles::Twins && chance.below(2) == 0,
+            may_be_full: plan.store.full_disk > 0,
+        });
+        chance.count("one of two processes has a store that fails", u64::from(has_first && plan.store.away > 0));
         let persistence = Persistence { folder, begin, ignore_unclaimed: false, claims };
         let savepoints = [place(format!("between-{number}")), place(format!("savepoint-{number}"))];
         let savepoints = Some(savepoints).filter(|_| plan.stops && chance.below(2) == 0);
-        Process { job, settings, persistence, lifetime, savepoints, room, is_second: plan.twins && !is_last }
+        Process { job, settings, persistence, lifetime, savepoints, room, first }
     }
 }
 
@@ -284,17 +313,23 @@ type Ended = (Option<Result<JobResult>>, Vec<CheckpointInfo>, Vec<JobFailure>);
 
 impl Process {
     async fn run(self, mut environment: Environment, chance: Chance) -> Ended {
-        let Self { job, settings, persistence, lifetime, savepoints, room, is_second } = self;
+        let Self { job, settings, mut persistence, lifetime, savepoints, room, first } = self;
         environment.tier = environment.tier.limited(room);
-        let first = match is_second {
-            true => {
-                let restarts = chance.below(2) == 0;
-                Some(start_before_another(&job, &environment, &settings, &persistence, restarts).await)
+        let may_be_full = first.as_ref().is_some_and(|first| first.may_be_full);
+        let first = match first {
+            Some(First { restarts, .. }) => {
+                let first = start_before_another(&job, &environment, &settings, &persistence, restarts).await;
+                // What that one has begun from, this one goes on from.
+                if let Begin::From(savepoint) = persistence.begin {
+                    persistence.begin = Begin::Resume { origin: Some(savepoint) };
+                }
+                Some(first)
             }
-            false => None,
+            None => None,
         };
         // Another process draws other numbers.
         environment.seed ^= 0x7717;
+        environment.nonce ^= 0x7717;
         let handle = execute_from(&job, &environment, &settings, persistence).unwrap();
         let outcome = tokio::select! {
             biased;
@@ -307,7 +342,7 @@ impl Process {
         };
         let is_finished = matches!(&outcome, Some(Ok(result)) if result.ending == Ending::Finished);
         if let Some(first) = first.as_ref().filter(|_| is_finished) {
-            must_have_given_way(first, &environment).await;
+            must_have_given_way(first, &environment, may_be_full).await;
             chance.count("one of two processes gives way", 1);
         }
         for failure in first.iter().chain([&handle]).flat_map(JobHandle::failures) {
@@ -317,8 +352,7 @@ impl Process {
     }
 }
 
-/// Starts the job, and returns once it is at work: somebody is about to start it once more from the same folder. In some worlds
-/// it restarts by itself, and may take over again.
+/// Starts the job, and returns once it is at work.
 async fn start_before_another(
     job: &JobGraph,
     environment: &Environment,
@@ -346,12 +380,13 @@ async fn start_before_another(
 
 /// The job that was at work first ends once another process has run it to its end; with an error, unless it finds that end when
 /// it restarts.
-async fn must_have_given_way(first: &JobHandle, environment: &Environment) {
+async fn must_have_given_way(first: &JobHandle, environment: &Environment, may_be_full: bool) {
     tokio::select! {
         biased;
         outcome = first.wait() => {
             let Err(error) = outcome else { return };
-            assert!(matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Unavailable), "{error}");
+            let is_full = may_be_full && error.kind() == ErrorKind::Exhausted;
+            assert!(is_full || matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Unavailable), "{error}");
         }
         () = environment.clock.sleep(PATIENCE) => panic!("the first of two processes goes on for ever"),
     }

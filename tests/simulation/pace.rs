@@ -1,10 +1,11 @@
 //! Time that goes by around what a process has others do: simulated time moves only when everybody sleeps, and without it a process
-//! could not be killed between one of these things and the next.
+//! could not be killed between one of these things and the next. Or it is killed at a step that somebody names.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidemill_core::clock::Clock;
+use tidemill_exec::latch::Latch;
 
 use crate::chance::Chance;
 
@@ -16,11 +17,20 @@ pub struct Pace {
     step_millis: u64,
     /// That of the process that waits.
     clock: Arc<Mutex<Option<Arc<dyn Clock>>>>,
+    /// What becomes of the process, if that is known.
+    fate: Arc<Mutex<Option<Fate>>>,
+}
+
+/// A process is killed at one of its steps.
+#[derive(Debug)]
+struct Fate {
+    steps_left: u64,
+    killed: Arc<Latch>,
 }
 
 impl Pace {
     pub fn new(chance: Chance, step_millis: u64) -> Self {
-        Self { chance, step_millis, clock: Arc::default() }
+        Self { chance, step_millis, clock: Arc::default(), fate: Arc::default() }
     }
 
     /// The same clock, and steps of less than so long.
@@ -37,15 +47,40 @@ impl Pace {
         self.clock.lock().unwrap().clone()
     }
 
+    /// The process that begins is killed at its step with this number, counted from 1, or at none. Whoever runs it hears of it, and
+    /// neither this step nor any other ever ends: what follows them does not take effect.
+    pub fn kill_at(&self, step: Option<u64>) -> Arc<Latch> {
+        let killed = Arc::<Latch>::default();
+        let fate = step.map(|step| Fate { steps_left: step, killed: killed.clone() });
+        *self.fate.lock().unwrap() = fate;
+        killed
+    }
+
     /// Before something takes effect, or after it has.
     pub async fn step(&self) {
+        if self.is_killed() {
+            std::future::pending::<()>().await;
+        }
         self.up_to(self.step_millis).await;
     }
 
-    /// Takes less than so long.
-    pub async fn up_to(&self, millis: u64) {
-        if let (Some(clock), true) = (self.clock(), millis > 0) {
-            clock.sleep(Duration::from_millis(self.chance.below(millis))).await;
+    /// Counts a step; whether the process has come to its last one.
+    fn is_killed(&self) -> bool {
+        let mut fate = self.fate.lock().unwrap();
+        let Some(Fate { steps_left, killed }) = &mut *fate else { return false };
+        *steps_left = steps_left.saturating_sub(1);
+        if *steps_left > 0 {
+            return false;
         }
+        killed.raise();
+        true
+    }
+
+    /// Takes less than so long; how long it took, in milliseconds.
+    pub async fn up_to(&self, millis: u64) -> u64 {
+        let (Some(clock), true) = (self.clock(), millis > 0) else { return 0 };
+        let pause = self.chance.below(millis);
+        clock.sleep(Duration::from_millis(pause)).await;
+        pause
     }
 }

@@ -1,17 +1,20 @@
 //! The distributed cache on the whole engine: shipped before `open`, gone with the job (SHR-06, SUB-25).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tidemill::stream::{Context, Environment, RichMapFunction, RuntimeContext};
 use tidemill::{Error, Result, Settings};
 use tidemill_connectors::store::{StoreFetcher, Stores};
+use tidemill_core::shared::FileFetcher;
 use tidemill_exec::runtime::Engine;
 
-use super::environment;
+use super::{Setup, environment};
 
 /// Runs a script from the cache, once a subtask, and reads the words beside it.
 #[derive(Clone, Default)]
@@ -116,5 +119,67 @@ fn files_come_from_any_store() {
     let mut greetings = greetings.unwrap();
     greetings.sort();
     assert_eq!(greetings, ["hello store 1", "hello store 2"]);
+    assert_eq!(entries(temporary.path()), Vec::<String>::new());
+}
+
+/// Brings a file that says where it is from, and counts how often.
+#[derive(Debug, Default)]
+struct Counting(AtomicUsize);
+
+#[async_trait]
+impl FileFetcher for Counting {
+    async fn fetch(&self, url: &str, target: &Path) -> Result<()> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        std::fs::write(target, url)?;
+        Ok(())
+    }
+}
+
+/// Looks at the model when it is opened, and notes in which attempt and where; the first attempt fails at its first row.
+#[derive(Clone)]
+struct Modelled {
+    opened: Arc<Mutex<Vec<(u32, PathBuf)>>>,
+    attempt: u32,
+}
+
+impl RichMapFunction<i64> for Modelled {
+    type Output = i64;
+
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> Result<()> {
+        let model = context.cached_file("model")?;
+        assert_eq!(std::fs::read_to_string(&model)?, "models/7.bin");
+        self.attempt = context.attempt();
+        self.opened.lock().unwrap().push((self.attempt, model));
+        Ok(())
+    }
+
+    fn map(&mut self, n: i64, _context: &mut Context<'_, ()>) -> Result<i64> {
+        match self.attempt {
+            0 => Err(Error::unavailable("the first attempt fails")),
+            _ => Ok(n),
+        }
+    }
+}
+
+#[test]
+fn a_file_is_shipped_once_however_many_subtasks_and_attempts_use_it() {
+    let (temporary, fetcher) = (tempfile::tempdir().unwrap(), Arc::new(Counting::default()));
+    let engine = Engine::new(vec![temporary.path().to_owned()]).unwrap().with_files(fetcher.clone());
+    let setup = Setup { parallelism: 3, gate: "100 ms", batch_rows: 7 };
+    let environment = Environment::within(engine.environment().clone(), setup.settings());
+    environment.set("restart-strategy.type", "fixed-delay").set("restart-strategy.fixed-delay.delay", "1 ms");
+    environment.register_cached_file("models/7.bin", "model", false);
+    let function = Modelled { opened: Arc::default(), attempt: 0 };
+    let numbers = environment.generate_sequence(1, 30).rich_map(function.clone()).rebalance();
+    numbers.rich_map(function.clone()).filter(|_| false).print();
+    let job = environment.execute_async("models").unwrap();
+    engine.block_on(job.wait()).unwrap();
+
+    let opened = std::mem::take(&mut *function.opened.lock().unwrap());
+    // Two functions of three subtasks each; of the first attempt there is at least the one that failed.
+    let of_attempt = |attempt| opened.iter().filter(|(number, _)| *number == attempt).count();
+    assert_eq!((of_attempt(1), of_attempt(0) > 0, of_attempt(2)), (6, true, 0));
+    assert!(opened.iter().all(|(_, path)| *path == opened[0].1), "there is one copy: {opened:?}");
+    assert_eq!(fetcher.0.load(Ordering::SeqCst), 1);
     assert_eq!(entries(temporary.path()), Vec::<String>::new());
 }

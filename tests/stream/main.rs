@@ -11,6 +11,8 @@
 mod accumulators;
 mod broadcast_sets;
 mod cached_files;
+mod connected;
+mod delivery;
 mod errors;
 mod examples;
 mod files;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidemill::stream::{
-    Collector, Context, Environment, JobHandle, MapState, OperatorListState, ProcessFunction, RuntimeContext,
-    ValueState, Watermarks,
+    Collector, Context, DataStream, Environment, JobHandle, MapState, OperatorListState, ProcessFunction,
+    RuntimeContext, ValueState, Watermarks,
 };
 use tidemill::{Error, ErrorKind, Result};
 
@@ -94,15 +95,25 @@ impl ProcessFunction<i64, i64> for Counting {
 /// Starts the program that counts the numbers to [`ROWS`] by their remainders, and is slow when `fast` of them have been seen.
 fn start(log: &Arc<Mutex<Log>>, fast: usize, parallelism: usize, settings: &[(&str, &str)]) -> JobHandle {
     log.lock().unwrap().fast = fast;
+    start_with(parallelism, settings, |numbers| drop(counted(numbers, log).uid("counting").print().uid("printed")))
+}
+
+/// Starts a program of the numbers to [`ROWS`].
+fn start_with(parallelism: usize, settings: &[(&str, &str)], program: impl FnOnce(&DataStream<i64>)) -> JobHandle {
     let environment = Environment::local_with(Setup { parallelism, gate: "0 ms", batch_rows: 4 }.settings());
     for (key, value) in settings {
         environment.set(key, value);
     }
-    let numbers = environment.generate_sequence(1, ROWS);
-    let timed = numbers.assign_timestamps_and_watermarks(Watermarks::ascending(), |n| *n);
-    let counted = timed.key_by(|n| n % KEYS).process(Counting::new(log)).name("counting").uid("counting");
-    counted.print().uid("printed");
+    program(&environment.generate_sequence(1, ROWS));
     environment.execute_async("count").unwrap()
+}
+
+fn timed(numbers: &DataStream<i64>) -> DataStream<i64> {
+    numbers.assign_timestamps_and_watermarks(Watermarks::ascending(), |n| *n)
+}
+
+fn counted(numbers: &DataStream<i64>, log: &Arc<Mutex<Log>>) -> DataStream<i64> {
+    timed(numbers).key_by(|n| n % KEYS).process(Counting::new(log)).name("counting")
 }
 
 /// Waits until the job is slow.
@@ -183,6 +194,95 @@ fn a_program_goes_on_from_the_checkpoints_of_one_that_was_given_up() {
     assert!(again < ROWS as usize, "{again} rows were read by the second job");
 }
 
+/// The numbers, in a task that a program did not have before; how many of them there were.
+fn passed(numbers: &DataStream<i64>) -> (DataStream<i64>, Arc<AtomicI64>) {
+    let count = Arc::new(AtomicI64::new(0));
+    let counter = count.clone();
+    let negative = numbers.map(move |n| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        -n
+    });
+    (negative.rebalance().map(|n| -n), count)
+}
+
+/// Starts the program whose source, function and sink have an identity each, and stops it on the way behind a savepoint; how many rows it
+/// has read.
+fn saved(log: &Arc<Mutex<Log>>, place: &str) -> i64 {
+    log.lock().unwrap().fast = 500;
+    let job = start_with(2, &[("execution.checkpointing.interval", "20 ms")], |numbers| {
+        drop(counted(&numbers.uid("numbers"), log).uid("counting").print().uid("printed"));
+    });
+    wait(log, &job);
+    now(job.stop(false, place)).unwrap();
+    let mut log = log.lock().unwrap();
+    log.fast = usize::MAX;
+    assert!(log.fired.is_empty(), "a timer fired before its time");
+    log.seen() as i64
+}
+
+#[test]
+fn a_changed_program_goes_on_with_the_state_of_an_operator_that_has_kept_its_uid() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, place) = (Arc::new(Mutex::new(Log::default())), folder.path().join("saved").display().to_string());
+    let read = saved(&log, &place);
+    let from = [("execution.state-recovery.path", place.as_str())];
+    // Without it the operator is another one, because it reads another.
+    let job = start_with(1, &from, |numbers| {
+        let (numbers, _) = passed(&numbers.uid("numbers"));
+        drop(counted(&numbers, &log).print().uid("printed"));
+    });
+    let error = job.join().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Request, "{error}");
+    assert!(error.message().contains("the checkpoint has state of 'counting"), "{error}");
+    assert_eq!(log.lock().unwrap().seen() as i64, read);
+
+    let mut count = Arc::default();
+    let job = start_with(1, &from, |numbers| {
+        let (numbers, passed) = passed(&numbers.uid("numbers"));
+        count = passed;
+        drop(counted(&numbers, &log).uid("counting").print().uid("printed"));
+    });
+    job.join().unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), ROWS - read, "the source went on from its position");
+    let log = log.lock().unwrap();
+    assert_eq!(log.fired, expected());
+    for (key, rows) in &log.rows {
+        assert!(rows.iter().copied().eq(1..=expected()[key][0].0), "key {key}: {rows:?}");
+    }
+    assert_eq!(log.remembered, ROWS as usize, "the elements of all lists");
+}
+
+#[test]
+fn a_program_without_an_operator_that_has_state_is_refused_unless_it_drops_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, place) = (Arc::new(Mutex::new(Log::default())), folder.path().join("saved").display().to_string());
+    let read = saved(&log, &place);
+    let begin = |ignores: &str| {
+        let mut count = Arc::default();
+        let from = [
+            ("execution.state-recovery.path", place.as_str()),
+            ("execution.state-recovery.ignore-unclaimed-state", ignores),
+        ];
+        let job = start_with(2, &from, |numbers| {
+            let (numbers, passed) = passed(&numbers.uid("numbers"));
+            count = passed;
+            timed(&numbers).filter(|_| false).print().uid("printed");
+        });
+        (job.join(), count.load(Ordering::SeqCst))
+    };
+    let (refused, passed) = begin("false");
+    let error = refused.unwrap_err();
+    assert_eq!((error.kind(), passed), (ErrorKind::Request, 0), "{error}");
+    let message = error.message();
+    assert!(message.contains("the checkpoint has state of 'counting") && message.contains("does not have"), "{error}");
+    assert!(!message.contains("numbers") && !message.contains("print"), "only what is not there is named: {error}");
+    assert!(error.to_string().contains("allow non-restored state to drop it"), "{error}");
+
+    let (accepted, passed) = begin("true");
+    accepted.unwrap();
+    assert_eq!(passed, ROWS - read, "the source went on from its position");
+}
+
 #[test]
 fn what_a_program_cannot_begin_from_is_named() {
     let log = Arc::new(Mutex::new(Log::default()));
@@ -217,11 +317,16 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
-/// Whether a checkpoint below a folder is complete. The first manifest says no more than who has taken the folder over.
-pub fn has_checkpoint(folder: &Path) -> bool {
+/// The number of the newest manifest below a folder, 0 if there is none.
+pub fn newest_manifest(folder: &Path) -> u64 {
     let is_manifest = |path: &PathBuf| path.parent().is_some_and(|parent| parent.ends_with("manifests"));
     let number = |path: PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
-    files_below(folder).into_iter().filter(is_manifest).filter_map(number).any(|number| number > 1)
+    files_below(folder).into_iter().filter(is_manifest).filter_map(number).max().unwrap_or(0)
+}
+
+/// Whether a checkpoint below a folder is complete. The first manifest says no more than who has taken the folder over.
+pub fn has_checkpoint(folder: &Path) -> bool {
+    newest_manifest(folder) > 1
 }
 
 /// Begins from the checkpoints in a folder, which are there or not.

@@ -67,6 +67,7 @@ impl Source for SocketSource {
             split: None,
             state: State::Disconnected,
             buffer: BytesMut::new(),
+            has_rest: false,
             lines: 0,
         }))
     }
@@ -93,6 +94,8 @@ struct SocketReader {
     split: Option<Arc<str>>,
     state: State,
     buffer: BytesMut,
+    /// Whether more came than went into the last batch.
+    has_rest: bool,
     /// Lines that were decoded, for errors.
     lines: u64,
 }
@@ -108,6 +111,7 @@ impl SocketReader {
         })?;
         self.lines += count_lines(&self.buffer[..rows.consumed]);
         self.buffer.advance(rows.consumed);
+        self.has_rest = rows.consumed > 0 && !self.buffer.is_empty();
         self.skipped.add(rows.skipped);
         // Nothing can be read again, so there is no position to remember.
         let event = SourceEvent::Batch { split: split.clone(), records: rows.records.clone(), position: Vec::new() };
@@ -129,6 +133,12 @@ impl SourceReader for SocketReader {
     async fn next(&mut self) -> Result<SourceEvent> {
         let Some(split) = self.split.clone() else { return Ok(SourceEvent::NeedsSplit) };
         loop {
+            // Before anything is waited for, and before the end: it may be all that ever came.
+            while self.has_rest {
+                if let Some(event) = self.decode(&split, matches!(self.state, State::Closed))? {
+                    return Ok(event);
+                }
+            }
             match &mut self.state {
                 State::Disconnected => {
                     let stream = self.socket.connect(&mut self.attempts, &self.clock).await?;

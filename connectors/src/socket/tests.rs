@@ -57,6 +57,35 @@ async fn rows_come_until_the_peer_closes() {
     }
 }
 
+/// Batches have two rows here.
+#[tokio::test]
+async fn rows_that_come_at_once_are_read_before_more_is_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let expected: Vec<String> = (0..9).map(|n| n.to_string()).collect();
+    let text = expected.join("\n");
+    let (seen, all_seen) = tokio::sync::oneshot::channel();
+    let serving = tokio::spawn(async move {
+        let (mut peer, _) = listener.accept().await.unwrap();
+        peer.write_all(text.as_bytes()).await.unwrap();
+        // The peer says nothing more, and does not close, until all but the line without an end were seen.
+        tokio::time::timeout(Duration::from_secs(60), all_seen).await.unwrap().unwrap();
+        peer.write_all(b"\nx\ny\nz\nlast").await.unwrap();
+    });
+    let source = crate::registry::source(options(port, &[]), lines(), &TableContext::new("test")).unwrap();
+    let mut reader = source.reader(&source_context(1, 2)).unwrap();
+    reader.add_splits(vec![Split::new("socket")]).await.unwrap();
+    let (mut rows, mut seen) = (Vec::new(), Some(seen));
+    while let SourceEvent::Batch { records, .. } = reader.next().await.unwrap() {
+        rows.extend(records.column(0).as_string::<i32>().iter().flatten().map(str::to_owned));
+        if rows.len() == 8 {
+            seen.take().unwrap().send(()).unwrap();
+        }
+    }
+    assert_eq!(rows, [&expected[..], &["x", "y", "z", "last"].map(str::to_owned)].concat());
+    serving.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_peer_that_comes_back_is_read_on() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -11,6 +11,8 @@ mod chain;
 mod id;
 mod job;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use id::OperatorId;
 pub use job::{ChainedOperator, ChainedSink, JobEdge, JobGraph, JobVertex, VertexHead};

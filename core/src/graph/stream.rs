@@ -383,8 +383,10 @@ impl StreamGraph {
             ids[node] = Some(match uid {
                 Some(uid) => {
                     let id = OperatorId::from_uid(uid);
-                    if taken(&ids, id) {
-                        return Err(Error::request(format!("two operators have the uid '{uid}'")));
+                    if let Some(other) = ids.iter().position(|other| *other == Some(id)) {
+                        let other = &self.nodes[other].name;
+                        let error = format!("two operators have the uid '{uid}': '{other}' and '{name}'");
+                        return Err(Error::request(error));
                     }
                     id
                 }

@@ -173,7 +173,7 @@ impl Settings {
 
     /// `table.dml-sync`, if set: whether `INSERT` waits for its job.
     pub fn dml_sync(&self) -> Option<bool> {
-        self.is_set("table.dml-sync").then(|| self.text("table.dml-sync").eq_ignore_ascii_case("true"))
+        self.is_set("table.dml-sync").then(|| self.is_true("table.dml-sync"))
     }
 
     /// `io.tmp.dirs`: where spill files go; the system's temporary directory when empty.
@@ -199,7 +199,7 @@ impl Settings {
 
     /// `pipeline.operator-chaining.enabled`.
     pub fn operator_chaining(&self) -> bool {
-        self.text("pipeline.operator-chaining.enabled") == "true"
+        self.is_true("pipeline.operator-chaining.enabled")
     }
 
     /// `taskmanager.memory.segment-size` in bytes: the size at which an exchange buffer is full.
@@ -221,6 +221,11 @@ impl Settings {
     pub fn state_ttl(&self) -> Option<StateTtl> {
         let time = parse_duration(self.text("table.exec.state.ttl")).unwrap_or_default();
         (!time.is_zero()).then(|| StateTtl::new(time))
+    }
+
+    /// A switch, whose words count in any case.
+    fn is_true(&self, key: &'static str) -> bool {
+        self.text(key).eq_ignore_ascii_case("true")
     }
 
     fn number(&self, key: &'static str, fallback: usize) -> usize {
@@ -280,6 +285,26 @@ mod tests {
         assert!(error.contains("execution.batch-rows") && error.contains("'0'"), "{error}");
         let error = settings.set("execution.buffer-timeout", "soon", Origin::Statement).unwrap_err().to_string();
         assert!(error.contains("'soon'") && error.contains("infinite"), "{error}");
+    }
+
+    #[test]
+    fn switches_are_on_and_off_in_any_case() {
+        let mut settings = Settings::default();
+        assert!(settings.operator_chaining());
+        for (value, is_on) in [("FALSE", false), ("TRUE", true), ("False", false), (" True ", true), ("false", false)] {
+            for key in [
+                "pipeline.operator-chaining.enabled",
+                "table.dml-sync",
+                "execution.checkpointing.incremental",
+                "execution.state-recovery.ignore-unclaimed-state",
+            ] {
+                settings.set(key, value, Origin::Statement).unwrap();
+            }
+            assert_eq!(settings.operator_chaining(), is_on, "{value}");
+            assert_eq!(settings.dml_sync(), Some(is_on), "{value}");
+            assert_eq!(settings.checkpoints().incremental, is_on, "{value}");
+            assert_eq!(settings.state_recovery().ignore_unclaimed, is_on, "{value}");
+        }
     }
 
     #[test]

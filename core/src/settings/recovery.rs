@@ -212,10 +212,6 @@ impl Settings {
         self.text(key).trim().parse().unwrap_or(fallback)
     }
 
-    fn is_true(&self, key: &'static str) -> bool {
-        self.text(key).trim().eq_ignore_ascii_case("true")
-    }
-
     fn place(&self, key: &'static str) -> Option<String> {
         Some(self.text(key).trim()).filter(|place| !place.is_empty()).map(str::to_owned)
     }

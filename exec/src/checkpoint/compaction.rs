@@ -1,4 +1,4 @@
-//! Compaction: the layers of a state that has changed much become fewer, behind the job's back (CKP-08).
+//! Compaction: the layers of a state that has changed much become fewer, behind the job's back (CKP-12).
 //!
 //! ```text
 //! before      whole 90 | changed 20 | removed 2 | changed 75      the newest checkpoint

@@ -309,9 +309,14 @@ async fn create(files: &Files, manifest: &Manifest) -> Result<()> {
     Err(Error::cancelled(error).with_hint("another process runs this job; only one of them can go on"))
 }
 
+/// Whether an error is about what a manifest holds: it is damaged, or of another version. Else it was not to be had.
+fn is_about_content(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Request)
+}
+
 /// The error of the newest manifest, with where one could begin instead.
 async fn name_good_one(files: &Files, manifests: &[(u64, Path)], error: Error) -> Error {
-    if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Request) {
+    if !is_about_content(&error) {
         return error;
     }
     let (kind, hint) = (error.kind(), error.hint().map(str::to_owned));
@@ -336,6 +341,8 @@ async fn name_good_one(files: &Files, manifests: &[(u64, Path)], error: Error) -
 
 /// The newest checkpoint before number `before` of which every byte is as it was written, and the last manifest that names it.
 /// All of its state is read, one chunk in memory.
+///
+/// Errors: of the store. What cannot be read now may be whole.
 pub async fn newest_whole(
     store: Arc<dyn ObjectStore>,
     root: &Path,
@@ -345,7 +352,13 @@ pub async fn newest_whole(
     let files = Files { store, root: root.clone(), clock };
     let mut checked = None;
     for numbered in manifests(&files, None).await?.iter().rev() {
-        let Ok(Some(manifest)) = read_numbered(&files, numbered).await else { continue };
+        let manifest = match read_numbered(&files, numbered).await {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => continue,
+            Err(error) if is_about_content(&error) => continue,
+            // It may be the good one.
+            Err(error) => return Err(error),
+        };
         let Some(content) = manifest.content.completed().filter(|content| content.checkpoint < before) else {
             continue;
         };

@@ -16,6 +16,9 @@ use self::table::{Place, SlotTable};
 
 mod table;
 
+/// The hash under which the one slot stands that there is where rows have no key: it is of the first key group.
+pub const HASH_WITHOUT_KEY: u64 = 0;
+
 /// Slots by key.
 #[derive(Debug)]
 pub struct KeyIndex {
@@ -30,8 +33,11 @@ pub struct KeyIndex {
 
 /// The keys of all slots, as columns of one layout.
 trait KeyColumns: Send + std::fmt::Debug {
-    /// Makes `columns` the batch that `is_same` and `store` speak of.
+    /// Makes `columns` the batch that the others speak of.
     fn begin(&mut self, columns: &[ArrayRef]) -> Result<()>;
+
+    /// Keeps nothing of the batch.
+    fn end(&mut self);
 
     /// Finds or adds the keys of the batch from this row on, one for each place.
     fn intern(&mut self, table: &mut Interning<'_>, begin: usize, places: &[Place], slots: &mut Vec<usize>);
@@ -124,6 +130,7 @@ impl KeyIndex {
             keys.intern(&mut Interning { table, hashes: all, free, of_rows: hashes }, begin, &places, slots);
             begin += places.len();
         }
+        self.keys.end();
         self.settled = self.hashes.len();
         Ok(())
     }
@@ -133,6 +140,7 @@ impl KeyIndex {
         self.keys.begin(columns)?;
         let places: Vec<Place> = hashes.iter().map(|hash| self.table.place(*hash)).collect();
         self.keys.find(&self.table, &places, slots);
+        self.keys.end();
         Ok(())
     }
 
@@ -155,6 +163,7 @@ impl KeyIndex {
         self.keys.begin(columns)?;
         let begin = self.hashes.len();
         self.keys.append(begin, hashes.len());
+        self.keys.end();
         self.hashes.extend_from_slice(hashes);
         Ok(begin..self.hashes.len())
     }
@@ -250,15 +259,18 @@ impl KeyColumns for NoKeys {
         Ok(())
     }
 
-    fn intern(&mut self, table: &mut Interning<'_>, begin: usize, places: &[Place], slots: &mut Vec<usize>) {
-        let slot = table.slot(begin, table.table.place(0), |_| true, |_| ());
+    fn end(&mut self) {}
+
+    fn intern(&mut self, table: &mut Interning<'_>, _begin: usize, places: &[Place], slots: &mut Vec<usize>) {
+        let place = table.table.place(HASH_WITHOUT_KEY);
+        let slot = table.table.find(place, |_| true).unwrap_or_else(|| table.add(place, HASH_WITHOUT_KEY) as usize);
         slots.resize(slots.len() + places.len(), slot);
     }
 
     fn append(&mut self, _slot: usize, _rows: usize) {}
 
     fn find(&self, table: &SlotTable, places: &[Place], slots: &mut Vec<Option<usize>>) {
-        let slot = table.find(table.place(0), |_| true);
+        let slot = table.find(table.place(HASH_WITHOUT_KEY), |_| true);
         slots.resize(slots.len() + places.len(), slot);
     }
 
@@ -299,7 +311,12 @@ impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
         Ok(())
     }
 
+    fn end(&mut self) {
+        self.batch = None;
+    }
+
     fn intern(&mut self, table: &mut Interning<'_>, begin: usize, places: &[Place], slots: &mut Vec<usize>) {
+        // Out of `self`, so that nothing of it is read again for each row.
         let Some(batch) = self.batch.take() else { return };
         slots.reserve(places.len());
         for (row, place) in (begin..).zip(places) {
@@ -330,7 +347,7 @@ impl<T: ArrowPrimitiveType> KeyColumns for PrimitiveKeys<T> {
     }
 
     fn append(&mut self, slot: usize, rows: usize) {
-        let Some(batch) = self.batch.take() else { return };
+        let Some(batch) = &self.batch else { return };
         self.values.resize(slot, T::Native::default());
         self.values.extend_from_slice(&batch.values()[..rows]);
     }
@@ -412,9 +429,12 @@ impl RowKeys {
 impl KeyColumns for RowKeys {
     fn begin(&mut self, columns: &[ArrayRef]) -> Result<()> {
         let columns: Vec<ArrayRef> = columns.iter().map(folded_floats).collect();
-        self.batch.clear();
         self.converter.append(&mut self.batch, &columns)?;
         Ok(())
+    }
+
+    fn end(&mut self) {
+        self.batch = self.converter.empty_rows(0, 0);
     }
 
     fn intern(&mut self, table: &mut Interning<'_>, begin: usize, places: &[Place], slots: &mut Vec<usize>) {

@@ -2,6 +2,7 @@
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::Int64Type;
+use tidemill_core::state::StateLayer;
 
 use super::*;
 
@@ -83,7 +84,8 @@ fn numbers(stored: &Stored, name: &str) -> Vec<i64> {
             bytes.map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap())).collect()
         }
     };
-    let mut numbers: Vec<i64> = subtasks.iter().flatten().flat_map(|batch| of_column(batch.column(0))).collect();
+    let batches = subtasks.iter().flat_map(|layers| StateLayer::decode_all(layers).unwrap());
+    let mut numbers: Vec<i64> = batches.flat_map(|batch| of_column(batch.column(0))).collect();
     numbers.sort();
     numbers
 }
@@ -98,7 +100,7 @@ fn lists_are_restored_and_union_lists_do_not_multiply() {
     expected.sort();
     for program in [filter, windows] {
         for stops in [&[(3, 4), (3, 4), (3, 4), (5, 4)][..], &[(0, 4), (0, 2), (0, 3), (6, 4), (8, 4), (8, 4)]] {
-            let (_, stored) = run_to_snapshot([program, program], stops);
+            let (_, stored) = run_to_snapshot([program, program], stops, PLAIN);
             for name in ["union", "split", "raw"] {
                 assert_eq!(numbers(&stored, name), expected, "'{name}' {stops:?}");
             }
@@ -106,7 +108,7 @@ fn lists_are_restored_and_union_lists_do_not_multiply() {
         }
         // A checkpoint may come before the first row.
         let job = job(program);
-        let mut subtasks = Subtasks::open(&job, tested(&job), 4);
+        let mut subtasks = Subtasks::open(&job, 4, PLAIN);
         assert_eq!(numbers(&subtasks.snapshot(), "begun"), [0, 1, 2, 3]);
         let mut subtasks = subtasks.replace(&job, 2).replace(&job, 3);
         assert_eq!(numbers(&subtasks.snapshot(), "begun"), [0, 1, 2, 3]);

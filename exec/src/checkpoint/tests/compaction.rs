@@ -159,7 +159,7 @@ fn many_small_changes_become_one_layer_and_the_whole_one_stays() {
     });
 }
 
-/// CKP-06: with every key drawn now and then, and a compaction whenever one is worth it.
+/// CKP-12: with every key drawn now and then, and a compaction whenever one is worth it.
 #[test]
 fn what_has_to_be_read_again_is_no_more_than_twice_the_state() {
     let drawn = |number: i64| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64) >> 20).rem_euclid(40_000);

@@ -21,6 +21,8 @@ pub struct Faulty {
     plan: Arc<Mutex<Plan>>,
     /// Whether it puts one file in the place of another, and knows nothing else.
     overwrites: bool,
+    /// A part of the names of files that it does not give away.
+    withheld: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -36,12 +38,17 @@ impl Faulty {
     /// Faults that follow from a seed; one call in `fails_one_in` fails.
     pub fn new(inner: Arc<dyn ObjectStore>, seed: u64, fails_one_in: u64) -> Self {
         let plan = Plan { chance: Chance(seed), fails_one_in, next: Vec::new() };
-        Self { inner, plan: Arc::new(Mutex::new(plan)), overwrites: false }
+        Self { inner, plan: Arc::new(Mutex::new(plan)), overwrites: false, withheld: None }
     }
 
     /// The same as a store that creates no name only once (WebDAV).
     pub fn overwriting(self) -> Self {
         Self { overwrites: true, ..self }
+    }
+
+    /// The same, where files with this in their names are there and cannot be read.
+    pub fn withholding(self, part: &'static str) -> Self {
+        Self { withheld: Some(part), ..self }
     }
 
     /// For each of the next files that are put whole: whether it is stored, and whether the reply arrives.
@@ -111,6 +118,9 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if self.withheld.is_some_and(|part| location.as_ref().contains(part)) {
+            return Err(fault("before"));
+        }
         self.around(false, self.inner.get_opts(location, options)).await
     }
 

@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 use tidemill_core::ErrorKind;
 use tidemill_core::graph::OperatorId;
+use tidemill_core::key::HASH_VERSION;
 
 use super::*;
+use crate::checkpoint::generated as fb;
 use crate::checkpoint::manifest::{FORMAT_VERSION, decode, encode, seal};
 
 /// A manifest that could be: everything in it follows from the seed.
@@ -132,6 +134,52 @@ fn a_newer_version_is_told_from_damage() {
         "a manifest of format version 7; this release reads up to 1; upgrade tidemill to a release that reads it"
     ]
     .assert_eq(&error.to_string());
+}
+
+/// A manifest as a release has written it that places keys by another version of their hash.
+fn of_hash_version(manifest: &Manifest, version: u32) -> Vec<u8> {
+    let mut bytes = encode(manifest).unwrap();
+    bytes.truncate(bytes.len() - 16);
+    let table = fb::root_as_manifest(&bytes).unwrap()._tab;
+    let offset = table.vtable().get(fb::Manifest::VT_HASH_VERSION);
+    assert!(offset > 0, "the version is stored");
+    let place = table.loc() + usize::from(offset);
+    bytes[place..place + 4].copy_from_slice(&version.to_le_bytes());
+    seal(&mut bytes, FORMAT_VERSION);
+    bytes
+}
+
+/// Its keys would be looked for in other key groups than those under which they stand.
+#[test]
+fn another_version_of_the_hash_of_keys_is_told_from_damage() {
+    let manifest = manifest(&mut Chance(5));
+    assert_eq!(decode(&of_hash_version(&manifest, HASH_VERSION)).unwrap(), manifest);
+    for version in [0, HASH_VERSION + 1, 7, u32::MAX] {
+        let error = decode(&of_hash_version(&manifest, version)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Request);
+        let versions = format!("key hash version {version}; this release places keys by {HASH_VERSION}");
+        assert_eq!(error.to_string(), format!("a manifest of {versions}; use a release that knows it"));
+    }
+}
+
+/// A job that goes on from such a checkpoint hears of both versions, of the file, and of the good one before it.
+#[test]
+fn checkpoints_with_another_hash_of_keys_are_not_gone_on_from() {
+    run(async {
+        let store = memory();
+        let mut writer = open(&store).await.unwrap().take_over(1).await.unwrap();
+        for number in [1, 2] {
+            let path = writer.segment_path(number, 0);
+            let content = checkpoint(&store, path, number, Vec::new(), Vec::new()).await;
+            writer.publish(content).await.unwrap();
+        }
+        let other = of_hash_version(writer.newest(), HASH_VERSION + 1);
+        overwrite(&*store, &Path::from("jobs/one/manifests/00000000000000000003"), |bytes| *bytes = other).await;
+        let error = open(&store).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Request);
+        expect_test::expect!["manifest 'jobs/one/manifests/00000000000000000003': a manifest of key hash version 2; this release places keys by 1; the newest good one is checkpoint 1, manifest 'jobs/one/manifests/00000000000000000002'; use a release that knows it"]
+            .assert_eq(&error.to_string());
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod manifests;
 mod restores;
 mod savepoints;
 mod segments;
+mod whole;
 mod writers;
 
 use std::future::Future;

@@ -181,3 +181,29 @@ fn a_function_that_cannot_take_rows_back_says_so() {
     plan.input_updates = false;
     plan.check().unwrap();
 }
+
+#[test]
+fn groups_that_are_appended_are_those_that_would_be_decoded() {
+    let plan = plan(vec![0]);
+    let aggregates = &plan.aggregates;
+    let rows: Vec<(Input, bool)> = (0..300).map(|n| ((Some(0), (n % 7 != 0).then_some(n * n % 31)), true)).collect();
+    let (batch, slots) = (batch(&rows), (0..300).map(|n| n * n % 37).collect::<Vec<usize>>());
+    let arguments: Vec<_> = aggregates.iter().map(|aggregate| aggregate.arguments(batch.records()).unwrap()).collect();
+    let mut groups = GroupColumn::new(aggregates, true).unwrap();
+    groups.resize(37);
+    groups.update(&Changes { slots: &slots, additions: None }, &arguments).unwrap();
+    let all: Vec<usize> = (0..37).collect();
+    let encoded = groups.encode(&all).unwrap();
+    let part = |begin: usize, rows: usize| encoded.iter().map(|column| column.slice(begin, rows)).collect::<Vec<_>>();
+
+    let mut appended = GroupColumn::new(aggregates, true).unwrap();
+    appended.append(0..20, &part(0, 20)).unwrap();
+    // Three slots of other keys, of which this column was not told.
+    appended.append(23..40, &part(20, 17)).unwrap();
+    assert!((20..23).all(|slot| appended.is_vacant(slot)));
+    let places: Vec<usize> = (0..20).chain(23..40).collect();
+    assert_eq!(appended.encode(&places).unwrap(), encoded);
+    assert_eq!(appended.evaluate(&places).unwrap(), groups.evaluate(&all).unwrap());
+    let error = appended.append(40..42, &part(0, 3)).unwrap_err();
+    assert_eq!(error.message(), "3 values for 2 slots");
+}

@@ -230,7 +230,13 @@ fn remove_leftovers(dir: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use futures::future::join_all;
+
     use super::*;
+    use crate::exchange::SpillDirs;
+    use crate::runtime::simulate;
 
     #[test]
     fn a_folder_is_gone_with_its_owner_and_a_leftover_with_the_next_one() {
@@ -300,5 +306,59 @@ mod tests {
         ends_with("s3://bucket/models/model.bin", "3/model.bin");
         ends_with("/data/scripts/", "3/scripts");
         ends_with("..", "3/file");
+    }
+
+    /// Counts how often it is asked, and fails the first so many times. It takes its time: others come meanwhile.
+    #[derive(Debug, Default)]
+    struct Counting {
+        asked: AtomicUsize,
+        failures: usize,
+    }
+
+    #[async_trait]
+    impl FileFetcher for Counting {
+        async fn fetch(&self, _url: &str, target: &Path) -> Result<()> {
+            let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            // Not all of it, if it fails.
+            std::fs::write(target, if asked < self.failures { "mo" } else { "model" })?;
+            if asked < self.failures { Err(Error::unavailable("the store is away")) } else { Ok(()) }
+        }
+    }
+
+    /// What three subtasks hear that wait for one file at once, and one that comes later; how often it was fetched.
+    fn shared(failures: usize) -> (Vec<Option<String>>, usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = [dir.path().to_owned()];
+        let fetcher = Arc::new(Counting { failures, ..Counting::default() });
+        let counts = fetcher.clone();
+        let run = |environment: Environment| async move {
+            let environment = Environment { files: fetcher, spill: Arc::new(SpillDirs::new(dirs)), ..environment };
+            let file = CachedFile { name: "model".to_owned(), url: "models/7.bin".to_owned(), executable: false };
+            let files = JobFiles::new(&[file], &environment);
+            let mut heard = join_all((0..3).map(|_| files.fetched())).await;
+            heard.push(files.fetched().await);
+            let path = files.path("model").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "model");
+            assert_eq!(files.path("model").unwrap(), path);
+            heard.into_iter().map(|heard| heard.err().map(|error| error.to_string())).collect::<Vec<_>>()
+        };
+        let heard = simulate(1, run).unwrap();
+        // Neither what was fetched outlives the job, nor the part that came before.
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        (heard, counts.asked.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn a_file_is_fetched_once_for_all_who_wait_for_it() {
+        assert_eq!(shared(0), (vec![None; 4], 1));
+    }
+
+    #[test]
+    fn a_fetch_that_failed_is_done_again_by_who_comes_next() {
+        let error = "cached file 'model' from 'models/7.bin': the store is away".to_owned();
+        assert_eq!(shared(1), (vec![Some(error), None, None, None], 2));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A bucket is chosen by where in its stretch of all hashes a hash lies, not by its lowest bits. Key groups are such stretches, and what
 //! is stored comes in their order: of a table larger than the caches it meets one part behind the other. That needs a table which is
-//! large enough from the beginning, or the first part of the keys would crowd its first part; one that has to grow scatters them.
+//! large enough from the beginning, or the first keys would crowd its first part: one that has to grow, or has a part that fills up
+//! before the others, scatters its keys.
 
 use std::ops::Range;
 
@@ -12,7 +13,12 @@ use hashbrown::HashTable;
 /// of instructions holds: what need not stand between them is done for all of them before.
 const MOST_PLACES: usize = 256;
 /// Room is made for as many.
-const LEAST_PLACES: usize = 64;
+const LEAST_PLACES: usize = 16;
+
+/// Parts of a table whose keys are counted, a power of two.
+const PARTS: usize = 64;
+/// Keys that are counted where the first of them is: they come in order, or are anywhere.
+const COUNTED_KEYS: usize = 16;
 
 /// What `hashbrown` takes as the hash of a key: in its lowest bits where to look first, in its highest seven a tag. It holds until the table
 /// grows.
@@ -24,6 +30,10 @@ pub struct Place(u64);
 pub struct SlotTable {
     slots: HashTable<u32>,
     places: Places,
+    /// Keys in each part, roughly.
+    in_parts: [u32; PARTS],
+    /// Whether a part has more keys than it may have.
+    is_crowded: bool,
 }
 
 /// How hashes become places.
@@ -35,40 +45,56 @@ struct Places {
     begin: u64,
     /// Buckets a hash, times 2^64.
     scale: u64,
+    /// By how many bits the number of a bucket is longer than that of its part.
+    of_part: u32,
+    /// How many keys a part may have.
+    most: u32,
 }
 
 impl Places {
     /// Of keys with any hashes. The high half of a hash chooses the key group, so that all keys of a subtask begin alike: places are
     /// those of the low half.
-    fn scattered(buckets: u128) -> Self {
-        Self { turn: 32, begin: 0, scale: buckets as u64 }
+    fn scattered(buckets: usize) -> Self {
+        Self { turn: 32, begin: 0, scale: buckets as u64, of_part: 0, most: u32::MAX }
     }
 
     /// In the order of hashes, where all keys are of these groups.
-    fn in_order(groups: &Range<u32>, max_parallelism: u32, buckets: u128) -> Self {
+    fn in_order(groups: &Range<u32>, max_parallelism: u32, buckets: usize) -> Self {
         // See `tidemill_core::key::key_group`.
         let first = |group: u32| ((u128::from(group) << 32).div_ceil(u128::from(max_parallelism.max(1)))) << 32;
         let (begin, end) = (first(groups.start), first(groups.end));
-        let scale = (buckets << 64) / end.saturating_sub(begin).max(1);
-        Self { turn: 0, begin: begin as u64, scale: u64::try_from(scale).unwrap_or(u64::MAX) }
+        let scale = ((buckets as u128) << 64) / end.saturating_sub(begin).max(1);
+        // As full as a table ever is, seven eighths, and what differs by chance.
+        let (of_part, most) = match buckets / PARTS {
+            0 => (0, u32::MAX),
+            buckets => (buckets.trailing_zeros(), (buckets - buckets / 16) as u32),
+        };
+        Self { turn: 0, begin: begin as u64, scale: u64::try_from(scale).unwrap_or(u64::MAX), of_part, most }
     }
 
     #[inline]
     fn of(self, hash: u64) -> Place {
+        // Bits that have no part in the bucket, and are not the same for all keys of a key group: those of namespaces are alike in the
+        // high half.
+        let tag = hash ^ hash >> 39;
         let hash = hash.rotate_left(self.turn);
         let bucket = (u128::from(hash.wrapping_sub(self.begin)) * u128::from(self.scale)) >> 64;
-        // The lowest bits have no part in the bucket.
-        Place(bucket as u64 | hash << 57)
+        Place(bucket as u64 | tag << 57)
+    }
+
+    #[inline]
+    fn part(self, place: Place) -> usize {
+        (place.0 >> self.of_part) as usize % PARTS
     }
 }
 
 impl SlotTable {
     /// An empty table of keys with any hashes.
     pub fn new() -> Self {
-        Self { slots: HashTable::new(), places: Places::scattered(0) }
+        Self { slots: HashTable::new(), places: Places::scattered(0), in_parts: [0; PARTS], is_crowded: false }
     }
 
-    /// Makes room for so many keys of these key groups, in their order, until there are more.
+    /// Makes room for so many keys of these key groups, in their order, until there are more or a part of them is crowded.
     pub fn lay_out(&mut self, groups: &Range<u32>, max_parallelism: u32, keys: usize, hashes: &[u64]) {
         self.rebuild(self.len().max(keys), hashes, |buckets| Places::in_order(groups, max_parallelism, buckets));
     }
@@ -90,16 +116,31 @@ impl SlotTable {
     pub fn insert(&mut self, place: Place, slot: u32, hashes: &[u64]) {
         let places = self.places;
         self.slots.insert_unique(place.0, slot, |slot| places.of(hashes[*slot as usize]).0);
+        self.count(place, 1);
     }
 
     /// Adds the slots from this one on, each of a key that is not there; `hashes` are those of all slots.
     pub fn insert_new(&mut self, from: usize, hashes: &[u64]) {
         self.reserve(hashes.len() - from, hashes);
-        let places = self.places;
-        let place_of = |slot: &u32| places.of(hashes[*slot as usize]).0;
-        for (slot, hash) in hashes.iter().enumerate().skip(from) {
-            self.slots.insert_unique(places.of(*hash).0, slot as u32, &place_of);
+        for begin in (from..hashes.len()).step_by(COUNTED_KEYS) {
+            let new = begin..hashes.len().min(begin + COUNTED_KEYS);
+            if self.is_crowded {
+                self.grow(hashes.len() - begin, hashes);
+            }
+            let places = self.places;
+            let place_of = |slot: &u32| places.of(hashes[*slot as usize]).0;
+            for slot in new.clone() {
+                self.slots.insert_unique(places.of(hashes[slot]).0, slot as u32, &place_of);
+            }
+            self.count(places.of(hashes[begin]), new.len() as u32);
         }
+    }
+
+    /// Takes note of keys in the part of this place.
+    fn count(&mut self, place: Place, keys: u32) {
+        let in_part = &mut self.in_parts[self.places.part(place)];
+        *in_part += keys;
+        self.is_crowded |= *in_part > self.places.most;
     }
 
     /// The slot of the key with this place.
@@ -110,13 +151,17 @@ impl SlotTable {
 
     /// Takes out a slot whose key has this hash; whether it was there.
     pub fn remove(&mut self, hash: u64, slot: u32) -> bool {
-        let entry = self.slots.find_entry(self.place(hash).0, |other| *other == slot);
-        entry.map(|entry| entry.remove()).is_ok()
+        let place = self.place(hash);
+        let entry = self.slots.find_entry(place.0, |other| *other == slot).map(|entry| entry.remove());
+        let is_there = entry.is_ok();
+        let in_part = &mut self.in_parts[self.places.part(place)];
+        *in_part = in_part.saturating_sub(u32::from(is_there));
+        is_there
     }
 
     /// Makes room for so many more keys at once; `hashes` are those of all slots.
     pub fn reserve(&mut self, keys: usize, hashes: &[u64]) {
-        if self.slots.capacity() - self.slots.len() < keys {
+        if self.slots.capacity() - self.slots.len() < keys || self.is_crowded {
             self.grow(keys, hashes);
         }
     }
@@ -134,14 +179,15 @@ impl SlotTable {
     #[cold]
     fn grow(&mut self, more: usize, hashes: &[u64]) {
         let (wanted, most) = (self.slots.len() + more, self.slots.num_buckets() / 8 * 7);
-        // Where most of it is what removed keys left behind, it stays as large as it is.
-        let is_large = wanted <= most / 2;
+        // Where most of it is what removed keys left behind, or only a part of it is full, it stays as large as it is.
+        let is_large = wanted <= if self.is_crowded { most } else { most / 2 };
         self.rebuild(if is_large { most } else { wanted.max(most + 1) }, hashes, Places::scattered);
     }
 
-    fn rebuild(&mut self, capacity: usize, hashes: &[u64], places: impl FnOnce(u128) -> Places) {
+    fn rebuild(&mut self, capacity: usize, hashes: &[u64], places: impl FnOnce(usize) -> Places) {
         let before = std::mem::replace(&mut self.slots, HashTable::with_capacity(capacity));
-        self.places = places(self.slots.num_buckets() as u128);
+        self.places = places(self.slots.num_buckets());
+        (self.in_parts, self.is_crowded) = ([0; PARTS], false);
         for slot in before {
             self.insert(self.place(hashes[slot as usize]), slot, hashes);
         }

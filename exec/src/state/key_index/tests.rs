@@ -73,39 +73,87 @@ fn keys_that_were_appended_are_found_where_they_are() {
     }
 }
 
-/// Inserts keys in the order of their hashes and looks for each of them: how many slots were compared with it.
-fn comparisons(groups: &Range<u32>, room: usize, keys: i64) -> usize {
-    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..keys));
-    let hashes = hash_columns(&[numbers], keys as usize).unwrap();
-    let mut hashes: Vec<u64> = hashes.iter().copied().filter(|hash| groups.contains(&key_group(*hash, 128))).collect();
-    hashes.sort_unstable();
-    let mut table = SlotTable::new();
-    table.lay_out(groups, 128, room, &[]);
-    for (slot, hash) in hashes.iter().enumerate() {
-        table.reserve(1, &hashes);
-        table.insert(table.place(*hash), slot as u32, &hashes);
-    }
-    assert_eq!(table.len(), hashes.len());
-    let mut compared = 0;
+/// How many slots with other hashes are compared with those of all keys so far.
+fn comparisons(table: &SlotTable, hashes: &[u64]) -> usize {
+    let mut others = 0;
     for (slot, hash) in hashes.iter().enumerate() {
         let found = table.find(table.place(*hash), |other| {
-            compared += 1;
+            others += usize::from(*other as usize != slot);
             *other as usize == slot
         });
         assert_eq!(found, Some(slot));
     }
-    compared - hashes.len()
+    others
+}
+
+fn hashes_of(keys: i64) -> Vec<u64> {
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..keys));
+    hash_columns(&[numbers], keys as usize).unwrap().to_vec()
 }
 
 #[test]
 fn keys_in_the_order_of_hashes_crowd_no_part_of_the_table() {
-    // Of keys that share a tag, one in 128, only those that stand near are compared.
-    for (groups, keys) in [(0..128, 100_000), (32..64, 400_000), (127..128, 2_000_000)] {
-        for room in [0, 1000, keys as usize / 128 * groups.len(), keys as usize] {
-            let (others, all) = (comparisons(&groups, room, keys), keys as usize / 128 * groups.len());
-            assert!(others < all / 4, "{others} of {all} keys with room for {room} of {groups:?}");
+    let all = hashes_of(400_000);
+    for groups in [0..128, 32..64, 127..128] {
+        let mut hashes: Vec<u64> = all.iter().copied().filter(|hash| groups.contains(&key_group(*hash, 128))).collect();
+        hashes.sort_unstable();
+        // All of them, or each second one with the others in order again.
+        for layers in [1, 2] {
+            let part = hashes.len() / layers;
+            let hashes: Vec<u64> =
+                (0..layers).flat_map(|layer| hashes[layer..].iter().step_by(layers).copied()).collect();
+            for room in [0, 1000, part / 4, part / 2, part, hashes.len()] {
+                let mut table = SlotTable::new();
+                table.lay_out(&groups, 128, room, &[]);
+                for step in (0..hashes.len()).step_by(500) {
+                    let known = &hashes[..hashes.len().min(step + 500)];
+                    table.insert_new(step, known);
+                    // Of slots with another tag, 127 in 128, none is compared: one compared for each key are eight lines looked at.
+                    if step % (hashes.len() / 10_000 * 500).max(500) == 0 {
+                        let others = comparisons(&table, known);
+                        assert!(others < known.len(), "{others} of {} with room for {room} of {groups:?}", known.len());
+                    }
+                }
+                assert_eq!(table.len(), hashes.len());
+            }
         }
     }
+}
+
+#[test]
+fn namespaces_of_a_key_have_tags_of_their_own() {
+    let all: Vec<u64> = hashes_of(10_000).iter().map(|hash| hash & u64::from(u32::MAX) | 7 << 32).collect();
+    let mut table = SlotTable::new();
+    table.insert_new(0, &all);
+    let others = comparisons(&table, &all);
+    assert!(others < all.len() / 2, "{others}");
+}
+
+#[test]
+fn without_a_key_there_is_a_slot_of_the_first_group() {
+    let mut index = KeyIndex::new(&[]).unwrap();
+    let mut slots = vec![];
+    index.intern(&[], &hash_columns(&[], 3).unwrap(), &mut slots).unwrap();
+    assert_eq!((slots.as_slice(), index.hash(0), index.len()), ([0, 0, 0].as_slice(), HASH_WITHOUT_KEY, 1));
+    index.reserve(10_000);
+    index.intern(&[], &hash_columns(&[], 1).unwrap(), &mut slots).unwrap();
+    assert_eq!((slots[3], index.len()), (0, 1));
+    index.remove(0);
+    assert_eq!(index.len(), 0);
+}
+
+#[test]
+fn nothing_is_kept_of_a_batch_but_its_keys() {
+    let column = Int64Array::from_iter_values(0..1000);
+    let held = column.values().inner().clone();
+    let column: Vec<ArrayRef> = vec![Arc::new(column)];
+    let hashes = hash_columns(&column, 1000).unwrap();
+    let mut index = KeyIndex::new(&[DataType::Int64]).unwrap();
+    let (mut slots, mut found) = (vec![], vec![]);
+    index.intern(&column, &hashes, &mut slots).unwrap();
+    index.find(&column, &hashes, &mut found).unwrap();
+    drop(column);
+    assert_eq!(held.strong_count(), 1);
 }
 
 #[test]

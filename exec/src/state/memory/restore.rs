@@ -1,7 +1,8 @@
 //! Restored rows on their way back into columns: one layer over the other, out of memory again where there is too little of it.
 //!
 //! Keys of key groups that nobody has stored anything of so far need not be looked for: where all have room they are appended, and
-//! brought into the index many at a time, which is laid out in the order of key groups, in which they come.
+//! brought into the index many at a time. For the first state that is restored it is laid out in the order of key groups, in which
+//! keys come.
 
 use std::ops::Range;
 
@@ -15,6 +16,7 @@ use tidemill_core::state::{
 use tidemill_core::{Error, Result};
 
 use super::{BATCH_ROWS, MemoryStates, State};
+use crate::state::key_index::HASH_WITHOUT_KEY;
 
 /// Bytes that the index holds of a key beside its columns: its hash, and its place in a table of which up to half is empty.
 const KEY_BYTES: usize = 8 + 10;
@@ -28,7 +30,8 @@ fn row_bytes(keys: &Fields, width: usize) -> usize {
     }
 }
 
-/// Keys that are brought into the index together: all of a key group, so that its part of the index is fetched once.
+/// Keys that are brought into the index together, those of some key groups: what else is done with a batch does not drive their part of
+/// the index out of the caches.
 const SETTLED_KEYS: usize = 512 << 10;
 
 /// Bytes of columns of which nobody knows how long their values are.
@@ -135,7 +138,8 @@ impl MemoryStates {
                 for begin in (0..batch.num_rows()).step_by(BATCH_ROWS) {
                     let rows = batch.slice(begin, BATCH_ROWS.min(batch.num_rows() - begin));
                     let slots = self.index.slots() + rows.num_rows();
-                    let has_room = groups.as_ref().is_some_and(|groups| slots <= groups.room);
+                    let is_bounded = self.outside.as_ref().is_some_and(|outside| outside.room.is_some());
+                    let has_room = !is_bounded && groups.as_ref().is_some_and(|groups| slots <= groups.room);
                     match are_removed {
                         true => self.take_out(id, &rows)?,
                         false => self.put_back(id, &rows, are_fresh && has_room)?,
@@ -182,7 +186,10 @@ impl MemoryStates {
         let state = &self.states[id.index()];
         let (saved, batch) = (batch.schema(), adapt(&state.name, batch, &state.schema)?);
         let (keys, values) = batch.columns()[1..].split_at(self.key_fields.len());
-        let hashes = key_hashes(&self.key_fields, keys, batch.num_rows())?;
+        let hashes = match keys.is_empty() {
+            true => vec![HASH_WITHOUT_KEY; batch.num_rows()].into(),
+            false => key_hashes(&self.key_fields, keys, batch.num_rows())?,
+        };
         let (mut slots, suspects) = (Vec::with_capacity(batch.num_rows()), self.suspects.len());
         let is_appended = are_new && !keys.is_empty() && keys.iter().all(|column| column.null_count() == 0);
         self.check_groups(batch.column(0).as_primitive::<UInt32Type>().values(), &hashes)?;
