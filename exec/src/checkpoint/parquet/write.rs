@@ -25,7 +25,8 @@ pub type Label = (&'static str, String);
 /// Writes rows as one file, a bounded part of which is in memory at a time, with at most `chunk_rows` rows a chunk. Its chunks
 /// and its length.
 ///
-/// Errors: of the store; columns that Parquet cannot hold; rows that are not in the order of their key groups are a bug.
+/// Errors: of the store; columns that Parquet cannot hold; rows that are not in the order of their key groups are a bug. What the store
+/// has got of the file until then is taken back.
 pub async fn write_file(
     upload: Upload,
     labels: Vec<Label>,
@@ -34,21 +35,11 @@ pub async fn write_file(
     chunk_rows: usize,
 ) -> Result<(Vec<StoredChunk>, u64)> {
     let mut file = File::create(upload, labels, descriptor)?;
-    for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
-        let batch = declared(&descriptor.schema, batch)?;
-        let row_bytes = row_bytes_of(&descriptor.schema, &batch);
-        let mut begin = 0;
-        while begin < batch.num_rows() {
-            let room = (CHUNK_BYTES.saturating_sub(file.pending_bytes) / row_bytes).max(1);
-            let rows = room.min(chunk_rows - file.pending_rows()).min(batch.num_rows() - begin);
-            file.push(&wide(&descriptor.schema, &batch.slice(begin, rows))?, rows * row_bytes)?;
-            begin += rows;
-            if file.pending_rows() >= chunk_rows || file.pending_bytes >= CHUNK_BYTES {
-                file.close_chunk().await?;
-            }
-        }
+    let written = file.write(descriptor, batches, chunk_rows).await;
+    if written.is_err() {
+        file.upload.abort().await;
     }
-    file.finish().await
+    written
 }
 
 /// A file that is being written.
@@ -78,6 +69,30 @@ impl File {
         let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(writing)?;
         let is_keyed = descriptor.kind == StateKind::Keyed;
         Ok(Self { upload, writer, schema, is_keyed, groups: Vec::new(), pending_bytes: 0, chunks: Vec::new() })
+    }
+
+    /// All of the file.
+    async fn write(
+        &mut self,
+        descriptor: &StateDescriptor,
+        batches: &[RecordBatch],
+        chunk_rows: usize,
+    ) -> Result<(Vec<StoredChunk>, u64)> {
+        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+            let batch = declared(&descriptor.schema, batch)?;
+            let row_bytes = row_bytes_of(&descriptor.schema, &batch);
+            let mut begin = 0;
+            while begin < batch.num_rows() {
+                let room = (CHUNK_BYTES.saturating_sub(self.pending_bytes) / row_bytes).max(1);
+                let rows = room.min(chunk_rows - self.pending_rows()).min(batch.num_rows() - begin);
+                self.push(&wide(&descriptor.schema, &batch.slice(begin, rows))?, rows * row_bytes)?;
+                begin += rows;
+                if self.pending_rows() >= chunk_rows || self.pending_bytes >= CHUNK_BYTES {
+                    self.close_chunk().await?;
+                }
+            }
+        }
+        self.finish().await
     }
 
     fn pending_rows(&self) -> usize {
@@ -126,13 +141,13 @@ impl File {
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<(Vec<StoredChunk>, u64)> {
+    async fn finish(&mut self) -> Result<(Vec<StoredChunk>, u64)> {
         if self.pending_rows() > 0 {
             self.close_chunk().await?;
         }
         self.writer.finish().map_err(writing)?;
         let footer = self.written()?;
-        let chunks = self.chunks.into_iter().map(|(chunk, mut checksum)| {
+        let chunks = std::mem::take(&mut self.chunks).into_iter().map(|(chunk, mut checksum)| {
             checksum.update(&footer);
             StoredChunk { checksum: checksum.digest(), ..chunk }
         });

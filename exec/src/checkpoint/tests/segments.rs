@@ -8,7 +8,9 @@ use tidemill_core::state::{FrozenState, rows_of_groups};
 
 use super::*;
 use crate::checkpoint::codec::decode_chunk;
+use crate::checkpoint::parquet::write_file;
 use crate::checkpoint::segment::{CHUNK_ROWS_MAX, read_encoded};
+use crate::checkpoint::upload::Upload;
 
 const GROUPS: u32 = 16;
 
@@ -177,19 +179,46 @@ fn rows_out_of_order_are_a_bug() {
     });
 }
 
-/// More than one part, through a store whose parts get lost.
-#[test]
-fn a_large_segment_goes_up_in_parts() {
-    let descriptor = descriptor("state", StateKind::Keyed, &[]);
+/// Rows that no file of one part holds, and the order of which nothing compresses.
+fn large() -> (StateDescriptor, RecordBatch) {
     let descriptor = StateDescriptor {
         schema: keyed_schema(&vec![Field::new("value", DataType::Int64, false)].into(), &Fields::empty()),
-        ..descriptor
+        ..descriptor("state", StateKind::Keyed, &[])
     };
     let count = 5 * CHUNK_ROWS_MAX * 8 + 17;
     let mut chance = Chance(5);
     let groups: ArrayRef = Arc::new((0..count).map(|row| (row * 16 / count) as u32).collect::<UInt32Array>());
     let values: ArrayRef = Arc::new((0..count).map(|_| chance.next() as i64).collect::<Int64Array>());
     let batch = RecordBatch::try_new(descriptor.schema.clone(), vec![groups, values]).unwrap();
+    (descriptor, batch)
+}
+
+/// A Parquet file that fails leaves no part of it behind, which no list of files would show.
+#[test]
+fn parts_of_a_file_that_failed_are_taken_back() {
+    let (descriptor, batch) = large();
+    run(async {
+        let scratch = tempfile::tempdir().unwrap();
+        let local: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(scratch.path()).unwrap());
+        let mut failed = 0;
+        for seed in 0..8 {
+            let faulty: Arc<dyn ObjectStore> = Arc::new(Faulty::new(local.clone(), seed, 4));
+            let upload = Upload::new(faulty, Path::from("state.parquet"));
+            let written = write_file(upload, vec![], &descriptor, std::slice::from_ref(&batch), CHUNK_ROWS_MAX).await;
+            failed += usize::from(written.is_err());
+            // It may be whole where only the answer was lost.
+            let _ = local.delete(&Path::from("state.parquet")).await;
+            let left: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().map(|file| file.unwrap().path()).collect();
+            assert!(left.is_empty(), "{left:?}");
+        }
+        assert!((1..8).contains(&failed), "{failed}");
+    });
+}
+
+/// More than one part, through a store whose parts get lost.
+#[test]
+fn a_large_segment_goes_up_in_parts() {
+    let (descriptor, batch) = large();
     run(async {
         let scratch = tempfile::tempdir().unwrap();
         let local: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(scratch.path()).unwrap());
