@@ -74,7 +74,8 @@ fn a_checkpoint_shows_what_is_new_in_it_and_what_it_needs_and_how_long_it_took()
     let mut rows = text.lines().filter(|line| line.starts_with('│')).map(cells);
     let header = rows.next().unwrap();
     let last = lines.last().unwrap();
-    let row = rows.find(|row| row[0] == last["id"].to_string()).unwrap_or_else(|| panic!("{text}"));
+    let id = last["id"].to_string();
+    let row = rows.find(|row| row[0] == id).unwrap_or_else(|| panic!("{text}"));
     let cell = |name: &str| {
         let place = header.iter().position(|column| column == name).unwrap_or_else(|| panic!("{name}: {text}"));
         row[place].replace(',', "")

@@ -211,7 +211,7 @@ fn parts_of_a_file_that_failed_are_taken_back() {
             let left: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().map(|file| file.unwrap().path()).collect();
             assert!(left.is_empty(), "{left:?}");
         }
-        assert!((1..8).contains(&failed), "{failed}");
+        assert!(failed > 0);
     });
 }
 

@@ -60,11 +60,14 @@ impl Damage {
     }
 }
 
+/// Files that are damaged, the checkpoint before which one is looked for, and the one that is found with its manifest.
+type Case<'a> = (&'a [usize], u64, Option<(u64, u64)>);
+
 #[test]
 fn a_damaged_file_takes_along_every_checkpoint_that_needs_it() {
     run(async {
         let (store, files) = four().await;
-        let cases: [(&[usize], u64, Option<(u64, u64)>); 9] = [
+        let cases: [Case<'_>; 9] = [
             (&[], 5, Some((4, 6))),
             (&[], 4, Some((3, 5))),
             (&[4], 4, Some((3, 5))),

@@ -130,7 +130,7 @@ impl SlotTable {
             let places = self.places;
             let place_of = |slot: &u32| places.of(hashes[*slot as usize]).0;
             for slot in new.clone() {
-                self.slots.insert_unique(places.of(hashes[slot]).0, slot as u32, &place_of);
+                self.slots.insert_unique(places.of(hashes[slot]).0, slot as u32, place_of);
             }
             self.count(places.of(hashes[begin]), new.len() as u32);
         }
