@@ -55,7 +55,7 @@ pub struct SavepointWriter {
     taken: BTreeSet<String>,
     written: Vec<StoredSegment>,
     /// The file that is being written.
-    begun: Option<Arc<str>>,
+    begun: Option<(Arc<str>, Upload)>,
     chunk_rows: usize,
 }
 
@@ -92,7 +92,8 @@ impl SavepointWriter {
         let path: Arc<str> = self.path(owner, extent, descriptor).into();
         let store = patient(self.files.store.clone(), self.files.clock.clone());
         let upload = Upload::new(store, below(&self.files.root, &path));
-        self.begun = Some(path.clone());
+        // Kept here, where whoever drops this call midway can take back what the store has got.
+        let (_, upload) = self.begun.insert((path.clone(), upload));
         let written = write_file(upload, labels(owner, extent, descriptor), descriptor, batches, self.chunk_rows).await;
         let (chunks, bytes) =
             written.map_err(|error| error.context(format!("state '{}' of '{}'", descriptor.name, owner.name)))?;
@@ -107,9 +108,13 @@ impl SavepointWriter {
     }
 
     /// Deletes what was written, as well as it can.
-    pub async fn abort(self) {
-        let begun = self.begun.iter().chain(self.written.iter().map(|segment| &segment.path));
-        let paths: Vec<Path> = begun.map(|path| self.files.path(path)).collect();
+    pub async fn abort(mut self) {
+        if let Some((_, upload)) = &mut self.begun {
+            upload.abort().await;
+        }
+        let begun = self.begun.iter().map(|(path, _)| path);
+        let paths = begun.chain(self.written.iter().map(|segment| &segment.path));
+        let paths: Vec<Path> = paths.map(|path| self.files.path(path)).collect();
         self.files.delete_all(&paths).await;
     }
 

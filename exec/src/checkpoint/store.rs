@@ -320,18 +320,19 @@ async fn name_good_one(files: &Files, manifests: &[(u64, Path)], error: Error) -
         return error;
     }
     let (kind, hint) = (error.kind(), error.hint().map(str::to_owned));
-    let mut good = None;
+    let mut good = "there is no good one".to_owned();
     for numbered in manifests.iter().rev().skip(1) {
-        if let Ok(Some(manifest)) = read_numbered(files, numbered).await {
-            good = Some((&numbered.1, manifest.content.checkpoint));
-            break;
-        }
+        let path = &numbered.1;
+        good = match read_numbered(files, numbered).await.map(|found| found.map(|found| found.content.checkpoint)) {
+            Ok(Some(0)) => format!("the newest good manifest is '{path}', before the first checkpoint"),
+            Ok(Some(checkpoint)) => format!("the newest good one is checkpoint {checkpoint}, manifest '{path}'"),
+            Ok(None) => continue,
+            Err(error) if is_about_content(&error) => continue,
+            // It may be the good one.
+            Err(error) => format!("whether an older one is good is not known: {error}"),
+        };
+        break;
     }
-    let good = match good {
-        Some((path, 0)) => format!("the newest good manifest is '{path}', before the first checkpoint"),
-        Some((path, checkpoint)) => format!("the newest good one is checkpoint {checkpoint}, manifest '{path}'"),
-        None => "there is no good one".to_owned(),
-    };
     let hint = hint.unwrap_or_else(|| {
         "restore the file; deleting it goes on from the good one, and what sinks have shown since may come again"
             .to_owned()

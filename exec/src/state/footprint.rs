@@ -15,16 +15,36 @@ const HEADER: usize = 24;
 /// What an entry of a map occupies beside itself: its share of the nodes of the tree.
 pub const ENTRY_OVERHEAD: usize = 16;
 
+/// What a value keeps on the heap, and what it takes to find out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes beside those of the value itself, which are `size_of`.
+    pub heap_bytes: usize,
+    /// Numbers, texts and the like that were looked at.
+    pub parts: usize,
+}
+
+impl Footprint {
+    /// That of `value`.
+    ///
+    /// ```
+    /// # use tidemill_exec::state::Footprint;
+    /// assert_eq!(Footprint::of(&vec![1_u64, 2, 3]), Footprint { heap_bytes: 24, parts: 3 });
+    /// ```
+    pub fn of<T: Serialize>(value: &T) -> Self {
+        let mut footprint = Self::default();
+        // What has nothing to drop has nothing on the heap.
+        if std::mem::needs_drop::<T>() {
+            // What cannot be written counts as far as it could; encoding it will name the error.
+            let _ = value.serialize(Counter { footprint: &mut footprint, on_heap: false });
+        }
+        footprint
+    }
+}
+
 /// Bytes that `value` keeps on the heap. Those of the value itself are `size_of`.
 pub fn heap_bytes<T: Serialize>(value: &T) -> usize {
-    // What has nothing to drop has nothing on the heap.
-    if !std::mem::needs_drop::<T>() {
-        return 0;
-    }
-    let mut bytes = 0;
-    // What cannot be written counts as far as it could; encoding it will name the error.
-    let _ = value.serialize(Counter { bytes: &mut bytes, on_heap: false });
-    bytes
+    Footprint::of(value).heap_bytes
 }
 
 /// Bytes that these batches hold.
@@ -34,31 +54,33 @@ pub fn batch_bytes<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> us
 
 /// Adds up what it is given.
 struct Counter<'a> {
-    bytes: &'a mut usize,
+    footprint: &'a mut Footprint,
     /// Whether this is part of a list or map: then all of it counts.
     on_heap: bool,
 }
 
 impl Counter<'_> {
     fn fixed(self, bytes: usize) -> Result<(), Never> {
+        self.footprint.parts += 1;
         if self.on_heap {
-            *self.bytes += bytes;
+            self.footprint.heap_bytes += bytes;
         }
         Ok(())
     }
 
     fn sized(self, bytes: usize) -> Result<(), Never> {
-        *self.bytes += bytes + if self.on_heap { HEADER } else { 0 };
+        self.footprint.parts += 1;
+        self.footprint.heap_bytes += bytes + if self.on_heap { HEADER } else { 0 };
         Ok(())
     }
 
     fn same(&mut self) -> Counter<'_> {
-        Counter { bytes: self.bytes, on_heap: self.on_heap }
+        Counter { footprint: self.footprint, on_heap: self.on_heap }
     }
 
     fn elements(self) -> Self {
         if self.on_heap {
-            *self.bytes += HEADER;
+            self.footprint.heap_bytes += HEADER;
         }
         Self { on_heap: true, ..self }
     }

@@ -119,10 +119,10 @@ impl KeyIndex {
 
     /// Appends the slot of each key to `slots`; new keys get one.
     pub fn intern(&mut self, columns: &[ArrayRef], hashes: &[u64], slots: &mut Vec<usize>) -> Result<()> {
-        self.keys.begin(columns)?;
         if self.unsettled() > 0 {
             return Err(Error::internal("keys are looked up while others are appended"));
         }
+        self.keys.begin(columns)?;
         let Self { table, hashes: all, free, keys, .. } = self;
         let (mut places, mut begin) = (Vec::new(), 0);
         while begin < hashes.len() {

@@ -22,6 +22,7 @@ mod varint;
 
 pub use broadcast_map::{BroadcastMap, BroadcastStates};
 pub use codec::{Codec, StateValue, item_field};
+pub use footprint::Footprint;
 pub use key_index::KeyIndex;
 pub use memory::{MemoryBackend, MemoryStates, TieredBackend};
 pub use operator_lists::{OperatorListState, OperatorLists};

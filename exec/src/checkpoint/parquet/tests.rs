@@ -36,8 +36,8 @@ fn written(kinds: &[u64], count: usize, chunk_rows: usize) -> Written {
     let batches = rows(&descriptor, kinds, count, 0..8, &mut Chance(3));
     run(async {
         let store = memory();
-        let upload = Upload::new(store.clone(), Path::from(NAME));
-        let (chunks, _) = write_file(upload, Vec::new(), &descriptor, &batches, chunk_rows).await.unwrap();
+        let mut upload = Upload::new(store.clone(), Path::from(NAME));
+        let (chunks, _) = write_file(&mut upload, Vec::new(), &descriptor, &batches, chunk_rows).await.unwrap();
         let bytes = store.get(&Path::from(NAME)).await.unwrap().bytes().await.unwrap().to_vec();
         let schema = descriptor.schema.clone();
         Written { store, layer: StoredLayer { extent: Extent::Whole, schema, segment: NAME.into(), chunks }, bytes }

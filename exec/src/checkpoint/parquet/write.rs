@@ -25,26 +25,21 @@ pub type Label = (&'static str, String);
 /// Writes rows as one file, a bounded part of which is in memory at a time, with at most `chunk_rows` rows a chunk. Its chunks
 /// and its length.
 ///
-/// Errors: of the store; columns that Parquet cannot hold; rows that are not in the order of their key groups are a bug. What the store
-/// has got of the file until then is taken back.
+/// Errors: of the store; columns that Parquet cannot hold; rows that are not in the order of their key groups are a bug. The upload is
+/// for the caller to abort then.
 pub async fn write_file(
-    upload: Upload,
+    upload: &mut Upload,
     labels: Vec<Label>,
     descriptor: &StateDescriptor,
     batches: &[RecordBatch],
     chunk_rows: usize,
 ) -> Result<(Vec<StoredChunk>, u64)> {
-    let mut file = File::create(upload, labels, descriptor)?;
-    let written = file.write(descriptor, batches, chunk_rows).await;
-    if written.is_err() {
-        file.upload.abort().await;
-    }
-    written
+    File::create(upload, labels, descriptor)?.write(descriptor, batches, chunk_rows).await
 }
 
 /// A file that is being written.
-struct File {
-    upload: Upload,
+struct File<'a> {
+    upload: &'a mut Upload,
     writer: ArrowWriter<Vec<u8>>,
     schema: SchemaRef,
     is_keyed: bool,
@@ -55,8 +50,8 @@ struct File {
     chunks: Vec<(StoredChunk, Xxh3Default)>,
 }
 
-impl File {
-    fn create(upload: Upload, labels: Vec<Label>, descriptor: &StateDescriptor) -> Result<Self> {
+impl<'a> File<'a> {
+    fn create(upload: &'a mut Upload, labels: Vec<Label>, descriptor: &StateDescriptor) -> Result<Self> {
         let fields: Fields = descriptor.schema.fields().iter().map(|field| plain_field(field)).collect();
         let schema = Arc::new(Schema::new(fields));
         let labels = labels.into_iter().map(|(name, text)| KeyValue::new(name.to_owned(), text)).collect();
@@ -73,7 +68,7 @@ impl File {
 
     /// All of the file.
     async fn write(
-        &mut self,
+        mut self,
         descriptor: &StateDescriptor,
         batches: &[RecordBatch],
         chunk_rows: usize,
@@ -141,13 +136,13 @@ impl File {
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<(Vec<StoredChunk>, u64)> {
+    async fn finish(mut self) -> Result<(Vec<StoredChunk>, u64)> {
         if self.pending_rows() > 0 {
             self.close_chunk().await?;
         }
         self.writer.finish().map_err(writing)?;
         let footer = self.written()?;
-        let chunks = std::mem::take(&mut self.chunks).into_iter().map(|(chunk, mut checksum)| {
+        let chunks = self.chunks.into_iter().map(|(chunk, mut checksum)| {
             checksum.update(&footer);
             StoredChunk { checksum: checksum.digest(), ..chunk }
         });

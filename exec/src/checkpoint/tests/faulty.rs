@@ -1,6 +1,7 @@
 //! A store that fails before or after it has done what it was asked for, and makes others wait, as a seed says.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -23,6 +24,8 @@ pub struct Faulty {
     overwrites: bool,
     /// A part of the names of files that it does not give away.
     withheld: Option<&'static str>,
+    /// How many files were begun in parts, and neither completed nor aborted.
+    open_uploads: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -38,7 +41,13 @@ impl Faulty {
     /// Faults that follow from a seed; one call in `fails_one_in` fails.
     pub fn new(inner: Arc<dyn ObjectStore>, seed: u64, fails_one_in: u64) -> Self {
         let plan = Plan { chance: Chance(seed), fails_one_in, next: Vec::new() };
-        Self { inner, plan: Arc::new(Mutex::new(plan)), overwrites: false, withheld: None }
+        Self {
+            inner,
+            plan: Arc::new(Mutex::new(plan)),
+            overwrites: false,
+            withheld: None,
+            open_uploads: Arc::default(),
+        }
     }
 
     /// The same as a store that creates no name only once (WebDAV).
@@ -49,6 +58,11 @@ impl Faulty {
     /// The same, where files with this in their names are there and cannot be read.
     pub fn withholding(self, part: &'static str) -> Self {
         Self { withheld: Some(part), ..self }
+    }
+
+    /// How many files were begun in parts, and neither completed nor aborted.
+    pub fn open_uploads(&self) -> usize {
+        self.open_uploads.load(Ordering::Relaxed)
     }
 
     /// For each of the next files that are put whole: whether it is stored, and whether the reply arrives.
@@ -114,7 +128,8 @@ impl ObjectStore for Faulty {
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let upload = self.around(false, self.inner.put_multipart_opts(location, options)).await?;
-        Ok(Box::new(FaultyUpload { upload, store: self.clone() }))
+        self.open_uploads.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(FaultyUpload { upload, store: self.clone(), is_open: true }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -159,6 +174,15 @@ impl ObjectStore for Faulty {
 struct FaultyUpload {
     upload: Box<dyn MultipartUpload>,
     store: Faulty,
+    is_open: bool,
+}
+
+impl FaultyUpload {
+    fn close(&mut self) {
+        if std::mem::take(&mut self.is_open) {
+            self.store.open_uploads.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 #[async_trait]
@@ -170,10 +194,13 @@ impl MultipartUpload for FaultyUpload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         let store = self.store.clone();
-        store.around(false, self.upload.complete()).await
+        let completed = store.around(false, self.upload.complete()).await?;
+        self.close();
+        Ok(completed)
     }
 
     async fn abort(&mut self) -> Result<()> {
+        self.close();
         self.upload.abort().await
     }
 }

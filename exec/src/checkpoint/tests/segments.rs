@@ -1,16 +1,19 @@
 //! Rows come back from a segment as they went in, whole or by key group, and damage never goes unnoticed.
 
+use std::pin::pin;
+use std::task::Poll;
+
 use arrow::array::UInt32Array;
 use object_store::local::LocalFileSystem;
 use proptest::prelude::*;
 use tidemill_core::ErrorKind;
+use tidemill_core::graph::OperatorId;
 use tidemill_core::state::{FrozenState, rows_of_groups};
 
 use super::*;
 use crate::checkpoint::codec::decode_chunk;
-use crate::checkpoint::parquet::write_file;
+use crate::checkpoint::savepoint_writer::{SavepointWriter, StateOwner};
 use crate::checkpoint::segment::{CHUNK_ROWS_MAX, read_encoded};
-use crate::checkpoint::upload::Upload;
 
 const GROUPS: u32 = 16;
 
@@ -193,25 +196,45 @@ fn large() -> (StateDescriptor, RecordBatch) {
     (descriptor, batch)
 }
 
-/// A Parquet file that fails leaves no part of it behind, which no list of files would show.
-#[test]
-fn parts_of_a_file_that_failed_are_taken_back() {
-    let (descriptor, batch) = large();
-    run(async {
-        let scratch = tempfile::tempdir().unwrap();
-        let local: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(scratch.path()).unwrap());
-        let mut failed = 0;
-        for seed in 0..8 {
-            let faulty: Arc<dyn ObjectStore> = Arc::new(Faulty::new(local.clone(), seed, 4));
-            let upload = Upload::new(faulty, Path::from("state.parquet"));
-            let written = write_file(upload, vec![], &descriptor, std::slice::from_ref(&batch), CHUNK_ROWS_MAX).await;
-            failed += usize::from(written.is_err());
-            // It may be whole where only the answer was lost.
-            let _ = local.delete(&Path::from("state.parquet")).await;
-            let left: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().map(|file| file.unwrap().path()).collect();
-            assert!(left.is_empty(), "{left:?}");
+/// What a call gives that is dropped after so many turns.
+async fn within<T>(turns: usize, call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    for _ in 0..turns {
+        if let Poll::Ready(done) = futures::poll!(&mut call) {
+            return Some(done);
         }
-        assert!(failed > 0);
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+/// Parts of a file that is not complete stay in a store, where no list shows them, until somebody takes them back.
+#[test]
+fn parts_of_a_savepoint_that_failed_or_came_too_late_are_taken_back() {
+    let (descriptor, batch) = large();
+    let owner = StateOwner { operator: OperatorId(7), name: "count of", subtask: 0 };
+    run(async {
+        let (mut failed, mut dropped, mut open) = (0, 0, 0);
+        for seed in 0..24 {
+            let (store, fails) = (memory(), seed % 2 == 0);
+            let faulty = Faulty::new(store.clone(), seed, if fails { 6 } else { 0 });
+            let writer = SavepointWriter::create(Arc::new(faulty.clone()), &root(), clock(), seed).await;
+            let Ok(mut writer) = writer else { continue };
+            let turns = if fails { 100_000 } else { seed as usize };
+            let written = writer.write_batches(owner, Extent::Whole, &descriptor, std::slice::from_ref(&batch));
+            match within(turns, written).await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) => failed += 1,
+                None => {
+                    assert!(!fails, "no turn too few");
+                    dropped += 1;
+                }
+            }
+            open += faulty.open_uploads();
+            writer.abort().await;
+            assert_eq!(faulty.open_uploads(), 0, "{seed}");
+        }
+        assert!(failed > 0 && dropped > 0 && open > 0, "{failed} failed, {dropped} dropped, {open} open");
     });
 }
 

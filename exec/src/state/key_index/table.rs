@@ -18,7 +18,7 @@ const LEAST_PLACES: usize = 16;
 /// Parts of a table whose keys are counted, a power of two.
 const PARTS: usize = 64;
 /// Keys that are counted where the first of them is: they come in order, or are anywhere.
-const COUNTED_KEYS: usize = 16;
+const COUNTED_KEYS: usize = 8;
 
 /// What `hashbrown` takes as the hash of a key: in its lowest bits where to look first, in its highest seven a tag. It holds until the table
 /// grows.
@@ -64,10 +64,10 @@ impl Places {
         let first = |group: u32| ((u128::from(group) << 32).div_ceil(u128::from(max_parallelism.max(1)))) << 32;
         let (begin, end) = (first(groups.start), first(groups.end));
         let scale = ((buckets as u128) << 64) / end.saturating_sub(begin).max(1);
-        // As full as a table ever is, seven eighths, and what differs by chance.
+        // A table is never filled by more than seven eighths: the last one is for what differs by chance.
         let (of_part, most) = match buckets / PARTS {
             0 => (0, u32::MAX),
-            buckets => (buckets.trailing_zeros(), (buckets - buckets / 16) as u32),
+            buckets => (buckets.trailing_zeros(), buckets as u32),
         };
         Self { turn: 0, begin: begin as u64, scale: u64::try_from(scale).unwrap_or(u64::MAX), of_part, most }
     }
@@ -164,6 +164,12 @@ impl SlotTable {
         if self.slots.capacity() - self.slots.len() < keys || self.is_crowded {
             self.grow(keys, hashes);
         }
+    }
+
+    /// Whether places have the order of hashes.
+    #[cfg(test)]
+    pub fn is_in_order(&self) -> bool {
+        self.places.turn == 0
     }
 
     /// How many slots there are.

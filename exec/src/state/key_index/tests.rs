@@ -91,32 +91,70 @@ fn hashes_of(keys: i64) -> Vec<u64> {
     hash_columns(&[numbers], keys as usize).unwrap().to_vec()
 }
 
+/// Hashes of keys of these groups, group by group.
+fn hashes_by_group(keys: i64, groups: &Range<u32>) -> Vec<u64> {
+    let mut hashes = hashes_of(keys);
+    hashes.retain(|hash| groups.contains(&key_group(*hash, 128)));
+    hashes.sort_by_key(|hash| key_group(*hash, 128));
+    hashes
+}
+
+/// As keys are added one by one at run time: those of some rows after another.
+fn add(table: &mut SlotTable, from: usize, hashes: &[u64]) {
+    let (mut places, mut from) = (Vec::new(), from);
+    while from < hashes.len() {
+        table.places(&hashes[from..], hashes, &mut places);
+        for place in &places {
+            table.insert(*place, from as u32, hashes);
+            from += 1;
+        }
+    }
+}
+
 #[test]
 fn keys_in_the_order_of_hashes_crowd_no_part_of_the_table() {
-    let all = hashes_of(400_000);
     for groups in [0..128, 32..64, 127..128] {
-        let mut hashes: Vec<u64> = all.iter().copied().filter(|hash| groups.contains(&key_group(*hash, 128))).collect();
+        let mut hashes = hashes_by_group(400_000, &groups);
         hashes.sort_unstable();
         // All of them, or each second one with the others in order again.
         for layers in [1, 2] {
             let part = hashes.len() / layers;
             let hashes: Vec<u64> =
                 (0..layers).flat_map(|layer| hashes[layer..].iter().step_by(layers).copied()).collect();
-            for room in [0, 1000, part / 4, part / 2, part, hashes.len()] {
+            for (insert, room) in [SlotTable::insert_new, add]
+                .into_iter()
+                .flat_map(|insert| [0, 1000, part / 4, part / 2, part, hashes.len()].map(|room| (insert, room)))
+            {
                 let mut table = SlotTable::new();
                 table.lay_out(&groups, 128, room, &[]);
                 for step in (0..hashes.len()).step_by(500) {
                     let known = &hashes[..hashes.len().min(step + 500)];
-                    table.insert_new(step, known);
+                    insert(&mut table, step, known);
                     // Of slots with another tag, 127 in 128, none is compared: one compared for each key are eight lines looked at.
                     if step % (hashes.len() / 10_000 * 500).max(500) == 0 {
-                        let others = comparisons(&table, known);
-                        assert!(others < known.len(), "{others} of {} with room for {room} of {groups:?}", known.len());
+                        let (others, keys) = (comparisons(&table, known), known.len());
+                        assert!(others < keys, "{others} of {keys} with room for {room} of {groups:?}");
                     }
                 }
                 assert_eq!(table.len(), hashes.len());
             }
         }
+    }
+}
+
+#[test]
+fn a_table_with_room_for_all_keys_stays_in_order() {
+    for (groups, keys) in [(0..128, 450_000), (40..48, 3_600_000), (127..128, 29_000_000)] {
+        let hashes = hashes_by_group(keys, &groups);
+        // As full as a table can be.
+        assert!(hashes.len() > 220_000 && hashes.len() <= 458_752, "{}", hashes.len());
+        let mut table = SlotTable::new();
+        table.lay_out(&groups, 128, hashes.len(), &[]);
+        table.insert_new(0, &hashes);
+        assert!(table.is_in_order(), "{groups:?}");
+        table.reserve(table.capacity(), &hashes);
+        assert!(!table.is_in_order());
+        comparisons(&table, &hashes);
     }
 }
 
@@ -144,16 +182,22 @@ fn without_a_key_there_is_a_slot_of_the_first_group() {
 
 #[test]
 fn nothing_is_kept_of_a_batch_but_its_keys() {
-    let column = Int64Array::from_iter_values(0..1000);
-    let held = column.values().inner().clone();
-    let column: Vec<ArrayRef> = vec![Arc::new(column)];
-    let hashes = hash_columns(&column, 1000).unwrap();
+    let numbers = Int64Array::from_iter_values(0..1000);
+    let held = numbers.values().inner().clone();
+    let columns: Vec<ArrayRef> = vec![Arc::new(numbers)];
+    let hashes = hash_columns(&columns, 1000).unwrap();
+    let before = held.strong_count();
     let mut index = KeyIndex::new(&[DataType::Int64]).unwrap();
-    let (mut slots, mut found) = (vec![], vec![]);
-    index.intern(&column, &hashes, &mut slots).unwrap();
-    index.find(&column, &hashes, &mut found).unwrap();
-    drop(column);
-    assert_eq!(held.strong_count(), 1);
+    intern(&mut index, &columns);
+    assert_eq!(held.strong_count(), before);
+    index.find(&columns, &hashes, &mut vec![]).unwrap();
+    assert_eq!(held.strong_count(), before);
+    let mut index = KeyIndex::new(&[DataType::Int64]).unwrap();
+    index.append(&columns, &hashes).unwrap();
+    assert_eq!(held.strong_count(), before);
+    // Refused while keys are unsettled, and nothing is kept then either.
+    index.intern(&columns, &hashes, &mut vec![]).unwrap_err();
+    assert_eq!(held.strong_count(), before);
 }
 
 #[test]
