@@ -169,6 +169,18 @@ pub trait SinkWriter: Send {
     }
 }
 
+/// Whether a process is still the one that its job is of.
+///
+/// Law: whoever takes a job over is seen here before it writes anything. So who removes what a job has left behind lists it first, asks
+/// then, and removes nothing but that: what another process has written since is not among it.
+#[async_trait]
+pub trait Fence: Send + Sync + Debug {
+    /// Asks the store of the job's checkpoints.
+    ///
+    /// Errors: [`Cancelled`](crate::ErrorKind::Cancelled) if another process has taken over; of the store, and then it is not known.
+    async fn check(&self) -> Result<()>;
+}
+
 /// Publishes what writers prepared.
 ///
 /// Laws: `commit` is idempotent, and succeeds in the end for everything that a checkpoint holds, or data is lost. It is given the
@@ -184,6 +196,10 @@ pub trait SinkWriter: Send {
 /// At the end of a job, and where one goes on, it may take as long as it takes: calls that may hang it bounds itself.
 #[async_trait]
 pub trait Committer: Send + Sync + Debug {
+    /// What to ask before anything is removed that writers have left behind, from now on. Called before each `recover` where the job's
+    /// checkpoints tell; without it nobody else can be at work.
+    fn fenced_by(&self, _fence: Arc<dyn Fence>) {}
+
     /// Makes committables visible, exactly once however often it is called.
     async fn commit(&self, committables: Vec<Committable>) -> Result<()>;
 

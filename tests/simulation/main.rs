@@ -193,8 +193,7 @@ struct Process {
 
 /// A process of a job that is about to be started once more from the same folder.
 struct First {
-    /// Whether it restarts by itself, and may take over again. Not where other things fail, too: each could take over while the other
-    /// one still recovers its sinks, and these are not told who has come last. They would take away what the last one writes.
+    /// Whether it restarts by itself, and may take over again.
     restarts: bool,
     /// Whether it may have run out of room.
     may_be_full: bool,
@@ -296,10 +295,7 @@ impl World {
         let folder = Some(place(format!("job-{}", self.home)));
         // Who owns what it began from may delete it while another one looks for it.
         let has_first = plan.twins && !is_last && !(claims && self.origin.is_some());
-        let first = has_first.then(|| First {
-            restarts: self.troubles == Troubles::Twins && chance.below(2) == 0,
-            may_be_full: plan.store.full_disk > 0,
-        });
+        let first = has_first.then(|| First { restarts: chance.below(2) == 0, may_be_full: plan.store.full_disk > 0 });
         chance.count("one of two processes has a store that fails", u64::from(has_first && plan.store.away > 0));
         let persistence = Persistence { folder, begin, ignore_unclaimed: false, claims };
         let savepoints = [place(format!("between-{number}")), place(format!("savepoint-{number}"))];

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tidemill_core::clock::Clock;
 use tidemill_core::event::CheckpointId;
 use tidemill_core::sink::{
-    ChangelogMode, Committable, Committer, Predecessor, Sink, SinkContext, SinkWriter, WriterState,
+    ChangelogMode, Committable, Committer, Fence, Predecessor, Sink, SinkContext, SinkWriter, WriterState,
 };
 use tidemill_core::{Batch, Error, Result};
 
@@ -32,7 +32,12 @@ pub struct Outside {
     pause_millis: u64,
     /// How long each commit takes.
     pace: Pace,
+    /// Whom the committer of a process asks before it removes anything.
+    fence: Asked,
 }
+
+/// Whom a committer asks.
+type Asked = Arc<Mutex<Option<Arc<dyn Fence>>>>;
 
 #[derive(Debug, Default)]
 struct Transactions {
@@ -50,7 +55,7 @@ struct Transactions {
 impl Outside {
     pub fn new(chance: Chance, every: u64, pause_millis: u64) -> Self {
         let pace = Pace::new(chance.clone(), 0);
-        Self { transactions: Arc::default(), chance, every, pause_millis, pace }
+        Self { transactions: Arc::default(), chance, every, pause_millis, pace, fence: Asked::default() }
     }
 
     /// The same, where a process can be killed before and after each commit.
@@ -101,7 +106,7 @@ impl Sink for Outside {
     }
 
     fn prepare(&self) -> Result<Arc<dyn Committer>> {
-        Ok(Arc::new(self.clone()))
+        Ok(Arc::new(Self { fence: Asked::default(), ..self.clone() }))
     }
 
     fn writer(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
@@ -202,6 +207,10 @@ impl SinkWriter for Writer {
 
 #[async_trait]
 impl Committer for Outside {
+    fn fenced_by(&self, fence: Arc<dyn Fence>) {
+        *self.fence.lock().unwrap() = Some(fence);
+    }
+
     async fn commit(&self, committables: Vec<Committable>) -> Result<()> {
         for Committable(name) in committables {
             self.pace.step().await;
@@ -226,9 +235,19 @@ impl Committer for Outside {
         }
         self.commit(committables).await?;
         let open: Vec<String> = states.iter().map(|state| decode(state).0).collect();
+        let is_gone = |name: &String| !open.contains(name);
+        let gone: Vec<String> =
+            self.transactions.lock().unwrap().staged.keys().filter(|name| is_gone(name)).cloned().collect();
+        let fence = self.fence.lock().unwrap().clone();
+        if let Some(fence) = fence {
+            fence.check().await?;
+        }
+        self.pace.step().await;
         let mut transactions = self.transactions.lock().unwrap();
-        transactions.staged.retain(|name, _| open.contains(name));
-        transactions.owners.retain(|name, _| open.contains(name));
+        for name in gone {
+            transactions.staged.remove(&name);
+            transactions.owners.remove(&name);
+        }
         Ok(())
     }
 

@@ -1,22 +1,23 @@
 //! Publishes part files: at each commit, or all together when the job has ended well.
 
+mod clean;
 mod rescaled;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use tidemill_core::error::{Error, Result};
-use tidemill_core::sink::{Committable, Committer, Predecessor, WriterState};
+use tidemill_core::sink::{Committable, Committer, Fence, Predecessor, WriterState};
 
 use super::part::{IN_PROGRESS, Part, PartName, PartState, Prepared, READY, UPLOAD, Upload, folder_of, lost};
 use super::partition_commit::{PartitionCommit, PartitionCommitter, Progress};
 use super::replace::{Replacement, finish_replacement_of, marker_of, names_below, names_in};
-use super::target::{STAGED_BYTES, UploadNote, complete_upload};
+use super::target::{STAGED_BYTES, complete_upload};
 use crate::formats::Format;
 use crate::store::{Location, REPLACE_MARKER, files_in, is_denied, make_folder, publish, sync_directory, sync_file};
 
@@ -76,6 +77,8 @@ pub(super) struct FileCommitter {
     /// Whether the directory is ours to remove again.
     is_new: bool,
     partitions: Option<PartitionCommitter>,
+    /// Whom to ask before anything is removed.
+    fence: Arc<Mutex<Option<Arc<dyn Fence>>>>,
 }
 
 impl FileCommitter {
@@ -105,7 +108,7 @@ impl FileCommitter {
         }
         let policy = settings.partition_commit.clone();
         let partitions = policy.map(|policy| PartitionCommitter::new(policy, table.clone(), job.clone()));
-        Ok(Self { settings, is_new, partitions })
+        Ok(Self { settings, is_new, partitions, fence: Arc::default() })
     }
 
     fn table(&self) -> &Location {
@@ -269,34 +272,6 @@ impl FileCommitter {
         note.delete().await
     }
 
-    /// Removes hidden files of `jobs` but those that `keep` names.
-    async fn clean(&self, jobs: &BTreeSet<String>, keep: impl Fn(&str, &str) -> bool) -> Result<()> {
-        let mut folders = BTreeSet::new();
-        for job in jobs {
-            let own = format!(".{}", PartName::prefix(job));
-            for (folder, name) in self.files_named(&own).await? {
-                if keep(&folder, &name) {
-                    continue;
-                }
-                let place = folder_of(self.table(), &folder).child(&name);
-                match name.ends_with(UPLOAD) {
-                    true => UploadNote::withdraw(&place).await?,
-                    false => place.delete().await?,
-                }
-                folders.insert(folder);
-            }
-            if let Some(path) = self.table().file_path() {
-                remove_staged(&path, &own, &keep);
-            }
-        }
-        if let Some(path) = self.table().file_path() {
-            for folder in folders.iter().filter(|folder| !folder.is_empty()) {
-                remove_empty(&path, folder);
-            }
-        }
-        Ok(())
-    }
-
     /// What another run of the job has begun to publish at its end counts already.
     async fn end_other_run(&self) -> Result<()> {
         for (directory, _) in self.markers().await? {
@@ -396,6 +371,10 @@ async fn end_replacement(directory: &Location, marker: &Location) -> Result<()> 
 
 #[async_trait]
 impl Committer for FileCommitter {
+    fn fenced_by(&self, fence: Arc<dyn Fence>) {
+        *self.fence.lock().unwrap_or_else(PoisonError::into_inner) = Some(fence);
+    }
+
     /// Every part is tried, whatever became of the others; then the first error is raised (SUB-08). Of partitions
     /// nothing is said before all parts are there.
     async fn commit(&self, committables: Vec<Committable>) -> Result<()> {
@@ -563,28 +542,5 @@ fn no_files(directory: &Location, error: std::io::Error) -> Error {
             Error::from(error).context(directory).with_hint("choose a shorter name for the job or its file")
         }
         _ => Error::from(error).context(directory),
-    }
-}
-
-/// Removes the files in which a local store gathers what is not complete, but those that `keep` names; it lists none of them
-/// itself, and clears them away later than a process that fails may live.
-fn remove_staged(directory: &Path, own: &str, keep: impl Fn(&str, &str) -> bool) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(own) && !keep("", &name) {
-            // Whoever else removes it does the same.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// Removes the folder of a partition, and those above it, as long as they are empty.
-fn remove_empty(table: &Path, folder: &str) {
-    let mut path = table.join(folder);
-    while path != table && std::fs::remove_dir(&path).is_ok() {
-        let Some(parent) = path.parent() else { return };
-        path = parent.to_owned();
     }
 }

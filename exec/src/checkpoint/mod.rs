@@ -51,4 +51,4 @@ pub use restore::restored_state;
 pub use savepoint::{dispose_savepoint, open_savepoint, write_savepoint};
 pub use savepoint_writer::{SavepointWriter, StateOwner, check_savepoint_folder};
 pub use segment::{SegmentWriter, read_layer};
-pub use store::{CheckpointStore, Writer, manifest_name, newest_whole};
+pub use store::{CheckpointStore, Tenure, Writer, manifest_name, newest_whole};

@@ -18,11 +18,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tidemill_core::clock::Clock;
 use tidemill_core::event::CheckpointId;
+use tidemill_core::sink::Fence;
 use tidemill_core::{Error, ErrorKind, Result};
 
 use super::content::{CheckpointContent, Manifest};
@@ -53,6 +55,33 @@ pub struct Writer {
     retention: Retention,
     /// A segment that is not named yet, and may be.
     spared: Option<Path>,
+}
+
+/// Whether a [`Writer`] still has its right, for those who do not hold it.
+#[derive(Clone, Debug)]
+pub struct Tenure {
+    files: Files,
+    /// A manifest of the writer's.
+    number: u64,
+    generation: u64,
+    nonce: u64,
+}
+
+#[async_trait]
+impl Fence for Tenure {
+    async fn check(&self) -> Result<()> {
+        let newer = manifests(&self.files, Some(self.number)).await?;
+        let Some(newest) = newer.last() else { return Ok(()) };
+        match read_numbered(&self.files, newest).await? {
+            Some(manifest) if (manifest.generation, manifest.nonce) == (self.generation, self.nonce) => Ok(()),
+            _ => Err(taken_over(format!("another process has taken over the checkpoints in '{}'", self.files.root))),
+        }
+    }
+}
+
+/// The error of a process that has lost its job to another one.
+fn taken_over(message: String) -> Error {
+    Error::cancelled(message).with_hint("another process runs this job; only one of them can go on")
 }
 
 impl CheckpointStore {
@@ -139,6 +168,12 @@ impl Writer {
     /// Whether somebody else has taken over.
     pub async fn is_fenced(&self) -> Result<bool> {
         Ok(!manifests(&self.files, Some(self.newest.number)).await?.is_empty())
+    }
+
+    /// Tells others, however long they ask, whether this writer still has the right to add checkpoints.
+    pub fn tenure(&self) -> Tenure {
+        let Manifest { number, generation, nonce, .. } = self.newest;
+        Tenure { files: self.files.clone(), number, generation, nonce }
     }
 
     /// Where a checkpoint's new segment lies, relative to the root; `number` tells those of one checkpoint apart.
@@ -306,7 +341,7 @@ async fn create(files: &Files, manifest: &Manifest) -> Result<()> {
          manifest {number}",
         files.root
     );
-    Err(Error::cancelled(error).with_hint("another process runs this job; only one of them can go on"))
+    Err(taken_over(error))
 }
 
 /// Whether an error is about what a manifest holds: it is damaged, or of another version. Else it was not to be had.

@@ -131,7 +131,7 @@ impl FileCommitter {
     /// The same committer for what is hidden in another folder.
     fn at(&self, elsewhere: &Location) -> Self {
         let settings = CommitSettings { table: elsewhere.clone(), elsewhere: None, ..self.settings.clone() };
-        Self { settings, is_new: false, partitions: None }
+        Self { settings, is_new: false, partitions: None, fence: self.fence.clone() }
     }
 
     /// Whether a file that is to be replaced has the name of the folder.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use object_store::local::LocalFileSystem;
 use proptest::prelude::*;
+use tidemill_core::sink::Fence;
 use tidemill_core::{Error, ErrorKind};
 
 use super::*;
@@ -37,9 +38,15 @@ fn who_comes_second_is_fenced_and_told_by_whom() {
     run(async {
         let store = memory();
         let mut first = open(&store).await.unwrap().take_over(1).await.unwrap();
+        let tenure = first.tenure();
+        tenure.check().await.unwrap();
         publish(&store, &mut first, 1).await.unwrap();
+        tenure.check().await.unwrap();
         let late = open(&store).await.unwrap();
         let mut second = open(&store).await.unwrap().take_over(2).await.unwrap();
+        for tenure in [tenure, first.tenure()] {
+            assert_eq!(tenure.check().await.unwrap_err().kind(), ErrorKind::Cancelled);
+        }
         let error = late.take_over(3).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         let error = publish(&store, &mut first, 2).await.unwrap_err();
@@ -47,6 +54,7 @@ fn who_comes_second_is_fenced_and_told_by_whom() {
         expect_test::expect!["another writer has taken over the checkpoints in 'jobs/one' (generation 2, manifest 3); generation 1 comes too late with manifest 3; another process runs this job; only one of them can go on"]
             .assert_eq(&error.to_string());
         publish(&store, &mut second, 2).await.unwrap();
+        second.tenure().check().await.unwrap();
     });
 }
 

@@ -109,6 +109,11 @@ pub enum Occurrence {
     Compacted(Result<Compaction>),
 }
 
+/// Tells sinks whom to ask whether the job is still this process's.
+fn fence(committers: &Committers, store: &JobStore) {
+    committers.values().for_each(|committer| committer.fenced_by(store.fence()));
+}
+
 impl Checkpointer {
     /// The coordinator of `job`, and how users reach it.
     pub fn new(
@@ -129,6 +134,7 @@ impl Checkpointer {
         };
         let statistics = CheckpointStatistics::default();
         let last = store.newest().cloned().map(Arc::new);
+        fence(&committers, &store);
         let checkpointer = Self {
             name,
             next_id: store.highest_id() + 1,
@@ -183,6 +189,7 @@ impl Checkpointer {
         let clock = self.environment.clock.clone();
         let reopened = JobStore::reopen(&self.place, nonce, clock.clone());
         let store = answered(&*clock, self.settings.timeout, &self.place.folder.url, reopened).await?;
+        fence(&self.committers, &store);
         self.last = store.newest().cloned().map(Arc::new);
         self.compacting = Compacting::default();
         self.next_id = self.next_id.max(store.highest_id() + 1);

@@ -9,7 +9,7 @@ use object_store::path::Path;
 use tidemill_core::clock::Clock;
 use tidemill_core::event::CheckpointId;
 use tidemill_core::graph::JobGraph;
-use tidemill_core::sink::Committable;
+use tidemill_core::sink::{Committable, Fence};
 use tidemill_core::state::{EncodeState, Extent, FrozenState, StateDescriptor};
 use tidemill_core::{Error, ErrorKind, Result};
 
@@ -149,6 +149,11 @@ impl JobStore {
     /// Whether another process has taken the folder over.
     pub async fn is_fenced(&self) -> Result<bool> {
         self.writer.is_fenced().await
+    }
+
+    /// What sinks ask before they remove anything.
+    pub fn fence(&self) -> Arc<dyn Fence> {
+        Arc::new(self.writer.tenure())
     }
 
     /// The highest number that a checkpoint has had.

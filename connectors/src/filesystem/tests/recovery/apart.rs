@@ -133,3 +133,44 @@ fn jobs_whose_names_differ_leave_each_other_alone() {
         });
     }
 }
+
+/// Another process takes a job over while the first one still recovers.
+#[derive(Debug)]
+struct TakenOver(std::sync::atomic::AtomicUsize);
+
+#[async_trait::async_trait]
+impl tidemill_core::sink::Fence for TakenOver {
+    async fn check(&self) -> Result<()> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Err(Error::cancelled("another process has taken over"))
+    }
+}
+
+/// What it has written is not the first one's to remove, whatever that one does.
+#[test]
+fn a_process_that_has_lost_its_job_removes_nothing() {
+    let csv = [("format", "csv")];
+    for kind in [Kind::Local, Kind::Uploads, Kind::Other] {
+        block_on(async {
+            let place = place(kind);
+            let clock = Arc::new(ManualClock::default());
+            let (first, second) = (place.sink(&csv).unwrap(), place.sink(&csv).unwrap());
+            let (lost, won) = (first.prepare().unwrap(), second.prepare().unwrap());
+            let fence = Arc::new(TakenOver(0.into()));
+            lost.fenced_by(fence.clone());
+            won.recover(Vec::new(), &[], Predecessor::Own).await.unwrap();
+            let mut writer = writer(&*second, &clock);
+            write(&mut writer, 0..5).await;
+            let complete = writer.prepare_commit(None).await.unwrap();
+            for of in [Predecessor::Own, Predecessor::Other, Predecessor::Nobody] {
+                assert_eq!(lost.recover(Vec::new(), &[], of).await.unwrap_err().kind(), ErrorKind::Cancelled);
+            }
+            lost.finish().await.unwrap_err();
+            lost.abort().await.unwrap_err();
+            assert_eq!(fence.0.load(std::sync::atomic::Ordering::Relaxed), 5);
+            won.commit(complete).await.unwrap();
+            won.finish().await.unwrap();
+            assert_eq!(place.rows(&csv).await, rows_as_text(&numbered(0..5)).unwrap());
+        });
+    }
+}
