@@ -193,7 +193,8 @@ struct Process {
 
 /// A process of a job that is about to be started once more from the same folder.
 struct First {
-    /// Whether it restarts by itself, and may take over again.
+    /// Whether it restarts by itself, and may take over again. Not where other things fail, too: writers that go on with a transaction are
+    /// not told who has come last, and the one that has lost may cut off what the other has prepared.
     restarts: bool,
     /// Whether it may have run out of room.
     may_be_full: bool,

@@ -187,6 +187,14 @@ impl SinkWriter for Writer {
 
     async fn prepare_commit(&mut self, checkpoint: Option<CheckpointId>) -> Result<Vec<Committable>> {
         self.outside.fail("prepare")?;
+        {
+            // What another writer goes on with is not complete, whatever this one has written to it.
+            let transactions = self.outside.transactions.lock().unwrap();
+            let mut own = self.complete.iter().chain(&self.open);
+            if let Some(name) = own.find(|name| transactions.owners.get(*name) != Some(&self.number)) {
+                return Err(turned_away(name));
+            }
+        }
         let mut complete = std::mem::take(&mut self.complete);
         // Some transactions go on over checkpoints.
         if checkpoint.is_none() || self.outside.chance.below(3) == 0 {
@@ -202,6 +210,27 @@ impl SinkWriter for Writer {
         }
         let state = |name: &String| WriterState(format!("{name}:{}", transactions.staged[name].len()).into_bytes());
         Ok(self.open.iter().map(state).collect())
+    }
+}
+
+impl Outside {
+    /// Removes what is staged, but for these.
+    async fn remove_all_but(&self, open: &[String]) -> Result<()> {
+        let gone: Vec<String> = {
+            let transactions = self.transactions.lock().unwrap();
+            transactions.staged.keys().filter(|name| !open.contains(name)).cloned().collect()
+        };
+        let fence = self.fence.lock().unwrap().clone();
+        if let Some(fence) = fence {
+            fence.check().await?;
+        }
+        self.pace.step().await;
+        let mut transactions = self.transactions.lock().unwrap();
+        for name in gone {
+            transactions.staged.remove(&name);
+            transactions.owners.remove(&name);
+        }
+        Ok(())
     }
 }
 
@@ -235,24 +264,10 @@ impl Committer for Outside {
         }
         self.commit(committables).await?;
         let open: Vec<String> = states.iter().map(|state| decode(state).0).collect();
-        let is_gone = |name: &String| !open.contains(name);
-        let gone: Vec<String> =
-            self.transactions.lock().unwrap().staged.keys().filter(|name| is_gone(name)).cloned().collect();
-        let fence = self.fence.lock().unwrap().clone();
-        if let Some(fence) = fence {
-            fence.check().await?;
-        }
-        self.pace.step().await;
-        let mut transactions = self.transactions.lock().unwrap();
-        for name in gone {
-            transactions.staged.remove(&name);
-            transactions.owners.remove(&name);
-        }
-        Ok(())
+        self.remove_all_but(&open).await
     }
 
     async fn abort(&self) -> Result<()> {
-        self.transactions.lock().unwrap().staged.clear();
-        Ok(())
+        self.remove_all_but(&[]).await
     }
 }

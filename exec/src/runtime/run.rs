@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::future::BoxFuture;
 use tidemill_core::graph::{JobGraph, VertexHead};
 use tidemill_core::settings::{BackendType, CheckpointRetention};
-use tidemill_core::sink::{Committable, Committer, Predecessor};
+use tidemill_core::sink::{Committable, Committer, Fence, Predecessor};
 use tidemill_core::{Error, ErrorKind, Result, Settings};
 use tokio::sync::{mpsc, watch};
 
@@ -110,7 +110,7 @@ impl JobRun {
             };
             let mut error = match outcome {
                 Ok(ending) => return Ok(ending),
-                Err(error) => error,
+                Err(error) => self.unless_taken_over(error, checkpointer.fence()).await,
             };
             checkpointer.settle(self.settings.cancellation_timeout()).await;
             ending = Ending::Finished;
@@ -131,6 +131,15 @@ impl JobRun {
                     Err(away) => error = away,
                 }
             }
+        }
+    }
+
+    /// What this process finds damaged another one may have deleted that has taken over.
+    async fn unless_taken_over(&self, error: Error, fence: Option<Arc<dyn Fence>>) -> Error {
+        let Some(fence) = fence.filter(|_| error.kind() == ErrorKind::Corrupt) else { return error };
+        match fence.check().await {
+            Err(taken_over) if taken_over.kind() == ErrorKind::Cancelled => taken_over.with_source(error),
+            _ => error,
         }
     }
 

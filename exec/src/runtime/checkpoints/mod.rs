@@ -34,7 +34,7 @@ use std::time::Duration;
 use tidemill_core::event::CheckpointId;
 use tidemill_core::graph::JobGraph;
 use tidemill_core::settings::CheckpointSettings;
-use tidemill_core::sink::{Committable, Committer};
+use tidemill_core::sink::{Committable, Committer, Fence};
 use tidemill_core::{Error, Result};
 use tokio::sync::mpsc;
 
@@ -164,6 +164,11 @@ impl Checkpointer {
     /// The newest durable checkpoint.
     pub fn last(&self) -> Option<&Arc<CheckpointContent>> {
         self.last.as_ref()
+    }
+
+    /// Tells whether the job is still this process's, where it is known who holds its checkpoints.
+    pub fn fence(&self) -> Option<Arc<dyn Fence>> {
+        self.store.as_ref().map(JobStore::fence)
     }
 
     /// Whether another process may go on with the job.
