@@ -18,12 +18,13 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::col;
+use tidemill_core::Result;
 use tidemill_core::event::CheckpointId;
 use tidemill_core::graph::{EdgeOptions, NodeKind, Partitioning, SourceNode, StreamGraph, StreamNode};
 use tidemill_core::operator::OperatorFactory;
@@ -31,11 +32,10 @@ use tidemill_core::settings::Origin;
 use tidemill_core::sink::Sink;
 use tidemill_core::source::{
     Boundedness, ListEnumerator, Source, SourceContext, SourceEvent, SourceReader, Split, SplitEnumerator,
-    WatermarkGenerator, WatermarkStrategy, decode_position, encode_position,
+    WatermarkStrategy, decode_position, encode_position,
 };
 use tidemill_core::time::Calendar;
 use tidemill_core::window::{WindowKind, WindowSpec};
-use tidemill_core::{Result, Watermark};
 use tidemill_exec::operators::aggregate::Aggregate;
 use tidemill_exec::operators::window_aggregate::{GroupColumn, WindowAggregate};
 use tidemill_exec::operators::window_assign::TimeColumn;
@@ -47,6 +47,7 @@ use crate::job::{NumberRows, Plan, row_schema, settings};
 use crate::outside::Outside;
 use crate::pace::Pace;
 use crate::store::{FaultyStore, StoreTroubles};
+use crate::watermarks::Bounded;
 use crate::{PATIENCE, Troubles};
 
 const SEED: u64 = 19;
@@ -187,7 +188,7 @@ async fn take_checkpoints(job: &JobHandle, read: &Notify) -> Infallible {
 
 fn graph(source: Rows, sinks: &[Outside; 2], parallelism: usize) -> StreamGraph {
     let mut graph = StreamGraph::new();
-    let watermarks: Arc<dyn WatermarkStrategy> = Arc::new(Bounded::default());
+    let watermarks: Arc<dyn WatermarkStrategy> = Arc::new(Bounded::new(2, DISORDER));
     let source = SourceNode { source: Arc::new(source), projection: None, derive: None, watermarks: Some(watermarks) };
     let rows = graph.add(StreamNode::new("rows", NodeKind::Source(source), schema()).with_parallelism(1));
     let (window, sums) = windowed_sums();
@@ -296,29 +297,5 @@ impl SourceReader for Reader {
     async fn checkpoint_completed(&mut self, _: CheckpointId) -> Result<()> {
         self.waits = false;
         Ok(())
-    }
-}
-
-/// The highest time so far less what rows may be behind it.
-#[derive(Clone, Debug, Default)]
-struct Bounded {
-    highest: Option<i64>,
-}
-
-impl WatermarkStrategy for Bounded {
-    fn generator(&self) -> Box<dyn WatermarkGenerator> {
-        Box::new(self.clone())
-    }
-
-    fn describe(&self) -> String {
-        format!("ts - {DISORDER} ms")
-    }
-}
-
-impl WatermarkGenerator for Bounded {
-    fn observe(&mut self, records: &RecordBatch) -> Result<Option<Watermark>> {
-        let times = records.column(2).as_primitive::<TimestampMillisecondType>().values();
-        self.highest = self.highest.max(times.iter().copied().max());
-        Ok(self.highest.map(|highest| Watermark(highest - DISORDER - 1)))
     }
 }

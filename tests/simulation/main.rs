@@ -35,6 +35,8 @@ mod restarts;
 mod silent;
 mod sinks;
 mod store;
+#[path = "../../exec/tests/common/watermarks.rs"]
+mod watermarks;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

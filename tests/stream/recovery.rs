@@ -139,6 +139,15 @@ fn expected() -> BTreeMap<i64, Vec<(i64, i64)>> {
     (0..KEYS).map(|key| (key, vec![(rows(key).count() as i64, rows(key).sum())])).collect()
 }
 
+/// Each row was counted once, none before another of its key; timers fired, and lists have all of their elements.
+fn check_whole(log: &Log, of: &str) {
+    assert_eq!(log.fired, expected(), "{of}");
+    for (key, rows) in &log.rows {
+        assert!(rows.iter().copied().eq(1..=expected()[key][0].0), "{of}: key {key}: {rows:?}");
+    }
+    assert_eq!(log.remembered, ROWS as usize, "{of}: the elements of all lists");
+}
+
 #[test]
 fn a_program_goes_on_from_a_savepoint_at_another_parallelism() {
     for backend in ["memory", "filesystem", "rocksdb"] {
@@ -162,13 +171,7 @@ fn a_program_goes_on_from_a_savepoint_at_another_parallelism() {
         start(&log, usize::MAX, 1, &[&settings[..], &[("execution.state-recovery.path", &from)]].concat())
             .join()
             .unwrap();
-        let log = log.lock().unwrap();
-        assert_eq!(log.fired, expected(), "{backend}");
-        for (key, rows) in &log.rows {
-            // Each row once, and none before another of its key.
-            assert!(rows.iter().copied().eq(1..=expected()[key][0].0), "{backend}: key {key}: {rows:?}");
-        }
-        assert_eq!(log.remembered, ROWS as usize, "{backend}: the elements of all lists");
+        check_whole(&log.lock().unwrap(), backend);
     }
 }
 
@@ -244,12 +247,7 @@ fn a_changed_program_goes_on_with_the_state_of_an_operator_that_has_kept_its_uid
     });
     job.join().unwrap();
     assert_eq!(count.load(Ordering::SeqCst), ROWS - read, "the source went on from its position");
-    let log = log.lock().unwrap();
-    assert_eq!(log.fired, expected());
-    for (key, rows) in &log.rows {
-        assert!(rows.iter().copied().eq(1..=expected()[key][0].0), "key {key}: {rows:?}");
-    }
-    assert_eq!(log.remembered, ROWS as usize, "the elements of all lists");
+    check_whole(&log.lock().unwrap(), "a changed program");
 }
 
 #[test]

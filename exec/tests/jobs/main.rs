@@ -12,3 +12,5 @@ mod simulation;
 #[path = "../common/source.rs"]
 mod source;
 mod spill;
+#[path = "../common/watermarks.rs"]
+mod watermarks;

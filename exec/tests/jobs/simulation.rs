@@ -13,8 +13,8 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
@@ -26,17 +26,18 @@ use tidemill_core::event::CheckpointId;
 use tidemill_core::graph::Partitioning;
 use tidemill_core::source::{
     Boundedness, SequentialReader, Source, SourceContext, SourceReader, Split, SplitAssignment, SplitEnumerator,
-    SplitStream, WatermarkGenerator, WatermarkStrategy,
+    SplitStream,
 };
 use tidemill_core::time::Calendar;
 use tidemill_core::window::{WindowKind, WindowSpec};
-use tidemill_core::{Event, Result, Watermark};
+use tidemill_core::{Event, Result};
 use tidemill_exec::operators::aggregate::Aggregate;
 use tidemill_exec::operators::window_aggregate::{GroupColumn, WindowAggregate};
 use tidemill_exec::operators::window_assign::TimeColumn;
 use tidemill_exec::runtime::{EventTrace, simulate};
 
 use crate::graph::{Pipeline, ended, settings};
+use crate::watermarks::Bounded;
 
 const SPLITS: usize = 2;
 const SPLIT_ROWS: i64 = 150;
@@ -121,7 +122,7 @@ fn run_on(seed: u64, backend: &str, state_bytes: Option<usize>) -> (String, Vec<
             ("state.backend.type", backend),
         ]);
         let (count, counted) = windowed_count();
-        let (job, rows) = Pipeline::read(Clicks { seed }, Some(Arc::new(Bounded::default())), SPLITS + 1)
+        let (job, rows) = Pipeline::read(Clicks { seed }, Some(Arc::new(Bounded::new(1, DISORDER))), SPLITS + 1)
             .then_pass("k", Partitioning::Shuffle, 2)
             .then("count", Partitioning::Hash(vec![0]), count, counted, 3)
             .start(&environment, &settings)
@@ -274,29 +275,5 @@ impl SplitEnumerator for OneEach {
 
     fn restore(&mut self, _state: &[u8]) -> Result<()> {
         Ok(())
-    }
-}
-
-/// The highest time so far less what rows may be behind it.
-#[derive(Clone, Debug, Default)]
-struct Bounded {
-    highest: Option<i64>,
-}
-
-impl WatermarkStrategy for Bounded {
-    fn generator(&self) -> Box<dyn WatermarkGenerator> {
-        Box::new(self.clone())
-    }
-
-    fn describe(&self) -> String {
-        format!("ts - {DISORDER} ms")
-    }
-}
-
-impl WatermarkGenerator for Bounded {
-    fn observe(&mut self, records: &RecordBatch) -> Result<Option<Watermark>> {
-        let times = records.column(1).as_primitive::<TimestampMillisecondType>().values();
-        self.highest = self.highest.max(times.iter().copied().max());
-        Ok(self.highest.map(|highest| Watermark(highest - DISORDER - 1)))
     }
 }

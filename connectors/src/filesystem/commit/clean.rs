@@ -1,7 +1,7 @@
 //! What nobody needs any more of what a job has written goes.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use tidemill_core::error::Result;
@@ -23,9 +23,11 @@ impl FileCommitter {
             gone.extend(self.files_named(&hidden_of(job)).await?);
         }
         gone.retain(|(folder, name)| !keep(folder, name));
+        let local = self.table().file_path();
+        let staged = local.as_deref().map(|path| staged_in(path, jobs, &keep)).unwrap_or_default();
         // What another process has written that has taken over is not on the list.
         let fence = self.fence.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(fence) = fence.filter(|_| !gone.is_empty()) {
+        if let Some(fence) = fence.filter(|_| !gone.is_empty() || !staged.is_empty()) {
             fence.check().await?;
         }
         for (folder, name) in gone {
@@ -36,30 +38,24 @@ impl FileCommitter {
             }
             folders.insert(folder);
         }
-        if let Some(path) = self.table().file_path() {
-            jobs.iter().for_each(|job| remove_staged(&path, &hidden_of(job), &keep));
+        for file in staged {
+            // Whoever else removes it does the same.
+            let _ = std::fs::remove_file(file);
         }
-        if let Some(path) = self.table().file_path() {
-            for folder in folders.iter().filter(|folder| !folder.is_empty()) {
-                remove_empty(&path, folder);
-            }
+        if let Some(path) = local {
+            folders.iter().filter(|folder| !folder.is_empty()).for_each(|folder| remove_empty(&path, folder));
         }
         Ok(())
     }
 }
 
-/// Removes the files in which a local store gathers what is not complete, but those that `keep` names; it lists none of them
-/// itself, and clears them away later than a process that fails may live.
-fn remove_staged(directory: &Path, own: &str, keep: impl Fn(&str, &str) -> bool) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(own) && !keep("", &name) {
-            // Whoever else removes it does the same.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
+/// The files in which a local store gathers what is not complete, but those that `keep` names; it lists none of them itself, and clears
+/// them away later than a process that fails may live.
+fn staged_in(directory: &Path, jobs: &BTreeSet<String>, keep: impl Fn(&str, &str) -> bool) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let is_staged = |name: &str| jobs.iter().any(|job| name.starts_with(&hidden_of(job))) && !keep("", name);
+    let files = entries.flatten().filter(|entry| is_staged(&entry.file_name().to_string_lossy()));
+    files.map(|entry| entry.path()).collect()
 }
 
 /// Removes the folder of a partition, and those above it, as long as they are empty.

@@ -110,8 +110,8 @@ pub enum Occurrence {
 }
 
 /// Tells sinks whom to ask whether the job is still this process's.
-fn fence(committers: &Committers, store: &JobStore) {
-    committers.values().for_each(|committer| committer.fenced_by(store.fence()));
+fn fence(committers: &Committers, fence: &Arc<dyn Fence>) {
+    committers.values().for_each(|committer| committer.fenced_by(fence.clone()));
 }
 
 impl Checkpointer {
@@ -134,7 +134,7 @@ impl Checkpointer {
         };
         let statistics = CheckpointStatistics::default();
         let last = store.newest().cloned().map(Arc::new);
-        fence(&committers, &store);
+        fence(&committers, &store.fence(settings.timeout));
         let checkpointer = Self {
             name,
             next_id: store.highest_id() + 1,
@@ -168,7 +168,7 @@ impl Checkpointer {
 
     /// Tells whether the job is still this process's, where it is known who holds its checkpoints.
     pub fn fence(&self) -> Option<Arc<dyn Fence>> {
-        self.store.as_ref().map(JobStore::fence)
+        self.store.as_ref().map(|store| store.fence(self.settings.timeout))
     }
 
     /// Whether another process may go on with the job.
@@ -194,7 +194,7 @@ impl Checkpointer {
         let clock = self.environment.clock.clone();
         let reopened = JobStore::reopen(&self.place, nonce, clock.clone());
         let store = answered(&*clock, self.settings.timeout, &self.place.folder.url, reopened).await?;
-        fence(&self.committers, &store);
+        fence(&self.committers, &store.fence(self.settings.timeout));
         self.last = store.newest().cloned().map(Arc::new);
         self.compacting = Compacting::default();
         self.next_id = self.next_id.max(store.highest_id() + 1);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use tidemill_core::clock::Clock;
@@ -17,8 +18,8 @@ use super::assemble::{OperatorParts, StateWriter, SubtaskPart, assemble};
 use super::command::StoreFolder;
 use super::pending::SubtaskKey;
 use crate::checkpoint::{
-    CheckpointContent, CheckpointStore, SegmentWriter, StoredSegment, Writer, dispose_savepoint, find_checkpoint,
-    manifest_name, patient,
+    CheckpointContent, CheckpointStore, SegmentWriter, StoredSegment, Tenure, Writer, dispose_savepoint,
+    find_checkpoint, manifest_name, patient,
 };
 use crate::runtime::job_state::freeze_committables;
 
@@ -151,9 +152,10 @@ impl JobStore {
         self.writer.is_fenced().await
     }
 
-    /// What sinks ask before they remove anything.
-    pub fn fence(&self) -> Arc<dyn Fence> {
-        Arc::new(self.writer.tenure())
+    /// What sinks ask before they remove anything; an answer that takes longer than `patience` is an error.
+    pub fn fence(&self, patience: Duration) -> Arc<dyn Fence> {
+        let (clock, url) = (self.clock.clone(), self.place.folder.url.clone());
+        Arc::new(PatientFence { tenure: self.writer.tenure(), clock, patience, url })
     }
 
     /// The highest number that a checkpoint has had.
@@ -229,6 +231,22 @@ impl JobStore {
         let path = self.writer.segment_path(checkpoint, number);
         let StoreFolder { store, root, .. } = &self.place.folder;
         SegmentWriter::create(patient(store.clone(), self.clock.clone()), root, path)
+    }
+}
+
+/// Whether a job is still this process's, from a store that may hang.
+#[derive(Debug)]
+struct PatientFence {
+    tenure: Tenure,
+    clock: Arc<dyn Clock>,
+    patience: Duration,
+    url: String,
+}
+
+#[async_trait]
+impl Fence for PatientFence {
+    async fn check(&self) -> Result<()> {
+        answered(&*self.clock, self.patience, &self.url, self.tenure.check()).await
     }
 }
 
